@@ -1,0 +1,43 @@
+# make demo    the whole loop on this machine's CPU, with a real 135M judge
+# make test    unit, integration and fault tests
+# Both set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  := .cache/models/smollm2-135m-instruct
+READY  := $(VENV)/.ready
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test unit lint setup clean
+.DELETE_ON_ERROR:
+
+demo: setup
+	$(BIN)/python -m ray_app.iterate --config configs/smollm2-135m-cpu.yaml
+
+test: setup
+	$(BIN)/python -m pytest -q --durations=15 tests
+
+unit: $(READY)
+	$(BIN)/python -m pytest -q tests/unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY) $(MODEL)/config.json
+
+$(READY): requirements/cpu.txt requirements/cpu.lock pyproject.toml
+	@scripts/check_platform.sh "$(PYTHON)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/cpu.txt -c requirements/cpu.lock
+	@touch $@
+
+$(MODEL)/config.json: | $(READY)
+	$(BIN)/python -m ray_app.demo_model $(MODEL)
+
+clean:
+	rm -rf $(VENV) .cache runs

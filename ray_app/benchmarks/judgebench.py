@@ -1,0 +1,54 @@
+"""JudgeBench (arXiv 2410.12784): pairs with objective labels; knowledge, reasoning, math and coding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ray_app.benchmarks.base import ID, TEXT, Ids, Item, Spec, pairwise_item
+from ray_app.benchmarks.files import Numbered
+
+NAME = "judgebench"
+_LABELS = {"A>B": "A", "B>A": "B"}
+# The paper's categories by the prefix of the row's source.
+_CATEGORIES = {
+    "mmlu-pro": "knowledge",
+    "livebench-reasoning": "reasoning",
+    "livebench-math": "math",
+    "livecodebench": "coding",
+}
+
+
+def parse(rows: Iterator[Numbered]) -> Iterator[Item]:
+    """One item a pair; `id` is the pair_id."""
+    ids = Ids()
+    for numbered in rows:
+        row = numbered.row
+        label = row.get("label")
+        yield pairwise_item(
+            ids.own(row.get("pair_id"), numbered.where),
+            subset_of(row.get("source") or ""),
+            row.get("question"),
+            (row.get("response_A"), row.get("response_B")),
+            _LABELS.get(label or "", label),
+        )
+
+
+def subset_of(source: str) -> str:
+    """The category of a source name (`mmlu-pro-law` → knowledge); any other name is itself."""
+    return next((category for prefix, category in _CATEGORIES.items() if source.startswith(prefix)), source)
+
+
+SPEC = Spec(
+    name=NAME,
+    required={
+        "pair_id": ID,
+        "source": str,
+        "question": TEXT,
+        "response_A": TEXT,
+        "response_B": TEXT,
+        "label": str,
+    },
+    parse=parse,
+    hub=("ScalerLab/JudgeBench", None, ("gpt", "claude")),
+    subset=subset_of,
+)

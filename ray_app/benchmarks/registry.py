@@ -1,0 +1,93 @@
+"""Benchmarks by name.
+
+load_benchmark("rewardbench")                       from the Hugging Face hub
+load_benchmark("rewardbench=rows.jsonl", limit=40)  its own columns, or the common pairwise form
+load_benchmark("judgebench=ORG/NAME:SPLIT")         any hub id
+load_benchmark("pairs.parquet")                     the common pairwise form, named by the file's stem
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ray_app.benchmarks import (
+    helpsteer2,
+    judgebench,
+    llmbar,
+    mtbench_human,
+    pairwise,
+    rewardbench,
+    rewardbench2,
+)
+from ray_app.benchmarks.base import Benchmark, Item, Spec, collect
+from ray_app.benchmarks.files import Numbered, columns_of, has_suffix, read_numbered
+from ray_app.benchmarks.hub import parse_id, read_hub
+from ray_app.errors import InputError
+
+_MODULES = (rewardbench, helpsteer2, mtbench_human, judgebench, llmbar, rewardbench2, pairwise)
+BENCHMARKS: dict[str, Spec] = {module.SPEC.name: module.SPEC for module in _MODULES}
+
+
+def load_benchmark(spec: str, limit: int | None = None, labelled: bool = True) -> Benchmark:
+    """A benchmark from `NAME`, `NAME=PATH` or `PATH`; the first `limit` scored rows.
+
+    PATH is a local file or folder, an fsspec URI or a hub id. An unknown NAME names a file in the common
+    pairwise form. `labelled=False` accepts rows without a label (judging, not scoring). Raises InputError for
+    faults of the file; faulty rows are in `Benchmark.faulty`.
+    """
+    name, path = _split(spec)
+    rules = BENCHMARKS.get(name, pairwise.SPEC)
+    source = path or (rules.hub[0] if rules.hub else "")
+    if not source:
+        raise InputError(f"benchmark {name} needs a file: {name}=PATH")
+    if rules is pairwise.SPEC and name == rules.name:
+        name = _stem(source)
+    return collect(name, rules.name, source, _items(rules, source, labelled), limit)
+
+
+def _items(rules: Spec, source: str, labelled: bool) -> Iterator[Item]:
+    hub = None if _is_file(source) else parse_id(source)
+    if hub is None and pairwise.is_common_form(columns_of(source)):
+        rows = read_numbered(source, pairwise.REQUIRED, pairwise.OPTIONAL)
+        return pairwise.parse(rows, labelled, rules.subset)
+    rows = read_numbered(source, rules.required) if hub is None else _hub_rows(rules, *hub)
+    return pairwise.parse(rows, labelled) if rules is pairwise.SPEC else rules.parse(rows)
+
+
+def _hub_rows(rules: Spec, identity: str, split: str | None) -> Iterator[Numbered]:
+    official = rules.hub if rules.hub and rules.hub[0] == identity else (identity, None, ("train",))
+    return read_hub(identity, official[1], (split,) if split else official[2], rules.required)
+
+
+def _split(spec: str) -> tuple[str, str]:
+    if spec in BENCHMARKS:
+        return spec, ""
+    name, equals, path = spec.partition("=")
+    if not equals or "/" in name:  # a path may hold an equals sign, a name holds no slash
+        if _is_file(spec) or parse_id(spec):
+            return pairwise.SPEC.name, spec
+        hint = _near(spec) or f"; known: {', '.join(BENCHMARKS)}"
+        raise InputError(f"benchmark {spec!r} is neither a known name nor a file{hint}")
+    if not name or not path:
+        raise InputError(f"benchmark {spec!r} is not NAME=PATH")
+    if name not in BENCHMARKS and _near(name):
+        raise InputError(f"unknown benchmark {name!r}{_near(name)}")
+    return name, path
+
+
+def _is_file(path: str) -> bool:
+    if "://" in path or has_suffix(path):
+        return True
+    return Path(path).exists()
+
+
+def _stem(path: str) -> str:
+    name = PurePosixPath(path.rstrip("/").replace(":", "/")).name
+    return name.split(".")[0] or name
+
+
+def _near(name: str) -> str:
+    near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,193 @@
+"""What every command shares: settings from YAML, environment and `--dotted.option`; exit codes; one-line errors.
+
+    def main(settings: IterateSettings) -> int: ...
+    if __name__ == "__main__":
+        sys.exit(run_command(IterateSettings, main))
+
+Later sources win: defaults, the YAML file named by `--config`, the environment (`STE_TRAIN__LR=1e-6`), the
+command line (`--train.lr 1e-6`). Unknown keys are errors that name the nearest known key.
+Exit codes: 0 done, 2 bad input or settings (one line, no traceback), 1 failure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from ray_app.errors import InputError, RunError
+
+S = TypeVar("S", bound="CommandSettings")
+
+
+class CommandSettings(BaseSettings):
+    """Base of every command's settings tree."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        env_prefix="STE_",
+        env_nested_delimiter="__",
+        cli_implicit_flags=True,
+        nested_model_default_partial_update=True,
+    )
+
+
+def load_settings(cls: type[S], argv: Sequence[str]) -> S:
+    """The settings of one command. Raises InputError (one line) for a missing file, an unknown key, a bad value."""
+    arguments, config = _take_config(list(argv))
+    layers: list[dict[str, Any]] = [_read_yaml(config)] if config else []
+    environment = EnvSettingsSource(cls)()
+    layers += [environment, _command_line(cls, arguments)]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(merged, layer)
+    try:
+        return _build(cls, merged)
+    except ValidationError as fault:
+        raise InputError(_one_line(cls, fault, config)) from fault
+
+
+def run_command(cls: type[S], main: Callable[[S], int], argv: Sequence[str] | None = None) -> int:
+    """Load the settings, run `main`, and turn how it ends into an exit code."""
+    logging.basicConfig(level=os.environ.get("STE_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        return main(load_settings(cls, sys.argv[1:] if argv is None else argv))
+    except InputError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except RunError as fault:
+        print(f"failed: {fault}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues this run", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _build(cls: type[S], values: dict[str, Any]) -> S:
+    class Only(cls):  # type: ignore[valid-type,misc]
+        @classmethod
+        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
+            return (init_settings,)
+
+    built = Only(**values)
+    return typing.cast(S, built)
+
+
+def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
+    for index, argument in enumerate(arguments):
+        if argument == "--config":
+            if index + 1 == len(arguments):
+                raise InputError("--config needs a file")
+            return arguments[:index] + arguments[index + 2 :], Path(arguments[index + 1])
+        if argument.startswith("--config="):
+            return arguments[:index] + arguments[index + 1 :], Path(argument.split("=", 1)[1])
+    return arguments, None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"config file {path} does not exist")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"config file {path}{where} is not YAML: {getattr(fault, 'problem', fault)}") from fault
+    if not isinstance(values, dict):
+        raise InputError(f"config file {path} holds no settings")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-6 as a string; settings mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    __import__("re").compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _command_line(cls: type[S], arguments: list[str]) -> dict[str, Any]:
+    try:
+        source: CliSettingsSource[Any] = CliSettingsSource(
+            cls,
+            cli_parse_args=arguments,
+            cli_exit_on_error=False,
+            cli_prog_name=f"python -m ray_app.{_program(cls)}",
+        )
+        return source()
+    except SettingsError as fault:
+        text = str(fault).removeprefix("error parsing CLI: ")
+        unknown = [a for a in arguments if a.startswith("--") and a.split("=")[0] in text]
+        hint = _nearest_option(cls, unknown[0].split("=")[0]) if unknown else ""
+        raise InputError(f"{text.splitlines()[0]}{hint}") from fault
+
+
+def _program(cls: type[Any]) -> str:
+    return cls.__name__.removesuffix("Settings").lower()
+
+
+def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def known_options(cls: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted setting of a tree."""
+    names: list[str] = []
+    for name, field in cls.model_fields.items():
+        names.append(prefix + name)
+        inner = _model_of(field.annotation)
+        if inner is not None:
+            names += known_options(inner, f"{prefix}{name}.")
+    return names
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union:
+        return next((m for m in map(_model_of, typing.get_args(annotation)) if m is not None), None)
+    return None
+
+
+def _nearest_option(cls: type[BaseModel], option: str) -> str:
+    near = difflib.get_close_matches(option.lstrip("-"), known_options(cls), n=1)
+    return f"; did you mean --{near[0]}?" if near else ""
+
+
+def _one_line(cls: type[BaseModel], fault: ValidationError, config: Path | None) -> str:
+    errors = fault.errors()
+    error = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    # Union members appear in a location as their class name; a user knows only the keys.
+    name = ".".join(str(part) for part in error["loc"])
+    where = f"{config}: " if config else ""
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, known_options(cls), n=1)
+        return f"{where}unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
+    if error["type"] == "missing":
+        return f"{where}setting {name} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = repr(error.get("input"))
+    value = f" (got {shown if len(shown) < 80 else shown[:77] + '...'})" if error["type"] != "value_error" else ""
+    return f"{where}{name + ': ' if name else ''}{message}{value}"

@@ -1,0 +1,68 @@
+"""Reaching Ray: the cluster at RAY_ADDRESS (or of `ray job submit`), or a local one that is started and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from ray_app.config import RaySettings
+from ray_app.errors import InputError
+
+NAMESPACE = "self-taught-evaluators"
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def connected(settings: RaySettings) -> Iterator[None]:
+    """A connection to Ray for the length of the block. Raises InputError when the named cluster is not there."""
+    # Engines that lose their actor must not live on, holding GPU memory (ray#; platform notes).
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    options = {"namespace": NAMESPACE, "log_to_driver": True, "logging_level": "WARNING"}
+    if address:
+        _connect(address, settings, options)
+    else:
+        _start_local(settings, options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, settings: RaySettings, options: dict[str, object]) -> None:
+    runtime_env = {"working_dir": settings.working_dir} if settings.working_dir else None
+    try:
+        ray.init(address=address, runtime_env=runtime_env, **options)
+    except (ConnectionError, ValueError) as fault:
+        raise InputError(f"no Ray cluster answers at {address}: {str(fault).splitlines()[0]}") from fault
+    log.info("using the Ray cluster at %s: %s", address, resources())
+
+
+def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
+    # Actors run with this process's environment: they must find ray_app wherever the command was started.
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    if root not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])
+    ray.init(
+        num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
+        object_store_memory=int(settings.object_store_gib * 2**30),
+        include_dashboard=settings.dashboard,
+        **options,
+    )
+    url = ray.get_runtime_context().dashboard_url if hasattr(ray.get_runtime_context(), "dashboard_url") else ""
+    log.info("started a local Ray: %s %s", resources(), url)
+
+
+def resources() -> str:
+    """CPUs and GPUs of the cluster, in words."""
+    total = ray.cluster_resources()
+    return f"{total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"

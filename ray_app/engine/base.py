@@ -1,0 +1,96 @@
+"""The engine interface: one prompt, one sample a request. Programs are written against it; nothing else generates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ray_app.schema import Message
+
+
+class PromptTooLong(Exception):
+    """The prompt leaves no room for a single token. A fault of the row: it is quarantined."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(f"the prompt has {tokens} tokens; the model takes {limit} with its answer")
+
+
+class EngineError(Exception):
+    """A request failed for good. The row is quarantined; the message names the cause."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling of one request. With `include_stop` the stop string stays in the text."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_tokens: int = 4096
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prompt, templated and tokenised once for all samples of a unit. Endpoints take messages, not token ids."""
+
+    messages: list[Message]
+    token_ids: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sample."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass
+class UnitResult:
+    """What a program returns for one row. All `rows` of a unit land in one shard."""
+
+    unit: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, str]] = field(default_factory=list)
+    counters: dict[str, float] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """vLLM, an OpenAI-compatible endpoint, or the scripted engine of the tests."""
+
+    def prepare(self, messages: list[Message]) -> Prepared:
+        """Template and tokenise. Raises PromptTooLong."""
+        ...
+
+    async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
+        """One sample. Raises EngineError."""
+        ...
+
+    async def reload(self, model: str) -> None:
+        """Serve the weights of another folder of the same shape."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
+
+
+class Program(Protocol):
+    """What is asked of an engine for one row; runs inside the engine actor. Picklable."""
+
+    def unit_of(self, row: dict[str, Any]) -> str:
+        """The unit's name: its resume key, and its id in the quarantine table."""
+        ...
+
+    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult: ...
+
+
+def room_for(tokens: int, limit: int, wanted: int) -> int:
+    """How many tokens a request may generate. Raises PromptTooLong when none is left."""
+    room = limit - tokens
+    if room < 1:
+        raise PromptTooLong(tokens, limit)
+    return min(wanted, room)

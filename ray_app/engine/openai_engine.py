@@ -1,0 +1,84 @@
+"""Any OpenAI-compatible server as an engine: a running `vllm serve`, a gateway. Retries and back-off are the client's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from ray_app.engine.base import Completion, EngineError, Prepared, PromptTooLong, Sampling
+from ray_app.engine.settings import EngineSettings
+from ray_app.errors import InputError
+from ray_app.schema import Message
+
+
+class OpenAIEngine:
+    """Chat completions with at most `endpoint.concurrency` requests in flight."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        from openai import AsyncOpenAI
+
+        self.settings, part = settings, settings.endpoint
+        # Servers without authentication take any key; the client insists on one.
+        key = os.environ.get(part.api_key_env) or "none"
+        self.client = AsyncOpenAI(
+            base_url=part.base_url,
+            api_key=key,
+            max_retries=part.max_retries,
+            timeout=settings.request_timeout_s,
+        )
+        self.slots = asyncio.Semaphore(part.concurrency)
+
+    def prepare(self, messages: list[Message]) -> Prepared:
+        return Prepared(messages)
+
+    async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
+        import openai
+
+        extra: dict[str, Any] = {}
+        if sampling.include_stop:
+            extra["include_stop_str_in_output"] = True
+        if self.settings.chat_template_kwargs:
+            extra["chat_template_kwargs"] = self.settings.chat_template_kwargs
+        try:
+            async with self.slots:
+                reply = await self.client.chat.completions.create(
+                    model=self.settings.model,
+                    messages=prepared.messages,  # type: ignore[arg-type]
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    max_tokens=sampling.max_tokens,
+                    stop=list(sampling.stop) or None,
+                    # Servers check the range of a signed 64-bit seed; some of a 32-bit one.
+                    seed=seed % 2**31 if seed is not None and self.settings.seeded else None,
+                    extra_body=extra or None,
+                )
+        except openai.BadRequestError as fault:
+            if "context" in str(fault).lower() or "too long" in str(fault).lower():
+                raise PromptTooLong(-1, -1) from fault
+            raise EngineError(f"the endpoint refused the request: {fault.message}") from fault
+        except openai.OpenAIError as fault:
+            raise EngineError(f"the endpoint failed: {type(fault).__name__}: {fault}") from fault
+        return _completion(reply, sampling)
+
+    async def reload(self, model: str) -> None:
+        raise InputError("an endpoint cannot be given new weights: judge.kind openai trains nothing")
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+def _completion(reply: Any, sampling: Sampling) -> Completion:
+    choice, usage = reply.choices[0], reply.usage
+    text = choice.message.content or ""
+    if sampling.include_stop and choice.finish_reason == "stop":
+        # A server that does not know the option leaves the stop string out, and with it the verdict.
+        reason = getattr(choice, "stop_reason", None)
+        if isinstance(reason, str) and not text.endswith(reason):
+            text += reason
+    return Completion(
+        text,
+        choice.finish_reason or "stop",
+        usage.prompt_tokens if usage else 0,
+        usage.completion_tokens if usage else 0,
+    )

@@ -1,0 +1,71 @@
+"""The scripted engine, for tests of the orchestration only: never for a result.
+
+Its answers are a pure function of the prompt and the seed. `script` settings:
+    p            probability that a judgment is right, per prompt drawn from this list by hash (default [0.5])
+    unparsed     probability that a judgment has no verdict (default 0)
+    delay_s      seconds a request takes (default 0)
+    fail         probability that a request fails (default 0)
+    gold_marker  the response that holds this text is the better one (default "GOOD")
+    words        words of an answer, drawn from this list by hash (default [12])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from ray_app.engine.base import Completion, EngineError, Prepared, Sampling, room_for
+from ray_app.engine.settings import EngineSettings
+from ray_app.schema import Message, unit_interval
+
+_SECTION = re.compile(r"<response_([ab])>(.*?)</response_\1>", re.DOTALL)
+
+
+class ScriptedEngine:
+    """Deterministic judgments, answers and modified instructions."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings, script = settings, settings.script
+        self.p: list[float] = list(script.get("p", [0.5]))
+        self.unparsed = float(script.get("unparsed", 0))
+        self.delay = float(script.get("delay_s", 0))
+        self.fail = float(script.get("fail", 0))
+        self.marker = str(script.get("gold_marker", "GOOD"))
+        self.words: list[int] = list(script.get("words", [12]))
+
+    def prepare(self, messages: list[Message]) -> Prepared:
+        tokens = sum(len(m["content"].split()) for m in messages)
+        room_for(tokens, self.settings.max_model_len or 10**9, 1)
+        return Prepared(messages)
+
+    async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        prompt = prepared.messages[-1]["content"]
+        if self._draw("fail", prompt, seed) < self.fail:
+            raise EngineError("scripted failure")
+        text = self._answer(prompt, seed)
+        return Completion(text, "stop", len(prompt.split()), len(text.split()))
+
+    def _answer(self, prompt: str, seed: int | None) -> str:
+        sections: dict[str, str] = dict(_SECTION.findall(prompt))
+        length = self.words[int(self._draw("words", prompt, None) * len(self.words))]
+        filler = " ".join(f"w{int(self._draw('text', prompt, seed) * 1e6)}" for _ in range(length))
+        if len(sections) < 2:
+            return f"{self.marker if 'modif' not in prompt else 'other'} {filler}"
+        if self._draw("unparsed", prompt, seed) < self.unparsed:
+            return filler
+        gold = "A" if self.marker in sections["a"] else "B"
+        p = self.p[int(self._draw("p", prompt, None) * len(self.p))]
+        right = self._draw("verdict", prompt, seed) < p
+        return f"{filler} [[{gold if right else 'AB'.replace(gold, '')}]]"
+
+    def _draw(self, *parts: Any) -> float:
+        return unit_interval(*parts)
+
+    async def reload(self, model: str) -> None:
+        self.settings = self.settings.model_copy(update={"model": model})
+
+    async def close(self) -> None:
+        return None

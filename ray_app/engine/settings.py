@@ -1,0 +1,76 @@
+"""Settings of one engine pool (`generator.…`, `first_judge.…`, `judge.…`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class EndpointSettings(BaseModel):
+    """An OpenAI-compatible server. Its key comes only from the environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = ""
+    api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
+    concurrency: int = Field(64, ge=1, description="requests in flight, a replica")
+    max_retries: int = Field(6, ge=0)
+
+
+class EngineSettings(BaseModel):
+    """One model, and how it is served."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="folder or hub id; for openai: the served model's name")
+    kind: Literal["vllm", "openai", "scripted"] = "vllm"
+    revision: str | None = None
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    replicas: int = Field(1, ge=1)
+    tensor_parallel: int = Field(1, ge=1)
+    replicas_per_gpu: int = Field(1, ge=1, description="several engines share a GPU (small models)")
+    executor: Literal["mp", "ray"] = Field("mp", description="ray only where a replica spans nodes")
+    max_model_len: int | None = Field(None, ge=2, description="prompt and answer, in tokens; null: the model's own")
+    max_num_seqs: int = Field(256, ge=1, description="requests that one engine batches")
+    dtype: str = "bfloat16"
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    cpus: float = Field(1, ge=0, description="CPU cores that Ray sets aside for an engine")
+    cpu_threads: int = Field(2, ge=1, description="OpenMP threads of an engine on CPU")
+    cpu_kv_cache_gib: int = Field(1, ge=1)
+    seeded: bool = Field(True, description="give every request its seed; off where seeds cost speed")
+    chat_template_kwargs: dict[str, Any] = {}
+    vllm: dict[str, Any] = Field({}, description="further vLLM engine arguments, as they are")
+    env: dict[str, str] = Field({}, description="environment of the engine processes; never for keys")
+    endpoint: EndpointSettings = EndpointSettings()
+    script: dict[str, Any] = Field({}, description="of the scripted engine (tests)")
+    request_timeout_s: float = Field(3600, gt=0, description="limit of one batch of rows")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EngineSettings:
+        if self.replicas_per_gpu > 1 and self.tensor_parallel > 1:
+            raise ValueError("replicas_per_gpu > 1 and tensor_parallel > 1 exclude each other")
+        if self.kind == "openai" and not self.endpoint.base_url:
+            raise ValueError("endpoint.base_url is missing: kind openai needs a server")
+        return self
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether an engine takes GPUs (`auto` is resolved by `resolved`)."""
+        return self.kind == "vllm" and self.device != "cpu"
+
+    @property
+    def gpus_per_replica(self) -> float:
+        """Ray GPUs of one replica."""
+        return self.tensor_parallel / self.replicas_per_gpu if self.on_gpu else 0
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that one replica works on at once: enough that its batch never runs dry."""
+        return self.endpoint.concurrency if self.kind == "openai" else 2 * self.max_num_seqs
+
+    def resolved(self, cluster_gpus: float) -> EngineSettings:
+        """`device: auto` as the cluster has it."""
+        if self.device != "auto":
+            return self
+        return self.model_copy(update={"device": "cuda" if cluster_gpus else "cpu"})

@@ -1,0 +1,109 @@
+"""vLLM's AsyncLLM as an engine. Imported only inside engine actors; keeps to the API of vLLM 0.26 to 0.32."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+from ray_app.engine.base import Completion, EngineError, Prepared, Sampling, room_for
+from ray_app.engine.settings import EngineSettings
+from ray_app.schema import Message
+
+
+def environment(settings: EngineSettings) -> dict[str, str]:
+    """Environment of the actor process; it must be there before vLLM is imported."""
+    values = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+    }
+    for name in ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_FLASHINFER_SAMPLER"):
+        if name in os.environ:
+            values[name] = os.environ[name]
+    if settings.device == "cpu":
+        values |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(settings.cpu_threads),
+        }
+        if settings.tensor_parallel == 1:
+            values["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # starts in half the time on CPU
+    return values | settings.env
+
+
+def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """Arguments of AsyncEngineArgs. Pure; `settings.vllm` has the last word."""
+    arguments: dict[str, Any] = {
+        "model": settings.model,
+        "revision": settings.revision,
+        "dtype": settings.dtype,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "distributed_executor_backend": settings.executor if settings.tensor_parallel > 1 else None,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+    }
+    if settings.device == "cpu":
+        # vLLM's CPU sampler cannot seed a request whose prefill is split ("CPU Generator does not use offset").
+        length = settings.max_model_len or 8192
+        arguments |= {"enforce_eager": True, "enable_chunked_prefill": False}
+        arguments["max_num_batched_tokens"] = max(4096, length)
+    else:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization / settings.replicas_per_gpu
+    return {k: v for k, v in arguments.items() if v is not None} | settings.vllm
+
+
+class VllmEngine:
+    """One AsyncLLM: token ids in, final text out, one sample a request."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.settings = settings
+        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(settings)))
+        self.tokenizer: Any = self.llm.get_tokenizer()
+        self.limit = int(self.llm.model_config.max_model_len)
+
+    def prepare(self, messages: list[Message]) -> Prepared:
+        # Token ids, not templated text: a templated string would get a second beginning-of-sequence token.
+        ids = self.tokenizer.apply_chat_template(
+            messages,
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=False,
+            **self.settings.chat_template_kwargs,
+        )
+        room_for(len(ids), self.limit, 1)
+        return Prepared(messages, list(ids))
+
+    async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        ids = prepared.token_ids or []
+        parameters = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=room_for(len(ids), self.limit, sampling.max_tokens),
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=sampling.include_stop,
+            seed=seed if self.settings.seeded else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        final = None
+        async for final in self.llm.generate({"prompt_token_ids": ids}, parameters, uuid.uuid4().hex):
+            pass
+        if final is None or not final.outputs:
+            raise EngineError("vLLM returned nothing")
+        answer = final.outputs[0]
+        return Completion(answer.text, str(answer.finish_reason), len(ids), len(answer.token_ids))
+
+    async def reload(self, model: str) -> None:
+        await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})
+        await self.llm.reset_prefix_cache()
+        self.settings = self.settings.model_copy(update={"model": model})
+
+    async def close(self) -> None:
+        self.llm.shutdown()

@@ -1,0 +1,9 @@
+"""The two ways a command ends badly on purpose: exit code 2 (the input) and exit code 1 (the run)."""
+
+
+class InputError(Exception):
+    """Bad input or a bad setting. The message is one line that names the thing; the command exits 2."""
+
+
+class RunError(Exception):
+    """The run itself cannot go on (an empty training set, a lost lease). One line; the command exits 1."""

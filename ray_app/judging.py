@@ -1,0 +1,125 @@
+"""Judging a set of pairwise rows with votes: shared by the loop's evaluation, `evaluate` and `judge`.
+
+DIR/units/           the rows as judging units (spooled, so that an input of any size streams)
+DIR/shard-*.parquet  one row a vote (schema VOTES); the unit of resume is (benchmark, id, order)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ray_app.engine.settings import EngineSettings
+from ray_app.programs.judge import JudgeProgram
+from ray_app.programs.rows import pairwise_units
+from ray_app.run.storage import join, list_files, read_parquet, write_parquet_atomic
+from ray_app.runner import Runner, StageResult
+from ray_app.schema import AB, BA, VOTES, PairwiseRow
+from ray_app.verdict import Count, both_orders, count
+
+UNITS = pa.schema([(n, pa.string()) for n in ("benchmark", "id", "order", "instruction", "first", "second", "gold")])
+KEY = ("benchmark", "id", "order")
+_SPOOL_ROWS = 256
+
+Tallies = Mapping[str, Mapping[str, Count]]
+
+
+def judge_rows(
+    runner: Runner,
+    *,
+    units: Iterable[dict[str, Any]],
+    directory: str,
+    program: JudgeProgram,
+    engine: EngineSettings,
+    role: str = "judge",
+    iteration: int | None = None,
+) -> StageResult:
+    """Judge `units`; votes land in `directory` as they come, and a second call continues."""
+    spooled = join(directory, "units")
+    total = spool(units, spooled)
+    return runner.run(
+        stage="evaluation",
+        directory=directory,
+        schema=VOTES,
+        key=KEY,
+        source=runner.dataset(spooled),
+        total=total,
+        program=program,
+        engine=engine,
+        role=role,
+        iteration=iteration,
+    )
+
+
+def units_of(
+    benchmark: str, rows: Iterable[PairwiseRow], orders: Mapping[str, tuple[str, ...]] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Both orders of every row, or those that `orders` names by id (the official protocol: one)."""
+    for row in rows:
+        yield from pairwise_units(benchmark, row, orders[row.id] if orders else (AB, BA))
+
+
+def spool(units: Iterable[dict[str, Any]], directory: str) -> int:
+    """Write units as Parquet files of at most 256 rows and return how many units there are.
+
+    Deterministic, so a resumed run writes the same files again.
+    """
+    stream, total = iter(units), 0
+    for index in itertools.count():
+        chunk = list(itertools.islice(stream, _SPOOL_ROWS))
+        if not chunk:
+            return total
+        total += len(chunk)
+        table = pa.Table.from_pylist(chunk, schema=UNITS)
+        write_parquet_atomic(table, join(directory, f"shard-{index:05d}.parquet"))
+    return total
+
+
+def tallies_of(directory: str) -> dict[str, dict[str, Count]]:
+    """{id: {order: Count}} of every vote in `directory`, without reading the texts."""
+    drawn: dict[str, dict[str, list[str | None]]] = defaultdict(lambda: defaultdict(list))
+    for file in list_files(directory, "shard-*.parquet"):
+        for vote in read_parquet(file, columns=["id", "order", "verdict"]).to_pylist():
+            drawn[vote["id"]][vote["order"]].append(vote["verdict"])
+    return {i: {order: count(votes) for order, votes in orders.items()} for i, orders in drawn.items()}
+
+
+def quarantined_ids(directory: str) -> dict[str, str]:
+    """{id: reason} of the rows that could not be judged in at least one order."""
+    faults: dict[str, str] = {}
+    for file in list_files(directory, "quarantine-*.parquet"):
+        for fault in read_parquet(file, columns=["id", "reason"]).to_pylist():
+            faults[fault["id"].split(":", 1)[-1].rsplit(":", 1)[0]] = fault["reason"]
+    return faults
+
+
+def verdict_record(identity: str, orders: Mapping[str, Count], k: int, reason: str | None = None) -> dict[str, Any]:
+    """One line of a verdict file (design §5). An order that was never judged has a null verdict and no votes."""
+    ab, ba = orders.get(AB, Count()), orders.get(BA, Count())
+    verdict, inconsistent = both_orders(ab.verdict, ba.verdict)
+    record: dict[str, Any] = {
+        "id": identity,
+        "verdict": verdict,
+        "inconsistent": inconsistent,
+        "orders": {
+            name: {
+                "verdict": votes.verdict,
+                "votes": {"A": votes.a, "B": votes.b, "unparsed": votes.unparsed},
+                **({"partial": True} if 0 < votes.drawn < k else {}),
+            }
+            for name, votes in ((AB, ab), (BA, ba))
+        },
+    }
+    return record if reason is None else {**record, "quarantined": reason}
+
+
+def verdict_records(
+    ids: Iterable[str], tallies: Tallies, k: int, quarantined: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """A record for every id, in order; quarantined ones say why they are unparsed."""
+    for identity in ids:
+        yield verdict_record(identity, tallies.get(identity, {}), k, quarantined.get(identity))

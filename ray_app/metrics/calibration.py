@@ -1,0 +1,69 @@
+"""Calibration of votes: vote share against accuracy (reliability table) and the expected calibration error.
+
+Needs all k votes of every order (`early_stop: false`): counts that stopped when settled say nothing about
+shares. ECE with ten equal bins after Guo et al. (arXiv 1706.04599): Σ n_bin / n · |accuracy - mean share|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ray_app.metrics.bootstrap import RESAMPLES, Array, divide, estimate, intervals
+from ray_app.metrics.outcome import Outcome
+
+BINS = 10
+
+
+def calibration(outcomes: Sequence[Outcome], seed: int, resamples: int = RESAMPLES) -> dict[str, Any] | None:
+    """Reliability table and ECE over orders with a majority; None where votes are lacking, single or partial.
+
+    Confidence is the majority's share of all votes drawn, so unparsed votes lower it.
+    """
+    share, right, groups = _points(outcomes)
+    if not len(share):
+        return None
+    index = np.minimum((share * BINS).astype(int), BINS - 1)
+    columns = np.zeros((len(share), 3 * BINS))
+    rows = np.arange(len(share))
+    for offset, values in enumerate((np.ones(len(share)), share, right)):
+        columns[rows, offset * BINS + index] = values
+    value, low, high = intervals(columns, groups, _ece, seed, resamples)
+    return {
+        "ece": estimate(value[0], len(share), low[0], high[0]),
+        "bins": [_bin(b, share[index == b], right[index == b]) for b in range(BINS) if (index == b).any()],
+    }
+
+
+def _points(outcomes: Sequence[Outcome]) -> tuple[Array, Array, list[str]]:
+    share, right, groups = [], [], []
+    for outcome in outcomes:
+        if outcome.label is None:
+            continue
+        for order, verdict, votes in outcome.verdicts():
+            if outcome.partial or votes is None:
+                return np.empty(0), np.empty(0), []
+            if verdict is None or votes.drawn < 2:
+                continue
+            share.append(max(votes.a, votes.b) / votes.drawn)
+            right.append(float(verdict == outcome.gold(order)))
+            groups.append(outcome.group)
+    return np.array(share), np.array(right), groups
+
+
+def _ece(sums: Array) -> Array:
+    n, share, right = sums[:, :BINS], sums[:, BINS : 2 * BINS], sums[:, 2 * BINS :]
+    # |Σ right - Σ share| of a bin is n_bin · |accuracy - mean share|.
+    return divide(np.abs(right - share).sum(axis=1), n.sum(axis=1))[:, None]
+
+
+def _bin(number: int, share: Array, right: Array) -> dict[str, Any]:
+    return {
+        "from": number / BINS,
+        "to": (number + 1) / BINS,
+        "n": len(share),
+        "share": float(share.mean()),
+        "accuracy": float(right.mean()),
+    }

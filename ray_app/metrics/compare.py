@@ -1,0 +1,66 @@
+"""Two runs on the same rows: exact McNemar test and the clustered bootstrap of the difference. Pure.
+
+"Iteration 3 beats iteration 2" is then a difference with an interval, not two figures side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ray_app.errors import InputError
+from ray_app.metrics.bootstrap import RESAMPLES, Ratio, estimates
+from ray_app.metrics.outcome import Outcome
+
+
+def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Run b against run a, joined by id.
+
+    `difference` is accuracy of b minus that of a with its 95 % interval, clustered by instruction. `mcnemar`
+    is the exact two-sided test (McNemar, 1947) on rows that one run scores higher on; it takes rows as
+    independent, the interval does not. Raises InputError with counts when ids, labels or asked orders differ.
+    """
+    first, second = {o.id: o for o in a}, {o.id: o for o in b}
+    _check(first, second)
+    ids = sorted(first)
+    scores_a = np.array([first[i].score() for i in ids])
+    scores_b = np.array([second[i].score() for i in ids])
+    groups = [first[i].group for i in ids]
+    ratios = {
+        "a": Ratio.mean(scores_a.tolist()),
+        "b": Ratio.mean(scores_b.tolist()),
+        "difference": Ratio.mean((scores_b - scores_a).tolist()),
+    }
+    found = estimates(ratios, groups, seed, resamples)
+    low, high = found["difference"]["low"], found["difference"]["high"]
+    return {
+        "n": len(ids),
+        "clusters": len(set(groups)),
+        "accuracy_a": found["a"],
+        "accuracy_b": found["b"],
+        "difference": found["difference"],
+        "significant": low is not None and high is not None and (low > 0 or high < 0),
+        "mcnemar": mcnemar(int((scores_a > scores_b).sum()), int((scores_b > scores_a).sum())),
+    }
+
+
+def mcnemar(a_better: int, b_better: int) -> dict[str, Any]:
+    """Exact binomial form: under no difference a discordant row favours either run with probability ½."""
+    discordant = a_better + b_better
+    p = float(stats.binomtest(b_better, discordant, 0.5).pvalue) if discordant else 1.0
+    return {"a_better": a_better, "b_better": b_better, "p_value": p}
+
+
+def _check(first: dict[str, Outcome], second: dict[str, Outcome]) -> None:
+    only_a, only_b = len(first.keys() - second.keys()), len(second.keys() - first.keys())
+    if only_a or only_b:
+        raise InputError(f"the runs judged different rows: {only_a} ids only in the first, {only_b} only in the second")
+    if not first:
+        raise InputError("the runs hold no rows to compare")
+    labels = sum(first[i].label != second[i].label for i in first)
+    orders = sum(first[i].orders != second[i].orders for i in first)
+    if labels or orders:
+        raise InputError(f"the runs do not match: {labels} rows differ in the label, {orders} in the orders asked")

@@ -1,0 +1,154 @@
+"""RewardBench 2 in its own form (arXiv 2506.01937): best of four, ratings, the Ties score, the overall mean.
+
+Best of four: 1 for the correct letter, 0 for another, ¼ for none. Ratings: the highest wins, a k-way tie that
+includes the correct response scores 1/k, no valid rating ¼. Ties: its weighted score of accuracy and margins.
+Overall: the plain mean of the six subsets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ray_app.benchmarks.base import Benchmark
+from ray_app.benchmarks.rewardbench2 import OPTIONS, SUBSETS, TIES
+from ray_app.metrics.bootstrap import RESAMPLES, Array, Ratio, divide, estimate, estimates, intervals
+
+NO_ANSWER = 1 / OPTIONS
+_INVALID = -1.0  # what the official script stores for a rating it cannot parse
+
+
+@dataclass(frozen=True)
+class BestOfOutcome:
+    """A judged row: the index of the chosen response (in the row's order, correct first), or all ratings.
+
+    None is unparsed; a quarantined row has neither.
+    """
+
+    id: str
+    subset: str
+    group: str
+    num_correct: int
+    choice: int | None = None
+    ratings: tuple[float | None, ...] | None = None
+
+    def score(self) -> float:
+        """The row's score outside Ties: 0 to 1."""
+        if self.ratings is not None:
+            return rating_score(self.ratings)
+        return NO_ANSWER if self.choice is None else float(self.choice < self.num_correct)
+
+
+def rating_score(ratings: Sequence[float | None]) -> float:
+    """1/k if the correct response (index 0) shares the highest valid rating with k-1 others, else 0."""
+    valid = [r for r in ratings if r is not None]
+    if not valid:
+        return NO_ANSWER
+    winners = [i for i, r in enumerate(ratings) if r == max(valid)]
+    return float(0 in winners) / len(winners)
+
+
+def ties_score(outcomes: Sequence[BestOfOutcome]) -> float | None:
+    """The published weighted score of the Ties subset; None unless some question has both its rows."""
+    columns, _ = _ties_columns(outcomes)
+    value = float(_ties(columns.sum(axis=0, keepdims=True))[0, 0]) if len(columns) else np.nan
+    return None if np.isnan(value) else value
+
+
+def summarise_best_of(
+    benchmark: Benchmark, outcomes: Sequence[BestOfOutcome], seed: int, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Subsets, Ties and overall with intervals; JSON-able."""
+    by_subset = {s: [o for o in outcomes if o.subset == s] for s in sorted({o.subset for o in outcomes})}
+    subsets = {s: _subset(s, rows, seed, resamples) for s, rows in by_subset.items()}
+    values = [subsets[s]["value"] if s in subsets else None for s in SUBSETS]
+    overall = None if None in values else float(np.mean([v for v in values if v is not None]))
+    answered = [o.choice is not None or any(r is not None for r in o.ratings or ()) for o in outcomes]
+    unparsed = Ratio.mean([float(not a) for a in answered])
+    return {
+        "benchmark": benchmark.name,
+        "kind": "best_of",
+        "source": benchmark.source,
+        "n_in": benchmark.n_in,
+        "n": len(outcomes),
+        "seed": seed,
+        "resamples": resamples,
+        "subsets": subsets,
+        "overall": {"score": overall, "unparsed_rate": _one(unparsed, outcomes, seed, resamples)},
+    }
+
+
+def best_of_outcomes(benchmark: Benchmark, answers: Mapping[str, Mapping[str, Any]]) -> list[BestOfOutcome]:
+    """Outcomes from `{id: {"choice": index} or {"ratings": [number or None, …]}}`; no answer is unparsed."""
+    out = []
+    for row in benchmark.best_of:
+        answer = answers.get(row.id, {})
+        ratings = answer.get("ratings")
+        out.append(
+            BestOfOutcome(
+                row.id,
+                row.subset,
+                row.group,
+                row.num_correct,
+                answer.get("choice"),
+                tuple(ratings) if ratings is not None else None,
+            )
+        )
+    return out + [BestOfOutcome(f.id, f.subset, f.group, 1) for f in benchmark.faulty]
+
+
+def _subset(subset: str, rows: Sequence[BestOfOutcome], seed: int, resamples: int) -> Any:
+    if subset != TIES:
+        return _one(Ratio.mean([row.score() for row in rows]), rows, seed, resamples)
+    columns, groups = _ties_columns(rows)
+    if not len(columns):
+        return estimate(np.nan, len(rows), np.nan, np.nan)
+    value, low, high = intervals(columns, groups, _ties, seed, resamples)
+    return estimate(value[0], len(rows), low[0], high[0])
+
+
+def _one(ratio: Ratio, rows: Sequence[BestOfOutcome], seed: int, resamples: int) -> Any:
+    return estimates({"x": ratio}, [row.group for row in rows], seed, resamples)["x"]
+
+
+def _ties_columns(outcomes: Sequence[BestOfOutcome]) -> tuple[Array, list[str]]:
+    """One row a question: (correct, count) of ref and of tied, then the margin parts and their count."""
+    questions: dict[str, dict[str, BestOfOutcome]] = defaultdict(dict)
+    for outcome in outcomes:
+        kind, _, question = outcome.id.partition(":")
+        questions[question][kind] = outcome
+    table = []
+    for question in sorted(questions):
+        ref, tied = (_margins(questions[question].get(kind)) for kind in ("ref", "tied"))
+        row = [x for m in (ref, tied) for x in ((float(m[1] > 0), 1.0) if m else (0.0, 0.0))]
+        table.append(row + (_margin_parts(ref[1], *tied) if ref and tied else [0.0] * 4))
+    return np.array(table), sorted(questions)
+
+
+def _margins(outcome: BestOfOutcome | None) -> tuple[float, float] | None:
+    """(spread of the correct responses' ratings, lowest correct minus highest wrong rating)."""
+    if outcome is None:
+        return None
+    if outcome.ratings is None:
+        return 0.0, _INVALID  # a quarantined row: never right, never preferred
+    ratings = [_INVALID if r is None else r for r in outcome.ratings]
+    correct, wrong = ratings[: outcome.num_correct], ratings[outcome.num_correct :]
+    return max(correct) - min(correct), min(correct) - max(wrong)
+
+
+def _margin_parts(ref_gap: float, spread: float, tied_gap: float) -> list[float]:
+    smaller = min(ref_gap, tied_gap)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        closeness = float(np.nan_to_num(np.tanh(np.divide(smaller, spread) - 1), nan=0.0))
+    return [float(tied_gap > spread), float(smaller > spread), closeness, 1.0]
+
+
+def _ties(sums: Array) -> Array:
+    """30 % accuracy on tied, 30 % on ref, 20 % margin preferred, 20 % also against ref, 1 % how clearly."""
+    ref, tied = divide(sums[:, 0], sums[:, 1]), divide(sums[:, 2], sums[:, 3])
+    parts = [divide(sums[:, i], sums[:, 7]) for i in (4, 5, 6)]
+    return (0.3 * tied + 0.3 * ref + 0.2 * parts[0] + 0.2 * parts[1] + 0.01 * parts[2])[:, None]

@@ -1,0 +1,201 @@
+"""A summary in the terminal: figures with intervals, baselines, subsets. Plain where output is no tty.
+
+    print_summary(summary)          to stdout, at the terminal's width
+    text = to_text(summary, 80)     the same without colour, for a log or a file
+
+Figures are percent. At 80 columns nothing wraps: long subset names end in an ellipsis.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_LABELS = {
+    "accuracy": "accuracy",
+    "accuracy_unparsed_half": "accuracy, unparsed = ½",
+    "vote_accuracy": "vote accuracy",
+    "vote_accuracy_unparsed_half": "vote accuracy, unparsed = ½",
+    "position_consistent_accuracy": "right in both orders",
+    "inconsistent_rate": "orders contradict",
+    "first_position_rate": "first position",
+    "unparsed_rate": "unparsed",
+    "unparsed_vote_rate": "unparsed votes",
+    "length_baseline": "baseline: longer",
+    "constant_baseline": "baseline: always A",
+    "adversarial": "mean of adversarial subsets",
+    "average": "mean of subsets",
+    "net_agreement": "net agreement (official)",
+    "both_orders": "right in both orders",
+    "agreement": "agreement with human votes",
+    "coverage": "votes with a verdict",
+    "human_human": "humans among themselves",
+    "judge_single_vote": "κ × 100: judge, single vote",
+    "judge_majority": "κ × 100: judge, majority",
+}
+_PLAIN_WIDTH = 100
+_SUBSET_WIDTH = 30
+# rich's own ASCII boxes spend four columns on vertical rules.
+_PLAIN_BOX = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+
+
+def print_summary(summary: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """Print to a stream; colours and the terminal's width only if it is a terminal."""
+    out = sys.stdout if stream is None else stream
+    tty = out.isatty()
+    console = Console(file=out, width=None if tty else _PLAIN_WIDTH, no_color=not tty, force_terminal=tty)
+    console.print(render(summary, plain=not tty))
+
+
+def to_text(summary: Mapping[str, Any], width: int = _PLAIN_WIDTH) -> str:
+    """The plain text, lines at most `width` characters (80 or more) and without trailing blanks."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, no_color=True, force_terminal=False).print(render(summary, plain=True))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
+    """A rich renderable; `plain` draws with ASCII."""
+    if summary["kind"] == "best_of":
+        return Group(_title(summary), *_best_of(summary, plain))
+    parts: list[RenderableType] = [_title(summary), _figures("", summary["overall"], plain)]
+    parts += _special(summary, plain)
+    if summary["subsets"]:
+        parts.append(_subsets(summary["subsets"], plain))
+    if summary["length_gap_quartiles"]:
+        parts.append(_quartiles(summary["length_gap_quartiles"], plain))
+    return Group(*parts)
+
+
+def percent(value: float | None) -> str:
+    """`86.2`, or `-` for an undefined figure."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def interval(estimate: Mapping[str, Any]) -> str:
+    """`84.1-88.0`, or `-` where there is none."""
+    low, high = estimate["low"], estimate["high"]
+    return "-" if low is None or high is None else f"{percent(low)}-{percent(high)}"
+
+
+def _title(summary: Mapping[str, Any]) -> Text:
+    parts = [f"n = {summary['n']}"]
+    if "clusters" in summary:
+        parts += [f"{summary['clusters']} instructions", summary["protocol"].replace("_", " ")]
+    if summary.get("votes", 1) > 1:
+        parts.append(f"{summary['votes']} votes")
+    for name in ("quarantined", "dropped"):
+        total = sum(summary.get(name, {}).values())
+        if total:
+            parts.append(f"{total} {name}")
+    text = Text(summary["benchmark"], style="bold", overflow="ellipsis", no_wrap=True)
+    return text.append(f"  ({', '.join(parts)})", style="not bold")
+
+
+def _figures(title: str, block: Mapping[str, Any], plain: bool) -> Table:
+    table = _table(plain)
+    table.add_column(title or "overall", min_width=28, no_wrap=True, overflow="ellipsis")
+    for name in ("%", "95 % interval", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, estimate in block.items():
+        table.add_row(_LABELS.get(name, name), percent(estimate["value"]), interval(estimate), str(estimate["n"]))
+    return table
+
+
+def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Table:
+    main = "vote_accuracy" if any("vote_accuracy" in b for b in subsets.values()) else "accuracy"
+    table = _table(plain)
+    # Only this column may shrink; its cells end in an ellipsis instead of wrapping.
+    table.add_column("subset", max_width=_SUBSET_WIDTH)
+    for name in (
+        "n",
+        "votes" if main == "vote_accuracy" else "acc.",
+        "95 % int.",
+        "both",
+        "first",
+        "longer",
+        "A",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("position_consistent_accuracy", "first_position_rate", "length_baseline", "constant_baseline")
+    for subset, block in subsets.items():
+        found = block.get(main)
+        cells = [percent(block[c]["value"]) if c in block else "-" for c in columns]
+        value, bounds = (percent(found["value"]), interval(found)) if found else ("-", "-")
+        label = Text(subset or "(none)", no_wrap=True, overflow="ellipsis")
+        table.add_row(label, str(_rows(block)), value, bounds, *cells)
+    return table
+
+
+def _rows(block: Mapping[str, Any]) -> int:
+    return max((estimate["n"] for estimate in block.values()), default=0)
+
+
+def _quartiles(quartiles: list[Mapping[str, Any]], plain: bool) -> Table:
+    table = _table(plain)
+    for name in ("gold response longer by (characters)", "n", "accuracy", "95 % int."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in quartiles:
+        found = row["accuracy"]
+        gap = f"{row['from']:+d} to {row['to']:+d}"
+        table.add_row(gap, str(found["n"]), percent(found["value"]), interval(found))
+    return table
+
+
+def _special(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
+    if "rewardbench" in summary:
+        yield _rewardbench(summary["rewardbench"], plain)
+    for subset, block in summary.get("judgebench", {}).items():
+        yield _figures(f"JudgeBench {subset}", block, plain)
+    for name, title in (("mtbench", "MT-Bench"), ("llmbar", "LLMBar")):
+        if name in summary:
+            yield _figures(title, summary[name], plain)
+    if summary.get("calibration"):
+        yield _calibration(summary["calibration"], plain)
+    if "human_agreement" in summary:
+        agreement = {k: v for k, v in summary["human_agreement"].items() if isinstance(v, Mapping)}
+        title = f"{summary['human_agreement']['pairs']} pairs, several votes"
+        yield _figures(title, agreement, plain)
+
+
+def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
+    table = _table(plain)
+    title = "RewardBench" if found["complete"] else "RewardBench (not the whole set)"
+    table.add_column(title, no_wrap=True, overflow="ellipsis")
+    for name in ("n", "official", "95 % int.", "unparsed wrong", "95 % int."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, official in found["official"].items():
+        wrong = found["unparsed_as_wrong"][name]
+        cells = [c for e in (official, wrong) for c in (percent(e["value"]), interval(e))]
+        table.add_row(name, str(official["n"]), *cells)
+    return table
+
+
+def _calibration(found: Mapping[str, Any], plain: bool) -> Table:
+    ece = found["ece"]
+    table = _table(plain)
+    table.add_column("vote share", no_wrap=True)
+    for name in ("n", "mean share", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found["bins"]:
+        span = f"{percent(row['from'])} to {percent(row['to'])}"
+        table.add_row(span, str(row["n"]), percent(row["share"]), percent(row["accuracy"]))
+    table.add_row(f"ECE {percent(ece['value'])}  ({interval(ece)})", str(ece["n"]), "", "")
+    return table
+
+
+def _best_of(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
+    yield _figures("subset", summary["subsets"], plain)
+    overall = summary["overall"]
+    yield Text(f" overall {percent(overall['score'])}, unparsed {percent(overall['unparsed_rate']['value'])}")
+
+
+def _table(plain: bool) -> Table:
+    return Table(box=_PLAIN_BOX if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

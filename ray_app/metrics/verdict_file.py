@@ -1,0 +1,177 @@
+"""Verdict files (design, section 5): written by `judge` and `evaluate`, scored wherever they were made.
+
+    {"id", "verdict": "A"|"B"|null, "inconsistent": bool,
+     "orders": {"ab": {"verdict", "votes": {"A", "B", "unparsed"}, "partial"?}, "ba": …}}
+
+`id` and `verdict` alone are enough. The top verdict speaks of response_a / response_b, those of `orders` are
+positional. For RewardBench 2 in its own form: {"id", "choice": index|null} or {"id", "ratings": [number|null,
+…]}, over the row's chosen, then rejected responses. Everything is joined by id, never by row number.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+
+from ray_app.benchmarks.base import ID, Benchmark, Ids
+from ray_app.benchmarks.files import Numbered, Types, read_numbered
+from ray_app.errors import InputError
+from ray_app.metrics.bootstrap import RESAMPLES
+from ray_app.metrics.outcome import ANY, Outcome, Protocol, asked_orders, check_ids, judged, lost
+from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
+from ray_app.metrics.summary import summarise
+from ray_app.schema import AB, BA
+from ray_app.verdict import Count, both_orders
+
+_COLUMNS: Mapping[str, Types] = {"verdict": str, "inconsistent": bool, "orders": dict}
+_VOTES = ("A", "B", "unparsed")
+
+
+@dataclass(frozen=True)
+class OrderVerdict:
+    """One order: positional verdict, and the votes behind it where the file has them."""
+
+    verdict: str | None
+    votes: Count | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of a verdict file."""
+
+    id: str
+    verdict: str | None
+    orders: Mapping[str, OrderVerdict] = field(default_factory=dict)
+
+
+def read_verdicts(path: str) -> dict[str, Verdict]:
+    """Verdicts by id. Raises InputError naming the line for anything that is no verdict, or a repeated id."""
+    ids, out = Ids(), {}
+    for numbered in read_numbered(path, {"id": ID, "verdict": str}, _COLUMNS):
+        identity = ids.own(numbered.row["id"], numbered.where)
+        out[identity] = _verdict(identity, numbered)
+    return out
+
+
+def write_verdicts(path: str, records: Iterable[Mapping[str, Any]]) -> int:
+    """Write records, one JSON line each, and return how many. The file appears whole or not at all."""
+    fs, target = fsspec.core.url_to_fs(path)
+    parent = fs._parent(target)
+    if parent:
+        fs.makedirs(parent, exist_ok=True)
+    temporary, written = f"{target}.{uuid.uuid4().hex}.tmp", 0
+    with fs.open(temporary, "w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            written += 1
+    fs.mv(temporary, target)
+    return written
+
+
+def join(
+    benchmark: Benchmark, verdicts: Mapping[str, Verdict], protocol: Protocol = "both_orders", seed: int = 0
+) -> list[Outcome]:
+    """Outcomes of the benchmark's rows. Raises InputError with counts of missing and unknown ids.
+
+    Under `official` a file with both orders is scored on the seeded one alone.
+    """
+    check_ids(benchmark, verdicts)
+    out = []
+    for row in benchmark.rows:
+        verdict = verdicts[row.id]
+        orders = tuple(o for o in asked_orders(protocol, seed, row.id) if o in verdict.orders)
+        orders = orders or tuple(verdict.orders)
+        if not orders:
+            out.append(judged(row, (verdict.verdict, None), (None, None), (ANY,)))
+            continue
+        ab, ba = (verdict.orders.get(order, OrderVerdict(None)) for order in (AB, BA))
+        partial = any(verdict.orders[order].partial for order in orders)
+        out.append(judged(row, (ab.verdict, ba.verdict), (ab.votes, ba.votes), orders, partial))
+    return out + lost(benchmark, protocol, seed)
+
+
+def score_verdict_file(
+    benchmark: Benchmark,
+    path: str,
+    *,
+    seed: int = 0,
+    protocol: Protocol = "both_orders",
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """The summary of a verdict file on a benchmark, without a model.
+
+    Raises InputError as `read_verdicts` and `join` do.
+    """
+    if benchmark.kind == "best_of":
+        answers = _read_answers(benchmark, path)
+        return summarise_best_of(benchmark, best_of_outcomes(benchmark, answers), seed, resamples)
+    outcomes = join(benchmark, read_verdicts(path), protocol, seed)
+    return summarise(benchmark, outcomes, seed, resamples)
+
+
+def _verdict(identity: str, numbered: Numbered) -> Verdict:
+    row, where = numbered.row, numbered.where
+    top = _letter(row["verdict"], where, "verdict")
+    orders = {}
+    for name, value in (row.get("orders") or {}).items():
+        if name not in (AB, BA) or not (value is None or isinstance(value, dict)):
+            raise InputError(f"{where} column 'orders' has no order {name!r}: ab and ba hold objects")
+        if value is not None:
+            orders[name] = _order(value, f"{where} order {name}")
+    if len(orders) == 2 and both_orders(orders[AB].verdict, orders[BA].verdict)[0] != top:
+        raise InputError(f"{where} verdict {top!r} contradicts its two orders")
+    return Verdict(identity, top, orders)
+
+
+def _order(value: Mapping[str, Any], where: str) -> OrderVerdict:
+    votes = value.get("votes")
+    count = None
+    if votes is not None:
+        if not isinstance(votes, dict) or not all(_is_count(votes.get(k, 0)) for k in _VOTES):
+            raise InputError(f"{where} votes are not counts of A, B and unparsed")
+        count = Count(*(int(votes.get(k, 0)) for k in _VOTES))
+    letter = _letter(value.get("verdict"), where, "verdict")
+    if count is not None and count.verdict != letter:
+        raise InputError(f"{where} verdict {letter!r} is not the majority of its votes")
+    return OrderVerdict(letter, count, bool(value.get("partial", False)))
+
+
+def _read_answers(benchmark: Benchmark, path: str) -> dict[str, dict[str, Any]]:
+    sizes = {row.id: len(row.responses) for row in benchmark.best_of}
+    ids, out = Ids(), {}
+    for numbered in read_numbered(path, {"id": ID}, {"choice": int, "ratings": list}):
+        identity = ids.own(numbered.row["id"], numbered.where)
+        out[identity] = _answer(numbered, sizes.get(identity))
+    check_ids(benchmark, out)
+    return out
+
+
+def _answer(numbered: Numbered, size: int | None) -> dict[str, Any]:
+    row, where = numbered.row, numbered.where
+    if "choice" not in row and "ratings" not in row:
+        raise InputError(f"{where} has neither column 'choice' nor 'ratings'")
+    choice, ratings = row.get("choice"), row.get("ratings")
+    if choice is not None and size is not None and not 0 <= choice < size:
+        raise InputError(f"{where} choice {choice} is outside 0 to {size - 1}")
+    if ratings is not None:
+        if not all(r is None or (isinstance(r, (int, float)) and not isinstance(r, bool)) for r in ratings):
+            raise InputError(f"{where} ratings are not numbers or null")
+        if size is not None and len(ratings) != size:
+            raise InputError(f"{where} has {len(ratings)} ratings for {size} responses")
+    return {"choice": choice, "ratings": ratings}
+
+
+def _letter(value: Any, where: str, name: str) -> str | None:
+    if value is None or value in ("A", "B"):
+        return value if value is None else str(value)
+    raise InputError(f"{where} {name} {str(value)[:40]!r} is neither A, B nor null")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

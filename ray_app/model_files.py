@@ -1,0 +1,42 @@
+"""Local model folders: do they exist, and which model is it. Pure reads; no model library."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ray_app.errors import InputError
+from ray_app.schema import content_id
+
+
+def is_path(model: str) -> bool:
+    """Whether a model name means a local folder rather than a hub id (`owner/name`)."""
+    return model.startswith((".", "/", "~")) or model.count("/") != 1 or Path(model).exists()
+
+
+def require_model(model: str, setting: str) -> None:
+    """Raises InputError naming the setting when a local model folder is not there or holds no model."""
+    if not is_path(model):
+        return
+    folder = Path(model).expanduser()
+    if not folder.exists():
+        raise InputError(f"{setting}: model path {model} does not exist")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{setting}: {model} holds no config.json, so it is no Hugging Face model")
+
+
+def model_identity(model: str) -> str:
+    """A hub id as it is; a local folder as a hash of its config, tokenizer and weight file names and sizes.
+
+    Weights are not read: a 70B model would take minutes, and a changed size or config is what is seen in practice.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return model
+    facts = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".jinja", ".model") and file.name != "judge.json":
+            facts.append([file.name, hashlib.sha256(file.read_bytes()).hexdigest()])
+        elif file.suffix in (".safetensors", ".bin", ".gguf"):
+            facts.append([file.name, str(file.stat().st_size)])
+    return content_id(facts)

@@ -1,0 +1,81 @@
+"""The run folder (design §4): where everything is, and the commit of a stage."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ray_app.errors import InputError
+from ray_app.run import storage
+from ray_app.run.fingerprint import Fingerprint
+
+COMMIT = "stage.json"
+
+
+class StageRecord(BaseModel):
+    """stage.json: written last, so that its presence commits the stage."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stage: str
+    iteration: int | None
+    fingerprint: Fingerprint
+    rows_in: int
+    rows_out: int
+    quarantined: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    finished: str
+    extra: dict[str, Any] = {}
+
+
+class RunFolder:
+    """Paths of one run, local or any fsspec URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+
+    join = staticmethod(storage.join)
+
+    def iteration(self, number: int) -> str:
+        return storage.join(self.uri, f"iter_{number:02d}")
+
+    def stage_dir(self, stage: str, iteration: int | None = None) -> str:
+        """instructions/ and pairs/ are made once; the rest lies in iter_NN/."""
+        base = self.uri if iteration is None else self.iteration(iteration)
+        return storage.join(base, stage)
+
+    def checkpoint(self, iteration: int) -> str:
+        return self.stage_dir("checkpoint", iteration)
+
+    def train_state(self, iteration: int) -> str:
+        return self.stage_dir("train_state", iteration)
+
+    def clear(self, directory: str) -> None:
+        """Remove what an interrupted attempt left of a stage that starts from nothing."""
+        for file in storage.list_files(directory, "*.parquet"):
+            storage.remove(file)
+
+
+def read_record(directory: str) -> StageRecord | None:
+    """The commit of a stage, or None. Raises InputError naming the file when it is damaged."""
+    uri = storage.join(directory, COMMIT)
+    if not storage.exists(uri):
+        return None
+    try:
+        return StageRecord.model_validate(storage.read_json(uri))
+    except (ValidationError, ValueError) as fault:
+        raise InputError(f"{uri} is damaged: {str(fault).splitlines()[0]}") from fault
+
+
+def commit(directory: str, record: StageRecord) -> None:
+    """Commit a stage: nothing of it is redone afterwards."""
+    storage.write_json_atomic(storage.join(directory, COMMIT), record.model_dump(mode="json"))
+
+
+def now() -> str:
+    """UTC, seconds, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,69 @@
+"""The shard writer as a Ray actor: engine clients hand it finished units, it makes them durable.
+
+It runs on the driver's node, so it dies with the driver and never alone; rows not in a closed shard are then asked
+for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ray_app.run.lease import Fence
+from ray_app.run.shards import ShardWriter
+
+
+class _WriterActor:
+    def __init__(self, directory: str, schema: pa.Schema, fence: Fence | None) -> None:
+        self.writer = ShardWriter(directory, schema, fence=fence.check if fence else lambda: None)
+        self.counters: Counter[str] = Counter()
+        self.units = 0
+        self.timer: asyncio.Task[None] | None = None
+        self.fault: Exception | None = None
+
+    async def add(self, units: list[Any]) -> None:
+        """Rows and quarantine rows of finished units (`UnitResult`)."""
+        self.timer = self.timer or asyncio.create_task(self._tick())
+        if self.fault:
+            raise self.fault
+        self.units += len(units)
+        for unit in units:
+            if unit.rows:
+                self.writer.add(unit.rows)
+            if unit.quarantine:
+                self.writer.quarantine(unit.quarantine)
+            self.counters.update(unit.counters)
+
+    async def progress(self) -> dict[str, float]:
+        """Units and tokens so far."""
+        return {"units": self.units, "completion_tokens": self.counters["completion_tokens"]}
+
+    async def finish(self) -> dict[str, float]:
+        """Close the open shards; the counters of this attempt."""
+        if self.timer:
+            self.timer.cancel()
+        if self.fault:
+            raise self.fault
+        self.writer.close()
+        return dict(self.counters)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            try:
+                self.writer.tick()
+            except Exception as fault:  # shown by the next call: a timer has nobody to raise to
+                self.fault = fault
+                return
+
+
+def start_writer(directory: str, schema: pa.Schema, fence: Fence | None = None) -> Any:
+    """A writer actor on this node; the handle has `add` and `finish`."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_WriterActor)
+    return actor.remote(directory, schema, fence)

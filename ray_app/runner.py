@@ -1,0 +1,136 @@
+"""Runs one program over one table: resume by row, engine pool, Ray Data stream, shard writer.
+
+The only place that joins them, so that every generating stage resumes, reports and fails alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from ray_app.engine.base import Sampling
+from ray_app.engine.client import run_program
+from ray_app.engine.manager import PoolManager
+from ray_app.engine.settings import EngineSettings
+from ray_app.run.lease import Fence
+from ray_app.run.shards import closed_units, column_sums, row_counts
+from ray_app.run.storage import list_files
+from ray_app.run.writer_actor import start_writer
+from ray_app.schema import unit_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports to its stage.json. Seconds are the wall time of this attempt, engine start included."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def with_extra(self, more: dict[str, Any]) -> StageResult:
+        return dataclasses.replace(self, extra={**self.extra, **more})
+
+
+def table_rows(directory: str) -> int:
+    """Rows of the closed shards of a table, from their footers."""
+    return row_counts(directory)[0]
+
+
+class Runner:
+    """Runs programs for one run; `fence` raises when another driver has taken the run over."""
+
+    def __init__(self, pools: PoolManager, fence: Fence | None = None) -> None:
+        self.pools, self.fence = pools, fence
+
+    def dataset(self, directory: str) -> ray.data.Dataset:
+        """The closed shards of a table as a Ray dataset."""
+        files = list_files(directory, "shard-*.parquet")
+        return ray.data.read_parquet(files) if files else ray.data.from_items([])
+
+    def run(
+        self,
+        *,
+        stage: str,
+        directory: str,
+        schema: pa.Schema,
+        key: tuple[str, ...],
+        source: ray.data.Dataset,
+        total: int,
+        program: Any,
+        engine: EngineSettings,
+        role: str,
+        iteration: int | None = None,
+    ) -> StageResult:
+        """Ask `program` for each of the `total` rows of `source` that no closed shard of `directory` holds yet.
+
+        Counts and tokens are those of all attempts; they are read back from the shards.
+        """
+        started = time.monotonic()
+        done = closed_units(directory, key)
+        counters: dict[str, float] = {}
+        if len(done) < total:
+            writer = start_writer(directory, schema, self.fence)
+            pool = self.pools.get(role, engine)
+            counters = run_program(
+                _without(source, key, done),
+                pool,
+                program,
+                writer,
+                stage=stage,
+                label=stage if iteration is None else f"iteration {iteration}: {stage}",
+                total=total - len(done),
+            )
+        rows, quarantined = row_counts(directory)
+        tokens = _tokens(directory, schema, counters)
+        seconds = time.monotonic() - started
+        return StageResult(total, rows, quarantined, *tokens, seconds, {"resumed_units": len(done)})
+
+
+def sampling_from(settings: Any, stop_after_verdict: bool = False, letters: str = "AB") -> Sampling:
+    """Engine sampling from `SamplingSettings`. Stopping at the verdict keeps it in the text (design: issue 5)."""
+    stop = tuple(f"[[{letter}]]" for letter in letters) if stop_after_verdict else ()
+    return Sampling(settings.temperature, settings.top_p, settings.max_tokens, stop, bool(stop))
+
+
+def _tokens(directory: str, schema: pa.Schema, counters: dict[str, float]) -> tuple[int, int]:
+    names = ("prompt_tokens", "completion_tokens")
+    if set(names) <= set(schema.names):
+        sums = column_sums(directory, names)
+        return sums["prompt_tokens"], sums["completion_tokens"]
+    # Tables without token columns (pairs): what this attempt spent, quarantined rows included.
+    return int(counters.get("prompt_tokens", 0)), int(counters.get("completion_tokens", 0))
+
+
+def _without(source: ray.data.Dataset, key: tuple[str, ...], done: set[str]) -> ray.data.Dataset:
+    if not done:
+        return source
+    reference = ray.put(done)
+
+    def wanted(row: dict[str, Any]) -> bool:
+        return unit_id(row, key) not in _cached(reference)
+
+    return source.filter(wanted)
+
+
+_CACHE: dict[Any, set[str]] = {}
+
+
+def _cached(reference: Any) -> set[str]:
+    """One copy a worker process, not one a row."""
+    if reference not in _CACHE:
+        _CACHE.clear()
+        _CACHE[reference] = ray.get(reference)
+    return _CACHE[reference]

@@ -1,0 +1,103 @@
+"""Rejection sampling's decisions over the judgments of one iteration. Pure: keys and letters in, keys out."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ray_app.schema import unit_interval
+
+
+@dataclass(frozen=True, order=True)
+class Sample:
+    """One drawn judgment, without its text."""
+
+    pair_id: str
+    order: str
+    sample: int
+    verdict: str | None
+    correct: bool
+    kept: bool
+
+    @property
+    def unit(self) -> tuple[str, str]:
+        return self.pair_id, self.order
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What goes into the training set, and the numbers that explain it."""
+
+    rows: tuple[Sample, ...]
+    tried: int  # (pair, order) judged
+    kept: int  # of those, with a correct judgment
+    kept_by_letter: dict[str, int]
+    dropped_by_balance: int
+    pass_rate: float | None  # share of (pair, order) whose sample 0 is correct (design §7)
+
+    @property
+    def keep_rate(self) -> float | None:
+        return self.kept / self.tried if self.tried else None
+
+
+def select(samples: Iterable[Sample], run_seed: int, iteration: int, balance: bool = True) -> Selection:
+    """The kept judgments, with equal numbers of A and B unless `balance` is off."""
+    seen = list(samples)
+    kept = [s for s in seen if s.kept]
+    rows = balanced(kept, run_seed, iteration) if balance else sorted(kept)
+    units = {s.unit for s in seen}
+    first = [s for s in seen if s.sample == 0]
+    return Selection(
+        rows=tuple(rows),
+        tried=len(units),
+        kept=len(kept),
+        kept_by_letter=dict(Counter(str(s.verdict) for s in kept)),
+        dropped_by_balance=len(kept) - len(rows),
+        pass_rate=sum(s.correct for s in first) / len(first) if first else None,
+    )
+
+
+def balanced(kept: Iterable[Sample], run_seed: int, iteration: int) -> list[Sample]:
+    """Equal numbers of A and B: the surplus letter loses its rows of highest seeded hash."""
+    by_letter: dict[str, list[Sample]] = {"A": [], "B": []}
+    for sample in kept:
+        by_letter[str(sample.verdict)].append(sample)
+    size = min(len(rows) for rows in by_letter.values())
+    for rows in by_letter.values():
+        rows.sort(key=lambda s: unit_interval("balance", run_seed, iteration, s.pair_id, s.order))
+    return sorted(row for rows in by_letter.values() for row in rows[:size])
+
+
+def preferences(samples: Iterable[Sample], run_seed: int, iteration: int) -> list[tuple[Sample, Sample]]:
+    """DPO's (correct, wrong) judgments of the same prompt: the kept one, and a wrong parsed one by seeded hash.
+
+    Balanced by the correct one's letter. An unparsed judgment is no rejected answer: it teaches format, not
+    judgment (paper, appendix on preference training).
+    """
+    wrong: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    kept: dict[tuple[str, str], Sample] = {}
+    for sample in samples:
+        if sample.kept:
+            kept[sample.unit] = sample
+        elif not sample.correct and sample.verdict is not None:
+            wrong[sample.unit].append(sample)
+    both = [kept[unit] for unit in kept if unit in wrong]
+
+    def pick(sample: Sample) -> Sample:
+        return min(
+            wrong[sample.unit],
+            key=lambda s: unit_interval("wrong", run_seed, iteration, s.pair_id, s.order, s.sample),
+        )
+
+    return [(sample, pick(sample)) for sample in balanced(both, run_seed, iteration)]
+
+
+def empty_cause(selection: Selection, unparsed: int, drawn: int) -> str:
+    """Why a training set is empty, in numbers."""
+    letters = ", ".join(f"{n} {letter}" for letter, n in sorted(selection.kept_by_letter.items())) or "none"
+    return (
+        f"the training set is empty: {selection.tried} (pair, order) judged with {drawn} samples, "
+        f"{unparsed} of them unparsed; kept before balancing: {letters}. A judge that names one letter only, or "
+        "that never ends in [[A]] or [[B]], leaves nothing to train on"
+    )

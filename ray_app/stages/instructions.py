@@ -1,0 +1,216 @@
+"""Instructions: read, filter, dedup, decontaminate, and where asked classify (paper, section 4.1).
+
+Sources: JSONL or Parquet (local or any fsspec URI), or `hf:DATASET_ID`; the columns are settings. WildChat's
+nested `conversation` gives its first user turn. Every dropped row is in the quarantine table with its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ray_app.benchmarks import load_benchmark
+from ray_app.benchmarks.files import read_rows
+from ray_app.config import InstructionSettings, IterateSettings
+from ray_app.engine.settings import EngineSettings
+from ray_app.errors import InputError
+from ray_app.ngrams import Contamination
+from ray_app.programs.classify import ClassifyProgram
+from ray_app.prompts import load_prompt, transcript
+from ray_app.run.shards import ShardWriter, row_counts
+from ray_app.run.storage import content_hash
+from ray_app.runner import StageResult, sampling_from, table_rows
+from ray_app.schema import INSTRUCTIONS, content_id, pack_text, split_of
+from ray_app.stages.context import Context
+
+STAGE = "instructions"
+
+
+def settings_of(settings: IterateSettings) -> dict[str, Any]:
+    """What the stage's fingerprint covers."""
+    covered: dict[str, Any] = {
+        "instructions": settings.instructions.model_dump(mode="json"),
+        "limit": settings.limit,
+        "benchmarks": list(settings.benchmarks) if settings.instructions.decontamination.enabled else [],
+    }
+    if settings.instructions.classify:
+        covered["prompts"] = {"classify": load_prompt(settings.prompts.classify).hash}
+        covered["generator"] = {"model": settings.generator.model}
+    else:
+        covered["instructions"].pop("classify_sampling")
+    return covered
+
+
+def inputs_of(settings: IterateSettings) -> dict[str, str]:
+    """Content hashes of the input files; a dataset id stands for itself."""
+    source = settings.instructions.source
+    return {source: source if source.startswith("hf:") else content_hash(source)}
+
+
+def run(context: Context) -> StageResult:
+    """Write instructions/ and return its numbers. Raises InputError for a fault of the source file."""
+    settings = context.settings
+    directory = context.folder.stage_dir(STAGE)
+    classify = settings.instructions.classify
+    target = directory if not classify else context.folder.join(directory, "candidates")
+    result = _write_candidates(context, target)
+    if not classify:
+        return result
+    classified = context.runner.run(
+        stage=STAGE,
+        directory=directory,
+        schema=INSTRUCTIONS,
+        key=("instruction_id",),
+        source=context.dataset(target),
+        total=table_rows(target),
+        program=classify_program(settings),
+        engine=settings.generator,
+        role="generator",
+    )
+    dropped = Counter(result.quarantined) + Counter(classified.quarantined)
+    return dataclasses.replace(classified, rows_in=result.rows_in, quarantined=dict(dropped))
+
+
+def classify_program(settings: IterateSettings) -> ClassifyProgram:
+    part = settings.instructions
+    return ClassifyProgram(
+        prompt=load_prompt(settings.prompts.classify),
+        sampling=sampling_from(part.classify_sampling),
+        keep_categories=part.keep_categories,
+        min_complexity=part.min_complexity,
+        run_seed=settings.seed,
+    )
+
+
+def _write_candidates(context: Context, directory: str) -> StageResult:
+    settings = context.settings
+    # Reading is cheap and deterministic: an interrupted read starts again from nothing.
+    context.folder.clear(directory)
+    reader = Reader(settings.instructions, _contamination(settings))
+    started, kept = time.monotonic(), 0
+    with ShardWriter(directory, INSTRUCTIONS) as writer:
+        for row, fault in reader.rows(read_source(settings.instructions)):
+            if fault is not None:
+                writer.quarantine([fault])
+            elif row is not None:
+                writer.add([row])
+                kept += 1
+                if kept == settings.limit:
+                    break
+    rows, quarantined = row_counts(directory)
+    if not rows:
+        raise InputError(f"no instruction of {settings.instructions.source} is left: {quarantined}")
+    return StageResult(reader.seen, rows, quarantined, seconds=time.monotonic() - started)
+
+
+def _contamination(settings: IterateSettings) -> Contamination:
+    part = settings.instructions.decontamination
+    grams = Contamination(part.ngram)
+    if part.enabled:
+        for name in settings.benchmarks:
+            grams.add(transcript(text) for text in load_benchmark(name).instructions())
+    return grams
+
+
+def read_source(part: InstructionSettings) -> Iterator[dict[str, Any]]:
+    """Raw rows of the source. Raises InputError naming file, line or column."""
+    column = part.conversation_column or part.text_column
+    if part.source.startswith("hf:"):
+        return _read_hub(part, column)
+    return read_rows(part.source, required={column: list if part.conversation_column else object})
+
+
+def _read_hub(part: InstructionSettings, column: str) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    identity = part.source.removeprefix("hf:")
+    try:
+        rows = datasets.load_dataset(identity, part.hf_config, split=part.hf_split, streaming=True)
+        names = rows.column_names
+    except Exception as fault:
+        raise InputError(f"dataset {identity}: {str(fault).splitlines()[0]}") from fault
+    if names and column not in names:
+        raise InputError(f"dataset {identity} has no column {column!r}; it has {', '.join(names)}")
+    yield from rows
+
+
+class Reader:
+    """Turns raw rows into instruction rows, or into quarantine rows with a reason; remembers ids to drop repeats."""
+
+    def __init__(self, part: InstructionSettings, contamination: Contamination) -> None:
+        self.part, self.contamination = part, contamination
+        self.ids: set[int] = set()
+        self.seen = 0
+
+    def rows(self, raw: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any] | None, dict[str, str] | None]]:
+        """(row, None) or (None, quarantine row) for each raw row."""
+        for record in raw:
+            self.seen += 1
+            text, language = self._text(record)
+            reason = self._fault(text, language, record)
+            if reason is None and isinstance(text, (str, list)):
+                yield self._row(text, language, record), None
+                continue
+            name = str(record.get(self.part.id_column or "") or f"row {self.seen}")
+            detail = str(text)[:500]
+            yield None, {"id": name, "stage": STAGE, "reason": reason or "not_a_text", "detail": detail}
+
+    def _text(self, record: Mapping[str, Any]) -> tuple[Any, str | None]:
+        if self.part.conversation_column is None:
+            return record.get(self.part.text_column), record.get("language")
+        turns = record.get(self.part.conversation_column) or []
+        first = next((t for t in turns if isinstance(t, Mapping) and t.get("role") == "user"), None)
+        if first is None:
+            return None, record.get("language")
+        return first.get("content"), first.get("language") or record.get("language")
+
+    def _fault(self, text: Any, language: str | None, record: Mapping[str, Any]) -> str | None:
+        if not isinstance(text, (str, list)):
+            return "empty_instruction" if text is None else "not_a_text"
+        try:
+            plain = transcript(text)
+        except (KeyError, TypeError, AttributeError):
+            return "not_a_text"
+        if not plain.strip():
+            return "empty_instruction"
+        if len(plain) > self.part.max_characters:
+            return "too_long"
+        if self.part.languages and language not in self.part.languages:
+            return "language_filter"
+        if self.part.drop_toxic and toxic(record, self.part.conversation_column):
+            return "toxic"
+        identity = int(content_id(text), 16)
+        if identity in self.ids:
+            return "duplicate"
+        self.ids.add(identity)
+        return "contaminated" if self.contamination.matches(plain) else None
+
+    def _row(self, text: str | list[Any], language: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
+        identity = content_id(text)
+        category = record.get(self.part.category_column) if self.part.category_column else None
+        return {
+            "instruction_id": identity,
+            "text": pack_text(text),
+            "source": str(record.get("source") or self.part.source),
+            "category": str(category) if category is not None else None,
+            "complexity": None,
+            "language": language,
+            "split": split_of(identity, self.part.heldout_fraction),
+        }
+
+
+def toxic(record: Mapping[str, Any], conversation_column: str | None) -> bool:
+    """WildChat's flags: the row's, or its first user turn's."""
+    if record.get("toxic"):
+        return True
+    turns = record.get(conversation_column) if conversation_column else None
+    first = next((t for t in turns or [] if isinstance(t, Mapping) and t.get("role") == "user"), {})
+    return bool(first.get("toxic"))
+
+
+def engine_of(settings: IterateSettings) -> EngineSettings | None:
+    """The engine this stage needs, if any."""
+    return settings.generator if settings.instructions.classify else None

@@ -1,0 +1,71 @@
+"""Judgments: M(i-1) judges both orders of every training pair; rejection sampling marks what is kept (section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray_app.config import IterateSettings
+from ray_app.engine.settings import EngineSettings
+from ray_app.errors import RunError
+from ray_app.programs.judge import JudgeProgram
+from ray_app.programs.rows import pair_units
+from ray_app.prompts import load_prompt
+from ray_app.run.shards import column_values
+from ray_app.runner import StageResult, sampling_from
+from ray_app.schema import JUDGMENTS, TRAIN
+from ray_app.stages.context import Context
+
+STAGE = "judgments"
+
+
+def settings_of(settings: IterateSettings, judge_model: str) -> dict[str, Any]:
+    """What the stage's fingerprint covers. `judge_model` is a model id, or the identity of checkpoint i-1."""
+    return {
+        "seed": settings.seed,
+        "judging": settings.judging.model_dump(mode="json", exclude={"balance"}),
+        "judge": {"model": judge_model},
+        "prompts": {"judge": load_prompt(settings.prompts.judge).hash},
+    }
+
+
+def run(context: Context, iteration: int, engine: EngineSettings, judge_name: str) -> StageResult:
+    """Write iter_NN/judgments/ and return its numbers. `engine` serves the judge M(iteration - 1)."""
+    pairs_dir = context.pairs_dir(iteration)
+    training = sum(split == TRAIN for split in column_values(pairs_dir, "split"))
+    if not training:
+        raise RunError(f"no pair to judge: {pairs_dir} holds none of the split {TRAIN!r}")
+    units = (
+        context.dataset(pairs_dir).filter(lambda row: row["split"] == TRAIN).flat_map(lambda row: list(pair_units(row)))
+    )
+    result = context.runner.run(
+        stage=STAGE,
+        directory=context.folder.stage_dir(STAGE, iteration),
+        schema=JUDGMENTS,
+        key=("pair_id", "order"),
+        source=units,
+        total=2 * training,
+        program=program(context.settings, iteration, judge_name),
+        engine=engine,
+        role="judge",
+        iteration=iteration,
+    )
+    verdicts = list(column_values(context.folder.stage_dir(STAGE, iteration), "verdict"))
+    unparsed = sum(verdict is None for verdict in verdicts)
+    rate = unparsed / len(verdicts) if verdicts else None
+    return result.with_extra({"samples": len(verdicts), "unparsed": unparsed, "unparsed_rate": rate})
+
+
+def program(settings: IterateSettings, iteration: int, judge_name: str) -> JudgeProgram:
+    """The judging program of these settings."""
+    part = settings.judging
+    return JudgeProgram(
+        prompt=load_prompt(settings.prompts.judge),
+        sampling=sampling_from(part.generation, part.stop_after_verdict),
+        mode=part.sampling,
+        samples=part.samples,
+        judge=judge_name,
+        run_seed=settings.seed,
+        iteration=iteration,
+        stage=STAGE,
+        key=("pair_id", "order"),
+    )

@@ -1,0 +1,66 @@
+"""Pairs: one response pair with a known better side for each instruction (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray_app.config import IterateSettings
+from ray_app.programs.pair import PairProgram
+from ray_app.prompts import load_prompt
+from ray_app.runner import StageResult, sampling_from, table_rows
+from ray_app.schema import PAIRS
+from ray_app.stages.context import Context
+
+STAGE = "pairs"
+
+
+def settings_of(settings: IterateSettings) -> dict[str, Any]:
+    """What the stage's fingerprint covers."""
+    names = (
+        ("worse_response",)
+        if settings.pairs.strategy == "worse_response"
+        else ("modify_and_respond",)
+        if settings.pairs.format == "one_call"
+        else ("modify_instruction",)
+    )
+    return {
+        "seed": settings.seed,
+        "pairs": settings.pairs.model_dump(mode="json"),
+        "generator": {"model": settings.generator.model, "kind": settings.generator.kind},
+        "prompts": {name: load_prompt(getattr(settings.prompts, name)).hash for name in names},
+    }
+
+
+def run(context: Context, iteration: int | None) -> StageResult:
+    """Write pairs/ (or iter_NN/pairs/ when pairs are refreshed each iteration) and return its numbers."""
+    instructions = context.folder.stage_dir("instructions")
+    return context.runner.run(
+        stage=STAGE,
+        directory=context.folder.stage_dir(STAGE, iteration),
+        schema=PAIRS,
+        key=("instruction_id",),
+        source=context.dataset(instructions),
+        total=table_rows(instructions),
+        program=program(context.settings, iteration or 0),
+        engine=context.settings.generator,
+        role="generator",
+        iteration=iteration,
+    )
+
+
+def program(settings: IterateSettings, iteration: int) -> PairProgram:
+    """The pair program of these settings."""
+    part = settings.pairs
+    return PairProgram(
+        strategy=part.strategy,
+        one_call=part.format == "one_call",
+        modify=load_prompt(settings.prompts.modify_instruction),
+        modify_and_respond=load_prompt(settings.prompts.modify_and_respond),
+        worse=load_prompt(settings.prompts.worse_response),
+        sampling=sampling_from(part.sampling),
+        modify_sampling=sampling_from(part.modify_sampling or part.sampling),
+        max_similarity=part.max_similarity,
+        generator=settings.generator.model,
+        run_seed=settings.seed,
+        iteration=iteration,
+    )

@@ -1,0 +1,165 @@
+"""The order of the loop, as data: one step a stage and iteration, each with its folder, fingerprint and work.
+
+Fingerprints follow from settings and input files alone, so what is done and what is left is known before Ray,
+a model or a GPU is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ray_app.config import IterateSettings
+from ray_app.engine.settings import EngineSettings
+from ray_app.model_files import model_identity
+from ray_app.run.fingerprint import Fingerprint, fingerprint
+from ray_app.run.folder import RunFolder
+from ray_app.runner import StageResult
+from ray_app.stages import evaluation, instructions, judgments, pairs, train_set, training
+from ray_app.stages.context import Context
+
+FIRST_JUDGE = "first_judge_evaluation"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One commit of the run. `iteration` is None for what is made once."""
+
+    stage: str
+    iteration: int | None
+    directory: str
+    fingerprint: Fingerprint
+    run: Callable[[Context], StageResult]
+    label: str
+
+    def __str__(self) -> str:
+        return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
+
+
+def judge_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
+    """The engine of M(iteration); M(0) is the seed model."""
+    if iteration == 0:
+        return settings.judge
+    return settings.judge.model_copy(update={"model": folder.checkpoint(iteration)})
+
+
+def judging_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
+    """The engine that judges pairs in `iteration` ≥ 1: the first judge, then M(iteration - 1)."""
+    if iteration == 1:
+        return settings.first_judge or settings.judge
+    return judge_engine(settings, folder, iteration - 1)
+
+
+class Planner:
+    """Builds the steps in order; holds the fingerprints that later steps depend on."""
+
+    def __init__(self, settings: IterateSettings, folder: RunFolder) -> None:
+        self.settings, self.folder = settings, folder
+        self.steps: list[Step] = []
+
+    def plan(self) -> list[Step]:
+        settings = self.settings
+        made = self._instructions()
+        prompts = made
+        if settings.pairs.refresh == "never":
+            made = self._pairs(prompts, None)
+        self._evaluations(0, made, model_identity(settings.judge.model), [])
+        if settings.first_judge and settings.first_judge.model != settings.judge.model:
+            self._first_judge(made)
+        judge_print: list[Fingerprint] = []
+        for iteration in range(1, settings.iterations + 1):
+            if settings.pairs.refresh == "each_iteration":
+                made = self._pairs(prompts, iteration)
+            trained = self._iteration(iteration, made, judge_print)
+            self._evaluations(iteration, made, f"iter_{iteration:02d}", [trained])
+            judge_print = [trained]
+        return self.steps
+
+    def _add(
+        self,
+        stage: str,
+        iteration: int | None,
+        printed: Fingerprint,
+        run: Callable[[Context], StageResult],
+        name: str = "",
+    ) -> Fingerprint:
+        directory = self.folder.stage_dir(stage, iteration)
+        if name:
+            directory = self.folder.join(directory, name)
+        label = f"{stage.replace('_', ' ')} {name}".strip()
+        self.steps.append(Step(stage, iteration, directory, printed, run, label))
+        return printed
+
+    def _instructions(self) -> Fingerprint:
+        settings = self.settings
+        printed = fingerprint(
+            instructions.STAGE, instructions.settings_of(settings), instructions.inputs_of(settings), []
+        )
+        return self._add(instructions.STAGE, None, printed, instructions.run)
+
+    def _pairs(self, upstream: Fingerprint, iteration: int | None) -> Fingerprint:
+        generator = {"generator": model_identity(self.settings.generator.model)}
+        printed = fingerprint(pairs.STAGE, pairs.settings_of(self.settings), generator, [upstream.digest])
+        return self._add(pairs.STAGE, iteration, printed, lambda context: pairs.run(context, iteration))
+
+    def _iteration(self, iteration: int, made: Fingerprint, judge: list[Fingerprint]) -> Fingerprint:
+        settings, folder = self.settings, self.folder
+        engine = judging_engine(settings, folder, iteration)
+        identity = model_identity(engine.model) if iteration == 1 else f"iter_{iteration - 1:02d}"
+        name = engine.model if iteration == 1 else identity
+        judged = fingerprint(
+            judgments.STAGE,
+            judgments.settings_of(settings, identity),
+            {},
+            [made.digest, *(p.digest for p in judge)],
+        )
+        self._add(judgments.STAGE, iteration, judged, lambda c: judgments.run(c, iteration, engine, name))
+        chosen = fingerprint(train_set.STAGE, train_set.settings_of(settings), {}, [judged.digest])
+        self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration))
+        seed_model = {"seed_model": model_identity(settings.judge.model)}
+        trained = fingerprint(training.STAGE, training.settings_of(settings), seed_model, [chosen.digest])
+        return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, chosen.digest))
+
+    def _evaluations(self, iteration: int, made: Fingerprint, identity: str, judge: list[Fingerprint]) -> None:
+        engine = judge_engine(self.settings, self.folder, iteration)
+        self._evaluate(evaluation.STAGE, iteration, made, identity, judge, engine)
+
+    def _first_judge(self, made: Fingerprint) -> None:
+        engine = self.settings.first_judge
+        assert engine is not None
+        self._evaluate(FIRST_JUDGE, 0, made, model_identity(engine.model), [], engine)
+
+    def _evaluate(
+        self,
+        stage: str,
+        iteration: int,
+        made: Fingerprint,
+        identity: str,
+        judge: list[Fingerprint],
+        engine: EngineSettings,
+    ) -> None:
+        for name, spec in evaluation.sets_of(self.settings).items():
+            if name == evaluation.HELDOUT_SET and iteration == 0 and self.settings.pairs.refresh != "never":
+                continue  # there are no pairs yet
+            upstream = [p.digest for p in judge]
+            if name == evaluation.HELDOUT_SET:
+                upstream.append(made.digest)
+            covered = evaluation.settings_of(self.settings, identity)
+            printed = fingerprint(stage, covered, evaluation.inputs_of(spec), upstream)
+            label = engine.model if iteration == 0 else identity
+            self._add(stage, iteration, printed, _evaluation(stage, iteration, name, spec, engine, label), name)
+
+
+def _evaluation(
+    stage: str, iteration: int, name: str, spec: str, engine: EngineSettings, judge: str
+) -> Callable[[Context], StageResult]:
+    def run(context: Context) -> StageResult:
+        directory = context.folder.join(context.folder.stage_dir(stage, iteration), name)
+        return evaluation.run(context, directory, iteration, name, spec, engine, judge)
+
+    return run
+
+
+def steps_of(settings: IterateSettings, folder: RunFolder) -> list[Step]:
+    """All steps of a run, in order."""
+    return Planner(settings, folder).plan()

@@ -1,0 +1,98 @@
+"""The table at the end of a run: one line an iteration, and one line a stage. Read from committed stages only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", "first_judge_evaluation")
+
+
+def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row an iteration from the lines of metrics.jsonl; a value that was not measured is None."""
+    rows: dict[int, dict[str, Any]] = {}
+    for line in metrics:
+        iteration = line["iteration"]
+        if iteration is None:
+            continue
+        row = rows.setdefault(iteration, {"iteration": iteration, "sets": {}, "seconds": 0.0, "tokens": 0})
+        row["seconds"] += line["seconds"]
+        row["tokens"] += line["completion_tokens"]
+        extra = line["extra"]
+        if line["stage"] == "train_set":
+            row.update({k: extra[k] for k in ("tried", "kept", "keep_rate", "pass_rate", "rows") if k in extra})
+        elif line["stage"] == "judgments":
+            row["unparsed_rate"] = extra.get("unparsed_rate")
+        elif line["stage"] == "evaluation":
+            row["sets"][extra["set"]] = extra["headline"]
+    return [rows[i] for i in sorted(rows)]
+
+
+def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print both tables."""
+    console = console or Console(soft_wrap=False)
+    console.print(_iterations(iteration_rows(metrics)))
+    console.print(_stages(metrics))
+
+
+def _iterations(rows: list[dict[str, Any]]) -> Table:
+    sets = list(dict.fromkeys(name for row in rows for name in row["sets"]))
+    table = Table(title="Iterations (iteration 0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("iter", "kept pairs", "keep rate", "unparsed"):
+        table.add_column(name, justify="right")
+    for name in sets:
+        table.add_column(f"{name}\naccuracy [95 %]", justify="right")
+        table.add_column(f"{name}\nconsistent", justify="right")
+    for row in rows:
+        cells = [str(row["iteration"]), _whole(row.get("rows")), _rate(row.get("keep_rate"))]
+        cells.append(_rate(row.get("unparsed_rate")))
+        for name in sets:
+            cells += _set_cells(row["sets"].get(name))
+        table.add_row(*cells)
+    return table
+
+
+def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
+    if not headline:
+        return ["-", "-"]
+    low, high = headline["accuracy_low"], headline["accuracy_high"]
+    return [
+        f"{100 * headline['accuracy']:.1f} [{100 * low:.0f}–{100 * high:.0f}]",
+        f"{100 * headline['position_consistent_accuracy']:.1f}",
+    ]
+
+
+def _stages(metrics: list[dict[str, Any]]) -> Table:
+    table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("iter", "stage", "rows in", "rows out", "quarantined", "prompt tok", "new tok", "seconds"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for line in sorted(metrics, key=_position):
+        name = line["stage"] + (f" {line['extra']['set']}" if "set" in line["extra"] else "")
+        table.add_row(
+            "-" if line["iteration"] is None else str(line["iteration"]),
+            name,
+            _whole(line["rows_in"]),
+            _whole(line["rows_out"]),
+            _whole(sum(line["quarantined"].values())),
+            _whole(line["prompt_tokens"]),
+            _whole(line["completion_tokens"]),
+            f"{line['seconds']:.0f}",
+        )
+    return table
+
+
+def _position(line: Mapping[str, Any]) -> tuple[int, int]:
+    iteration = -1 if line["iteration"] is None else line["iteration"]
+    return iteration, WORK.index(line["stage"]) if line["stage"] in WORK else len(WORK)
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

@@ -1,0 +1,171 @@
+"""From rows of a training set to token ids: the same tokenisation as inference, the loss on the completion only.
+
+Pure but for `read_rows`. A row is TRL's conversational prompt-completion (or preference) format; tokens come from
+`apply_chat_template`, exactly as the engines make their prompts, so training sees what judging will see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from ray_app.errors import InputError
+
+SFT_COLUMNS = ("prompt", "completion")
+DPO_COLUMNS = ("prompt", "chosen", "rejected")
+ENCODED = pa.schema(
+    [("id", pa.string()), ("tokens", pa.list_(pa.int32())), ("prompt", pa.int32()), ("side", pa.int8())]
+)
+
+
+class Tokenizer(Protocol):
+    """What encoding needs of a transformers tokenizer."""
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
+
+
+class RowFault(Exception):
+    """A row that cannot be trained on: `reason` for the quarantine, `detail` for the reader."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of prompt and completion; the first `prompt` of them carry no loss."""
+
+    tokens: tuple[int, ...]
+    prompt: int
+
+
+def encode(
+    tokenizer: Tokenizer,
+    prompt: Sequence[Mapping[str, str]],
+    completion: Sequence[Mapping[str, str]],
+    *,
+    sequence_length: int,
+    chat_template_kwargs: Mapping[str, Any],
+) -> Encoded:
+    """Encode one prompt and its completion, with the end of turn the chat template gives.
+
+    Raises RowFault: `too_long` (never cut), `prompt_not_prefix` (the template renders the prompt differently once
+    an answer follows, so training would not match inference), `template_drops_text` (a template that removes part
+    of the answer, as some do with reasoning), `empty_completion`.
+    """
+    messages = [dict(message) for message in prompt]
+    answer = [dict(message) for message in completion]
+    if not any(message["content"].strip() for message in answer):
+        raise RowFault("empty_completion", "the completion has no text")
+    options = dict(chat_template_kwargs)
+    head = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **options)
+    whole = tokenizer.apply_chat_template(messages + answer, return_dict=False, **options)
+    if len(whole) > sequence_length:
+        raise RowFault("too_long", f"{len(whole)} tokens, train.sequence_length is {sequence_length}")
+    if whole[: len(head)] != head or len(whole) == len(head):
+        raise RowFault("prompt_not_prefix", "the templated prompt is not a prefix of the templated conversation")
+    text = tokenizer.apply_chat_template(messages + answer, tokenize=False, **options)
+    if any(message["content"].strip() not in text for message in answer):
+        raise RowFault("template_drops_text", "the chat template removes part of the completion")
+    return Encoded(tuple(whole), len(head))
+
+
+def encode_table(
+    rows: pa.Table,
+    tokenizer: Tokenizer,
+    *,
+    recipe: str,
+    sequence_length: int,
+    chat_template_kwargs: Mapping[str, Any],
+) -> tuple[pa.Table, list[dict[str, str]]]:
+    """Encode a training-set table. Returns rows of `ENCODED` and quarantine rows {id, stage, reason, detail}.
+
+    SFT gives one encoded row a training row; DPO two, chosen (side 0) right before rejected (side 1). A preference
+    row is quarantined whole. Raises InputError when a column is missing.
+    """
+    prompt_column, *answers = DPO_COLUMNS if recipe == "dpo" else SFT_COLUMNS
+    missing = [name for name in (prompt_column, *answers) if name not in rows.column_names]
+    if missing:
+        raise InputError(f"training set: column {missing[0]!r} is missing (train.recipe is {recipe})")
+    encoded: list[dict[str, Any]] = []
+    quarantine: list[dict[str, str]] = []
+    for row in rows.to_pylist():
+        identity = row_id(row)
+        try:
+            sides = [
+                encode(
+                    tokenizer,
+                    row[prompt_column],
+                    row[name],
+                    sequence_length=sequence_length,
+                    chat_template_kwargs=chat_template_kwargs,
+                )
+                for name in answers
+            ]
+        except RowFault as fault:
+            quarantine.append({"id": identity, "stage": "training", "reason": fault.reason, "detail": fault.detail})
+            continue
+        encoded += [
+            {"id": identity, "tokens": side.tokens, "prompt": side.prompt, "side": number}
+            for number, side in enumerate(sides)
+        ]
+    return pa.Table.from_pylist(encoded, schema=ENCODED), quarantine
+
+
+def row_id(row: Mapping[str, Any]) -> str:
+    """Key of a training row, as one string: pair_id, order, sample, iteration (those it has)."""
+    return "/".join(str(row[key]) for key in ("pair_id", "order", "sample", "iteration") if row.get(key) is not None)
+
+
+def read_rows(uri: str) -> pa.Table:
+    """One Parquet file of a training set, from a path or fsspec URI. Raises InputError when it is not there."""
+    filesystem, path = url_to_fs(uri)
+    if not filesystem.exists(path):
+        raise InputError(f"training set file {uri} does not exist")
+    with filesystem.open(path, "rb") as file:
+        return pq.read_table(file)
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """All encoded rows of a training set: flat token ids with offsets, so that a million rows cost no objects.
+
+    `unit_rows` rows in succession (1 for SFT, 2 for DPO: chosen, rejected) form one unit, which is never split.
+    """
+
+    tokens: np.ndarray[Any, np.dtype[np.int32]]
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    prompts: np.ndarray[Any, np.dtype[np.int32]]
+    unit_rows: int = 1
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Tokens of each row."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+
+def concatenate(tables: Sequence[pa.Table], unit_rows: int = 1) -> TokenRows:
+    """Join tables of `ENCODED`, in the given order."""
+    table = pa.concat_tables(tables).combine_chunks() if tables else ENCODED.empty_table()
+    lists = table.column("tokens")
+    column = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    lengths = np.asarray(pa.compute.list_value_length(column), dtype=np.int64)
+    return TokenRows(
+        tokens=np.asarray(column.flatten(), dtype=np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        prompts=np.asarray(table.column("prompt"), dtype=np.int32),
+        unit_rows=unit_rows,
+    )

@@ -1,0 +1,44 @@
+"""What a training worker is told: one picklable description of the fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_app.model_files import model_identity
+from ray_app.schema import canonical
+from ray_app.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit, as every worker sees it."""
+
+    settings: TrainSettings
+    seed_model: str
+    name: str
+    seed: int
+    rows: Sequence[Any]  # Ray object refs of encoded tables, in order
+    work_dir: str  # shared storage: DeepSpeed state, candidates, curves
+    total_steps: int
+    stop_at: int  # this segment ends after so many steps (selection between segments)
+    candidates: str | None  # folder of exports at checkpoints; None: no candidates
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def fit_id(
+    settings: TrainSettings,
+    seed_model: str,
+    files: Sequence[tuple[str, str]],
+    seed: int,
+    template: dict[str, Any],
+) -> str:
+    """Names what a fit computes: state of another fit is never resumed. `files` are (name, content hash)."""
+    computed = settings.model_dump(
+        mode="json",
+        exclude={"tracking", "selection", "max_failures", "timeout_s", "log_every", "cpus_per_worker"},
+    )
+    what = [computed, model_identity(seed_model), [digest for _, digest in files], seed, template]
+    return hashlib.sha256(canonical(what).encode()).hexdigest()[:16]

@@ -1,0 +1,133 @@
+"""Training settings (`train.…` in a config file). Defaults are the paper's 70B run (arXiv 2408.02666, section 4).
+
+`check` stops everything that can be known to be wrong before a GPU is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DPO_DEFAULTS: dict[str, Any] = {"lr": 5.5e-8, "lr_min": 5.5e-8, "sequence_length": 2048, "batch_rows": 32}
+
+
+class Part(BaseModel):
+    """A section of the tree: unknown keys fail, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OffloadSettings(Part):
+    """Where ZeRO keeps what does not fit on the GPUs (DeepSpeed's offload_optimizer and offload_param)."""
+
+    optimizer: Literal["none", "cpu", "nvme"] = "none"
+    parameters: Literal["none", "cpu", "nvme"] = Field("none", description="ZeRO-3 only")
+    nvme_path: str | None = Field(None, description="a folder on each node's local disk")
+    pin_memory: bool = True
+
+
+class ZeroSettings(Part):
+    """DeepSpeed ZeRO. Buckets and limits count elements, not bytes; docs/training.md says how they were chosen."""
+
+    stage: Literal[2, 3] = 3
+    reduce_bucket: int = Field(500_000_000, ge=1)
+    prefetch_bucket: int = Field(500_000_000, ge=0)
+    persistence_threshold: int = Field(100_000, ge=0, description="parameters up to this size are never sharded")
+    max_live: int = Field(3_000_000_000, ge=0, description="gathered parameters kept at once")
+    max_reuse_distance: int = Field(3_000_000_000, ge=0)
+    overlap_comm: bool = True
+    block_granularity: bool = Field(True, description="gather one decoder block at once instead of every matrix")
+    hpz_size: int = Field(1, ge=1, description="ZeRO++: a second shard inside so many GPUs (one node)")
+    offload: OffloadSettings = OffloadSettings()
+
+
+class LoraSettings(Part):
+    """Low-rank adapters (PEFT). The adapters are merged into the exported checkpoint."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all but the output layer")
+    quantize: bool = Field(False, description="QLoRA: the frozen base in 4-bit NF4 (bitsandbytes)")
+    quant_storage: Literal["bfloat16", "float16", "float32", "uint8"] = Field(
+        "bfloat16",
+        description="bnb_4bit_quant_storage: ZeRO-3 shards 4-bit weights only if this is the model's dtype",
+    )
+
+
+class DpoSettings(Part):
+    """Direct preference optimisation on correct × wrong judgments (paper's released model)."""
+
+    beta: float = Field(0.1, gt=0)
+    nll_weight: float = Field(1.5, ge=0, description="weight of the chosen judgment's token-mean NLL")
+
+
+class SelectionSettings(Part):
+    """Which saved step becomes M(i): best validation accuracy, then position balance, then the earliest."""
+
+    when: Literal["after", "between"] = Field(
+        "after",
+        description="judge the candidates after training, or between segments of training (stops early)",
+    )
+    patience: int = Field(0, ge=0, description="stop after so many candidates in a row below the best; 0: never")
+
+
+class TrackingSettings(Part):
+    """Where training curves go. Ray metrics are always exported."""
+
+    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    project: str = "self-taught-evaluators"
+
+
+class TrainSettings(Part):
+    """One fine-tune. `recipe: dpo` changes the defaults of lr, sequence length and batch to the paper's DPO values."""
+
+    recipe: Literal["sft", "dpo"] = "sft"
+    lr: float = Field(1e-6, gt=0)
+    lr_min: float = Field(2e-7, ge=0, description="end of the cosine")
+    warmup_steps: int = Field(100, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, ge=0, description="of the global gradient norm; 0: off")
+    sequence_length: int = Field(4096, ge=2, description="longer rows are quarantined, never cut")
+    tokens_per_batch: int = Field(8192, ge=2, description="tokens of one micro-batch on one worker")
+    accumulation: int = Field(1, ge=1, description="micro-batches a worker puts into one optimizer step")
+    batch_rows: int | None = Field(None, ge=1, description="rows of one optimizer step over all workers, instead")
+    batching: Literal["packed", "bucketed"] = Field(
+        "packed",
+        description="rows laid end to end (attention stays inside a row), or padded rows of like length",
+    )
+    epochs: int = Field(2, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    checkpoint_every: int = Field(100, ge=0, description="steps between checkpoints (resume, candidates); 0: last only")
+    keep_candidates: bool = Field(True, description="export a judge at every checkpoint, for the selection")
+    log_every: int = Field(1, ge=1, description="steps between points of the curves")
+    workers: int = Field(8, ge=1, description="one GPU each, or `cpus_per_worker` CPU cores")
+    use_gpu: bool = True
+    cpus_per_worker: float = Field(1, gt=0)
+    bf16: bool = True
+    attention: Literal["auto", "varlen", "sdpa", "flex", "flash_attention_2", "flash_attention_3", "eager"] = "auto"
+    recompute: Literal["none", "selective", "full"] = Field("full", description="of activations, in the backward pass")
+    recompute_every: int = Field(2, ge=2, description="selective: every so manyth block is recomputed")
+    kernels: Literal["auto", "liger", "torch"] = Field("auto", description="auto: Liger's fused kernels on GPUs")
+    compile_blocks: bool = Field(False, description="torch.compile each decoder block")
+    optimizer: Literal["torch", "deepspeed"] = Field("torch", description="fused AdamW; deepspeed's needs nvcc")
+    grad_dtype: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of gradients summed over micro-batches; auto: fp32 where a step has several"
+    )
+    max_failures: int = Field(3, ge=0, description="restarts from the last checkpoint after a worker or node died")
+    timeout_s: float = Field(1800, gt=0, description="limit of one collective operation")
+    zero: ZeroSettings = ZeroSettings()
+    lora: LoraSettings | None = None
+    dpo: DpoSettings = DpoSettings()
+    selection: SelectionSettings = SelectionSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("recipe") == "dpo":
+            return {**DPO_DEFAULTS, **values}
+        return values

@@ -1,0 +1,85 @@
+"""Training state on shared storage: DeepSpeed's shards and our progress, for resume after a worker or node died."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from ray_app.train.job import Job
+
+
+@dataclass
+class Progress:
+    """How far a fit has come; saved with every checkpoint, so that a resumed loss curve has no hole."""
+
+    step: int = 0
+    epoch: float = 0.0
+    tokens: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def dump(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def save(engine: Any, job: Job, progress: Progress) -> None:
+    """Save the sharded state of all ranks and tell Ray Train. Every rank must call this."""
+    import ray.train
+    from ray.train import CheckpointUploadMode
+
+    name = f"state-{progress.step:06d}"
+    client = {"progress": progress.dump()}
+    options = {
+        "tag": name,
+        "client_state": client,
+        "exclude_frozen_parameters": job.settings.lora is not None,
+    }
+    if "://" in job.work_dir:
+        with tempfile.TemporaryDirectory() as folder:
+            engine.save_checkpoint(folder, **options)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({}, checkpoint=checkpoint, checkpoint_dir_name=name)
+        return
+    # Shared disk: every rank writes its shards where they stay; Ray's upload would copy a terabyte once more.
+    folder = f"{job.work_dir}/{RAY_RUN}/{name}"
+    engine.save_checkpoint(folder, **options)
+    checkpoint = ray.train.Checkpoint.from_directory(folder)
+    ray.train.report(
+        {},
+        checkpoint=checkpoint,
+        checkpoint_dir_name=name,
+        checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+    )
+
+
+def write_progress(work_dir: str, progress: Progress) -> None:
+    """Rank 0: leave the progress where the driver reads it (Ray Train keeps metrics of checkpoints only)."""
+    filesystem, root = url_to_fs(work_dir)
+    filesystem.makedirs(root, exist_ok=True)
+    filesystem.pipe_file(f"{root}/progress-{progress.step:06d}.json", json.dumps(progress.dump()).encode())
+
+
+def read_progress(work_dir: str, step: int) -> Progress:
+    """The progress at an exported step."""
+    filesystem, root = url_to_fs(work_dir)
+    return Progress(**json.loads(filesystem.cat_file(f"{root}/progress-{step:06d}.json")))
+
+
+def resume(engine: Any) -> Progress:
+    """Load the newest reported checkpoint, if there is one. Every rank must call this."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return Progress()
+    with checkpoint.as_directory() as folder:
+        loaded, client = engine.load_checkpoint(folder)
+        if loaded is None:
+            raise RuntimeError(f"the checkpoint {folder} cannot be loaded")
+    return Progress(**client["progress"])
+
+
+RAY_RUN = "ray"  # Ray Train's own folder inside work_dir

@@ -1,0 +1,62 @@
+"""Reliability table and ECE on hand-computed votes."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from making import outcome, votes
+
+from ray_app.metrics.calibration import calibration
+from ray_app.verdict import count
+
+ROWS = [
+    outcome("1", "A", "A", "B", votes_ab=votes("AAAA"), votes_ba=votes("BBBA")),
+    outcome("2", "A", "B", None, votes_ab=votes("BBBA"), votes_ba=votes("AABB")),
+    outcome("3", "B", "B", "A", votes_ab=votes("BB--"), votes_ba=votes("AAAA")),
+]
+
+
+def test_hand_computed() -> None:
+    found = calibration(ROWS, 0)
+    assert found is not None
+    assert [(b["n"], b["share"], b["accuracy"]) for b in found["bins"]] == [
+        (1, 0.5, 1.0),
+        (2, 0.75, 0.5),
+        (2, 1.0, 1.0),
+    ]
+    assert found["ece"]["value"] == pytest.approx((0.5 * 1 + 0.25 * 2 + 0 * 2) / 5)
+    assert found["ece"]["n"] == 5
+
+
+def test_partial_or_absent_votes_have_no_calibration() -> None:
+    assert calibration([*ROWS[:2], dataclasses.replace(ROWS[2], partial=True)], 0) is None
+    assert calibration([outcome("1", "A", "A", "B")], 0) is None
+    assert calibration([outcome("1", "A", "A", "B", votes_ab=votes("A"), votes_ba=votes("B"))], 0) is None
+
+
+def test_quarantined_rows_are_no_obstacle() -> None:
+    lost = outcome("lost", None, None, None, votes_ab=votes(""), votes_ba=votes(""))
+    assert calibration([*ROWS, lost], 0) == calibration(ROWS, 0)
+
+
+def test_a_calibrated_judge_has_a_small_error_and_an_overconfident_one_a_large() -> None:
+    draw = random.Random(5)
+
+    def judge(confident: bool) -> float:
+        rows = []
+        for i in range(600):
+            share = draw.choice([0.65, 0.75, 0.85])
+            right = draw.random() < share
+            winner = round(20 * (0.95 if confident else share))
+            letter, other = ("A", "B") if right else ("B", "A")
+            tally = count([letter] * winner + [other] * (20 - winner))
+            rows.append(outcome(f"{i}", "A", tally.verdict, orders=("ab",), votes_ab=tally))
+        found = calibration(rows, 0, 200)
+        assert found is not None
+        assert found["ece"]["low"] <= found["ece"]["high"]
+        return float(found["ece"]["value"])
+
+    assert judge(confident=False) < 0.06
+    assert judge(confident=True) > 0.15

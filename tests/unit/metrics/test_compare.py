@@ -1,0 +1,68 @@
+"""Two runs on the same rows: the difference, its interval, and McNemar's exact test against scipy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from making import outcome, outcomes
+from scipy import stats
+
+from ray_app.errors import InputError
+from ray_app.metrics.compare import compare, mcnemar
+from ray_app.metrics.outcome import Outcome
+
+
+def rows(right: str) -> list[Outcome]:
+    """One row a character: 1 right in both orders, 0 wrong in both, h right in one."""
+    verdicts = {"1": ("A", "B"), "0": ("B", "A"), "h": ("A", "A")}
+    return [outcome(f"r{i}", "A", *verdicts[c]) for i, c in enumerate(right)]
+
+
+def test_hand_computed() -> None:
+    found = compare(rows("0011h0"), rows("1111hh"))
+    assert found["accuracy_a"]["value"] == pytest.approx(2.5 / 6)
+    assert found["accuracy_b"]["value"] == pytest.approx(5 / 6)
+    assert found["difference"]["value"] == pytest.approx(2.5 / 6)
+    assert found["mcnemar"] == {"a_better": 0, "b_better": 3, "p_value": pytest.approx(0.25)}
+    assert found["n"] == found["clusters"] == 6
+
+
+def test_mcnemar_is_the_exact_binomial_test() -> None:
+    assert mcnemar(9, 21)["p_value"] == pytest.approx(2 * stats.binom.cdf(9, 30, 0.5))
+    assert mcnemar(0, 0)["p_value"] == 1
+
+
+def test_a_clear_difference_is_significant_and_none_is_not() -> None:
+    worse, better = rows("01" * 40), rows("1" * 80)
+    found = compare(worse, better, seed=3)
+    assert found["significant"]
+    assert found["difference"]["low"] > 0.3
+    back = compare(better, worse, seed=3)
+    assert back["difference"]["value"] == -found["difference"]["value"]
+    assert not compare(better, better)["significant"]
+    assert not compare(rows("01" * 10), rows("10" * 10))["significant"]
+
+
+def test_rows_are_joined_by_id_not_by_place() -> None:
+    one, two = rows("0101"), rows("0101")
+    assert compare(one, two[::-1])["difference"]["value"] == 0
+
+
+def test_different_rows_are_an_error_with_counts() -> None:
+    with pytest.raises(InputError, match="2 ids only in the first, 0 only in the second"):
+        compare(rows("0101"), rows("01"))
+    other = [dataclasses.replace(row, label="B") for row in rows("01")]
+    with pytest.raises(InputError, match="2 rows differ in the label"):
+        compare(rows("01"), other)
+    with pytest.raises(InputError, match="no rows"):
+        compare([], [])
+
+
+@given(outcomes())
+def test_a_run_does_not_beat_itself(run: list[Outcome]) -> None:
+    found = compare(run, run, resamples=50)
+    assert found["difference"]["value"] == 0
+    assert found["mcnemar"]["p_value"] == 1
+    assert not found["significant"]

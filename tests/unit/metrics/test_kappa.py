@@ -1,0 +1,62 @@
+"""Cohen's kappa against the textbook formula, and agreement with several human votes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from making import outcome
+
+from ray_app.metrics.kappa import cohen_kappa, human_agreement
+
+PAIRS = st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from("AB"), st.sampled_from("xyz")), min_size=2)
+
+
+def test_a_known_table() -> None:
+    # Cohen's two-by-two example: 20 and 15 agree, 5 and 10 do not.
+    table = [("A", "A")] * 20 + [("A", "B")] * 5 + [("B", "A")] * 10 + [("B", "B")] * 15
+    rated = [(one, two, str(i)) for i, (one, two) in enumerate(table)]
+    found = cohen_kappa(rated)
+    assert found["value"] == pytest.approx(0.4)
+    assert found["n"] == 50
+    assert found["low"] < 0.4 < found["high"]  # type: ignore[operator]
+
+
+def test_undefined_without_rows_or_when_only_one_letter_occurs() -> None:
+    assert cohen_kappa([])["value"] is None
+    assert cohen_kappa([("A", "A", "x"), ("A", "A", "y")])["value"] is None
+
+
+@given(PAIRS)
+def test_perfect_agreement_is_one_and_kappa_is_symmetric(rated: list[tuple[str, str, str]]) -> None:
+    same = [(one, one, group) for one, _, group in rated]
+    if len({one for one, _, _ in same}) == 2:
+        assert cohen_kappa(same, resamples=10)["value"] == pytest.approx(1)
+    swapped = [(two, one, group) for one, two, group in rated]
+    assert cohen_kappa(rated, resamples=10)["value"] == pytest.approx(cohen_kappa(swapped, resamples=10)["value"])
+    value = cohen_kappa(rated, resamples=10)["value"]
+    assert value is None or -1 - 1e-9 <= value <= 1 + 1e-9
+
+
+def test_human_votes_on_one_pair() -> None:
+    rows = [
+        outcome("1", "A", "A", "B", pair="p", group="g"),
+        outcome("2", "A", "A", "B", pair="p", group="g"),
+        outcome("3", "B", "A", "B", pair="p", group="g"),
+        outcome("4", "B", "B", "A", pair="q", group="h"),
+        outcome("5", "B", "B", "A", pair="q", group="h"),
+        outcome("6", "A", "A", "A", pair="r", group="i"),
+        outcome("7", "A", "A", "A", pair="r", group="i"),
+        outcome("8", "A", "A", "B", pair="alone", group="j"),
+    ]
+    found = human_agreement(rows, 0, 50)
+    assert found is not None
+    assert found["pairs"] == 3
+    assert found["coverage"]["value"] == pytest.approx(5 / 7)
+    assert found["judge_single_vote"]["n"] == 5
+    # Judge A,A,A,B,B against votes A,A,B,B,B: 4 of 5 agree, chance .6*.4 + .4*.6 = .48.
+    assert found["judge_single_vote"]["value"] == pytest.approx((0.8 - 0.48) / 0.52)
+    assert found["judge_majority"]["value"] == pytest.approx(1)
+    # Five pairs of humans (3 + 1 + 1), three agree; each in both directions.
+    assert found["human_human"]["n"] == 10
+    assert human_agreement(rows[-1:], 0) is None

@@ -1,0 +1,91 @@
+"""Settings: precedence, one-line errors that name the key, exit codes."""
+
+from pathlib import Path
+
+import pytest
+
+from ray_app.cli import load_settings, run_command
+from ray_app.config import CONFIGS_DIR, IterateSettings
+from ray_app.errors import InputError, RunError
+
+DEMO = str(CONFIGS_DIR / "smollm2-135m-cpu.yaml")
+ALL = sorted(CONFIGS_DIR.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda p: p.name)
+def test_every_shipped_config_loads(path: Path) -> None:
+    settings = load_settings(IterateSettings, ["--config", str(path)])
+    assert settings.name
+
+
+def test_there_are_the_four_promised_configs() -> None:
+    promised = {"smollm2-135m-cpu", "smollm2-135m-1gpu", "llama3.1-8b-1x8", "llama3.1-70b-3x8"}
+    assert promised <= {path.stem for path in ALL}
+
+
+def test_command_line_beats_environment_beats_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(IterateSettings, ["--config", DEMO]).iterations == 2
+    monkeypatch.setenv("STE_ITERATIONS", "3")
+    monkeypatch.setenv("STE_TRAIN__LR", "3e-6")
+    settings = load_settings(IterateSettings, ["--config", DEMO, "--iterations", "4"])
+    assert settings.iterations == 4
+    assert settings.train.lr == 3e-6
+    assert settings.train.epochs == load_settings(IterateSettings, ["--config", DEMO]).train.epochs
+
+
+def test_dotted_option_changes_one_setting_only() -> None:
+    before = load_settings(IterateSettings, ["--config", DEMO])
+    after = load_settings(IterateSettings, ["--config", DEMO, "--train.lr", "1e-6", "--limit", "5"])
+    assert (after.train.lr, after.limit) == (1e-6, 5)
+    assert after.train.model_copy(update={"lr": before.train.lr}) == before.train
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["--config", DEMO, "--train.lrr", "1"], "--train.lr?"),
+        (["--config", DEMO, "--iterations", "many"], "iterations"),
+        (["--config", DEMO, "--train.lr", "fast"], "train.lr"),
+        (["--config"], "--config needs a file"),
+        ([], "name is missing"),
+    ],
+)
+def test_a_bad_call_is_one_line_that_names_the_thing(arguments: list[str], named: str) -> None:
+    with pytest.raises(InputError) as fault:
+        load_settings(IterateSettings, arguments)
+    assert named in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("train: {lrr: 1}", "unknown setting train.lrr; did you mean train.lr?"),
+        ("itertions: 2", "unknown setting itertions; did you mean iterations?"),
+        ("a: [1", "line"),
+        ("- 1", "holds no settings"),
+    ],
+)
+def test_a_bad_config_file_names_the_key(tmp_path: Path, text: str, named: str) -> None:
+    base = Path(DEMO).read_text()
+    path = tmp_path / "x.yaml"
+    path.write_text(text if text.startswith(("a:", "-")) else base.split("train:")[0] + text + "\n")
+    with pytest.raises(InputError, match=".") as fault:
+        load_settings(IterateSettings, ["--config", str(path)])
+    assert named in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [(InputError("no x"), 2, "error: no x"), (RunError("empty"), 1, "failed: empty"), (ValueError("bug"), 1, "bug")],
+)
+def test_exit_codes(fault: Exception, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: IterateSettings) -> int:
+        raise fault
+
+    assert run_command(IterateSettings, main, ["--config", DEMO]) == code
+    err = capsys.readouterr().err
+    assert said in err
+    assert ("Traceback" in err) == isinstance(fault, ValueError)

@@ -1,0 +1,78 @@
+"""Rejection sampling's decisions: what is kept, the balance, DPO's pairs."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ray_app.selection import Sample, balanced, empty_cause, preferences, select
+
+
+def sample(pair: int, order: str, index: int, verdict: str | None, kept: bool = False) -> Sample:
+    gold = "A" if order == "chosen_first" else "B"
+    return Sample(f"p{pair}", order, index, verdict, verdict == gold, kept)
+
+
+def test_rates_count_pair_and_order_not_draws() -> None:
+    seen = [
+        sample(1, "chosen_first", 0, "A", kept=True),
+        sample(1, "rejected_first", 0, "A"),
+        sample(1, "rejected_first", 1, None),
+        sample(1, "rejected_first", 2, "B", kept=True),
+        sample(2, "chosen_first", 0, None),
+        sample(2, "chosen_first", 1, "B"),
+    ]
+    result = select(seen, run_seed=0, iteration=1)
+    assert (result.tried, result.kept) == (3, 2)
+    assert result.keep_rate == 2 / 3
+    assert result.pass_rate == 1 / 3, "only sample 0 counts"
+    assert [s.sample for s in result.rows] == [0, 2]
+
+
+orders = st.sampled_from(["chosen_first", "rejected_first"])
+
+
+@given(st.dictionaries(st.tuples(st.integers(0, 40), orders), st.integers(0, 5)), st.integers(0, 9))
+def test_balance_is_exact_seeded_and_blind_to_row_order(units: dict[tuple[int, str], int], seed: int) -> None:
+    kept = [sample(p, o, j, "A" if o == "chosen_first" else "B", kept=True) for (p, o), j in units.items()]
+    rows = balanced(kept, seed, 1)
+    letters = [row.verdict for row in rows]
+    assert (
+        letters.count("A")
+        == letters.count("B")
+        == min(sum(s.verdict == "A" for s in kept), sum(s.verdict == "B" for s in kept))
+    )
+    assert balanced(reversed(kept), seed, 1) == rows
+    assert set(rows) <= set(kept)
+
+
+def test_surplus_rows_differ_by_seed() -> None:
+    kept = [sample(p, "chosen_first", 0, "A", kept=True) for p in range(40)]
+    kept += [sample(p, "rejected_first", 0, "B", kept=True) for p in range(20)]
+    assert balanced(kept, 0, 1) != balanced(kept, 1, 1)
+    assert len(balanced(kept, 0, 1)) == 40
+
+
+def test_one_letter_only_gives_an_empty_set_with_its_cause() -> None:
+    seen = [sample(p, "chosen_first", 0, "A", kept=True) for p in range(3)]
+    seen += [sample(p, "rejected_first", 0, "A") for p in range(3)]
+    result = select(seen, 0, 1)
+    assert result.rows == ()
+    cause = empty_cause(result, unparsed=0, drawn=6)
+    assert "6 (pair, order)" in cause
+    assert "3 A" in cause
+
+
+def test_preferences_pair_a_correct_with_a_wrong_parsed_judgment() -> None:
+    seen = [
+        sample(1, "chosen_first", 0, "A", kept=True),
+        sample(1, "chosen_first", 1, None),
+        sample(1, "chosen_first", 2, "B"),
+        sample(1, "rejected_first", 0, "B", kept=True),
+        sample(1, "rejected_first", 1, "A"),
+        sample(2, "chosen_first", 0, "A", kept=True),
+        sample(2, "chosen_first", 1, None),
+    ]
+    pairs = preferences(seen, 0, 1)
+    assert [(good.unit, good.sample, bad.sample) for good, bad in pairs] == [
+        (("p1", "chosen_first"), 0, 2),
+        (("p1", "rejected_first"), 0, 1),
+    ]
