@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -37,13 +38,11 @@ class PoolClient:
         self.calls = asyncio.Semaphore(max(1, in_flight * len(actors) // ROWS_PER_CALL))
         self.failed: list[UnitResult] = []
 
-    async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        names = list(batch)
-        rows = [dict(zip(names, values, strict=True)) for values in zip(*(batch[n] for n in names), strict=True)]
-        rows = [{name: plain(value) for name, value in row.items()} for row in rows]
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        rows = batch.to_pylist()
         chunks = [rows[i : i + ROWS_PER_CALL] for i in range(0, len(rows), ROWS_PER_CALL)]
         await asyncio.gather(*(self._chunk(chunk) for chunk in chunks))
-        yield {"units": [len(rows)]}
+        yield pa.table({"units": [len(rows)]})
 
     async def _chunk(self, rows: list[dict[str, Any]]) -> None:
         async with self.calls:
@@ -83,13 +82,6 @@ class PoolClient:
         raise RunError(f"no engine answered after {RETRIES} tries: {cause}")
 
 
-def plain(value: Any) -> Any:
-    """A numpy value as Python has it: programs write Parquet and JSON, and seed by `str(id)`."""
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        return value.item()
-    return value
-
-
 def run_program(
     dataset: ray.data.Dataset,
     pool: EnginePool,
@@ -117,7 +109,7 @@ def run_program(
             settings.request_timeout_s,
         ),
         batch_size=None,
-        batch_format="numpy",
+        batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=0.01,
         concurrency=1,

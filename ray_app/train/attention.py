@@ -1,17 +1,22 @@
 """Attention over packed rows: several rows laid end to end in one line, none of which sees another.
 
-`register()` makes our kernels known to transformers under `ste_varlen`, `ste_sdpa` and `ste_flex`; a model built
-with one of these names needs no mask. Where the rows begin comes with the call (`cu_seqlens`, see collate.py).
+`register()` makes our kernels known to transformers under `ste_varlen` and `ste_sdpa`; a model built with one of
+these names needs no mask. Where the rows begin comes with the call (`cu_seqlens`, see collate.py). transformers'
+own flex and FlashAttention kernels find the rows from their position ids.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 PREFIX = "ste_"
+# The argument for fewer key heads, and the one that says "causal", changed between PyTorch 2.10 and 2.13.
+VARLEN_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def choose(name: str, *, use_gpu: bool, batching: str) -> str:
@@ -20,7 +25,11 @@ def choose(name: str, *, use_gpu: bool, batching: str) -> str:
         if batching == "bucketed":
             return "sdpa"
         name = "varlen" if use_gpu else "sdpa"
-    if name in ("varlen", "flex") or (name == "sdpa" and batching == "packed"):
+    if name == "flex":
+        return "flex_attention"
+    if name == "cudnn":
+        name = "sdpa"
+    if name == "varlen" or (name == "sdpa" and batching == "packed"):
         return PREFIX + name
     return name
 
@@ -31,6 +40,15 @@ def register() -> None:
 
     AttentionInterface.register(PREFIX + "varlen", varlen)
     AttentionInterface.register(PREFIX + "sdpa", per_row)
+
+
+def restrict_sdpa(name: str) -> None:
+    """Hold SDPA to cuDNN's kernels where asked: PyTorch prefers FlashAttention 2, which Hopper outruns."""
+    if name == "cudnn":
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_math_sdp(False)
 
 
 def varlen(
@@ -50,36 +68,16 @@ def varlen(
 
     Returns (1, tokens, heads, dim). Keys and values may have fewer heads (grouped queries).
     """
-    window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
-    out = _flash_varlen(q, k, v, cu_seqlens, longest, scaling, window)
-    return out.unsqueeze(0), None
-
-
-def _flash_varlen(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    longest: int,
-    scale: float | None,
-    window: tuple[int, int],
-) -> torch.Tensor:
-    import inspect
-
-    from torch.nn.attention.varlen import varlen_attn
-
-    known = inspect.signature(varlen_attn).parameters
-    options: dict[str, Any] = {"scale": scale}
-    # The argument that allows fewer key heads, and the one that says "causal", came and went between releases.
-    if "enable_gqa" in known:
+    options: dict[str, Any] = {"scale": scaling}
+    if "enable_gqa" in VARLEN_OPTIONS:
         options["enable_gqa"] = q.shape[1] != k.shape[1]
-    if "window_size" in known:
-        options["window_size"] = window
+    if "window_size" in VARLEN_OPTIONS:
+        options["window_size"] = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
     else:
         options["is_causal"] = True
     out: torch.Tensor = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
-    return out
+    return out.unsqueeze(0), None
 
 
 def per_row(

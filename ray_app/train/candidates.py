@@ -7,13 +7,15 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import torch
 import torch.distributed as dist
 from fsspec.core import url_to_fs
 
 from ray_app.train.export import describe, move_into_place, plan_shards, shard_names, verify, write_weights
 from ray_app.train.gather import gathered
+from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors
 from ray_app.train.model import base_lm
 from ray_app.train.state import write_progress
 
@@ -61,33 +63,40 @@ def export_candidate(worker: Worker, step: int) -> None:
 
 def _write(worker: Worker, folder: Path) -> None:
     lm = base_lm(worker.model.lm)
-    tensors = describe(lm)
-    shards = plan_shards({name: _bytes(shape, dtype) for name, (shape, dtype) in tensors.items()})
-    stream = gathered(lm, shards, worker.rank)
+    dtype = torch.bfloat16 if worker.settings.bf16 else torch.float32
+    if worker.settings.lora is not None:
+        merged = merged_tensors(lm)
+        shapes = {tensor.name: merged_shape(tensor) for tensor in merged}
+        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()})
+        stream = gathered_merged(merged, shards, worker.rank, dtype)
+    else:
+        shapes = describe(lm)
+        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()})
+        stream = gathered(lm, shards, worker.rank)
     if worker.rank != 0:
         for _ in stream:
             pass
         return
     write_weights(stream, shard_names(len(shards)), folder)
-    save_beside(worker.job.seed_model, lm, folder)
-    verify(folder, {name: shape for name, (shape, _) in tensors.items()})
+    save_beside(worker.job.seed_model, type(lm).__name__, dtype, folder)
+    verify(folder, shapes)
 
 
-def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
+def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
     size: int = dtype.itemsize
     for dimension in shape:
         size *= dimension
     return size
 
 
-def save_beside(seed_model: str, lm: Any, folder: Path) -> None:
+def save_beside(seed_model: str, architecture: str, dtype: torch.dtype, folder: Path) -> None:
     """config.json, generation_config.json and the tokenizer with its chat template, as the seed model has them."""
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import cached_file
 
     config = AutoConfig.from_pretrained(seed_model)
-    config.dtype = next(lm.parameters()).dtype
-    config.architectures = [type(lm).__name__]
+    config.dtype = dtype
+    config.architectures = [architecture]
     config.save_pretrained(folder)
     AutoTokenizer.from_pretrained(seed_model).save_pretrained(folder)
     generation = cached_file(seed_model, "generation_config.json", _raise_exceptions_for_missing_entries=False)

@@ -61,9 +61,9 @@ def _precision(s: TrainSettings) -> None:
             ("kernels", s.kernels),
             ("optimizer", s.optimizer),
         ):
-            if value in ("varlen", "flash_attention_2", "flash_attention_3", "liger", "deepspeed"):
+            if value in ("varlen", "cudnn", "flash_attention_2", "flash_attention_3", "liger", "deepspeed"):
                 _fail(setting, f"{value} needs GPUs (train.use_gpu)")
-    if s.attention in ("varlen", "flash_attention_2", "flash_attention_3") and not s.bf16:
+    if s.attention in ("varlen", "cudnn", "flash_attention_2", "flash_attention_3") and not s.bf16:
         _fail("attention", f"{s.attention} needs train.bf16")
     if s.lora is not None and s.lora.quantize:
         _qlora(s)

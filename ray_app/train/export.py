@@ -52,6 +52,7 @@ def write_weights(tensors: Iterator[dict[str, torch.Tensor]], names: list[str], 
     total = 0
     for file, shard in zip(names, tensors, strict=True):
         save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # safetensors writes for the owner only; engines may run as another user
         weight_map |= dict.fromkeys(shard, file)
         total += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())
     if len(names) > 1:
@@ -125,9 +126,6 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def describe(model: Any) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shapes and dtypes of the exported tensors, shared ones (tied embeddings) once, sharded or not."""
-    found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
-    for name, parameter in model.named_parameters():
-        found[name] = (tuple(getattr(parameter, "ds_shape", parameter.shape)), parameter.dtype)
-    return found
+def describe(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the exported tensors, shared ones (tied embeddings) once, sharded or not."""
+    return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters()}

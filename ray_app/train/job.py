@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ray_app.model_files import model_identity
@@ -24,8 +24,8 @@ class Job:
     work_dir: str  # shared storage: DeepSpeed state, candidates, curves
     total_steps: int
     stop_at: int  # this segment ends after so many steps (selection between segments)
-    candidates: str | None  # folder of exports at checkpoints; None: no candidates
-    extra: dict[str, Any] = field(default_factory=dict)
+    shape: dict[str, Any] | None = None  # random weights of this config instead of the seed model (benchmarks)
+    export: bool = True
 
 
 def fit_id(

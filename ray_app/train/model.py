@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from ray_app.errors import InputError
 from ray_app.train import attention
 from ray_app.train.collate import Batch
 from ray_app.train.head import fuse_head
+from ray_app.train.load import can_fill, empty_model, fill, weight_files
 from ray_app.train.settings import TrainSettings
 
 
@@ -38,26 +40,80 @@ def base_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def build(seed_model: str, settings: TrainSettings) -> JudgeModel:
-    """Load the seed model. Under ZeRO-3 (an HfDeepSpeedConfig is alive) every parameter is sharded as it is made."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def build(seed_model: str, settings: TrainSettings, deepspeed_config: Mapping[str, Any], *, weights: bool) -> Any:
+    """The seed model, sharded while it is built (ZeRO-3). `weights` False leaves them for a checkpoint to fill."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(seed_model)
+    require_plain_logits(config)
+    attention.register()
+    name = attention.choose(settings.attention, use_gpu=settings.use_gpu, batching=settings.batching)
+    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    if settings.lora is not None and settings.lora.quantize:
+        return quantized(seed_model, settings, name)
+    files = weight_files(seed_model)
+    if files is not None:
+        lm = empty_model(config, dtype, name, deepspeed_config if settings.zero.stage == 3 else None)
+        if can_fill(lm, files) and plain_shards(settings):
+            if weights:
+                fill(lm, files)
+            return lm
+        del lm
+    return _through_transformers(seed_model, config, dtype, name, deepspeed_config)
+
+
+def plain_shards(settings: TrainSettings) -> bool:
+    """Whether a parameter's shard is one plain tensor that can be written to."""
+    return settings.zero.hpz_size == 1 and settings.zero.offload.parameters != "nvme"
+
+
+def _through_transformers(
+    seed_model: str, config: Any, dtype: torch.dtype, attention_name: str, deepspeed_config: Mapping[str, Any]
+) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations import HfDeepSpeedConfig
+
+    # Must live until the model is built: transformers holds only a weak reference, and shards only while it lives.
+    alive = HfDeepSpeedConfig(dict(deepspeed_config))
+    lm = AutoModelForCausalLM.from_pretrained(seed_model, config=config, dtype=dtype, attn_implementation=attention_name)
+    del alive
+    return lm
+
+
+def random_model(config: Any, settings: TrainSettings, deepspeed_config: Mapping[str, Any]) -> Any:
+    """A model of this config with random weights (benchmarks)."""
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations import HfDeepSpeedConfig
 
     attention.register()
-    config = AutoConfig.from_pretrained(seed_model)
     name = attention.choose(settings.attention, use_gpu=settings.use_gpu, batching=settings.batching)
-    lm = AutoModelForCausalLM.from_pretrained(
-        seed_model,
-        config=config,
-        dtype=torch.bfloat16 if settings.bf16 else torch.float32,
-        attn_implementation=name,
+    alive = HfDeepSpeedConfig(dict(deepspeed_config)) if settings.zero.stage == 3 else None
+    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=name)
+    del alive
+    return lm
+
+
+def quantized(seed_model: str, settings: TrainSettings, attention_name: str) -> Any:
+    """The seed model in 4-bit NF4 (QLoRA). ZeRO-3 shards it, because its storage has the training dtype."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    assert settings.lora is not None
+    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=getattr(torch, settings.lora.quant_storage),
     )
-    prepare(lm, settings)
-    return JudgeModel(lm)
+    return AutoModelForCausalLM.from_pretrained(
+        seed_model, dtype=dtype, quantization_config=quantization, attn_implementation=attention_name
+    )
 
 
 def prepare(lm: Any, settings: TrainSettings) -> None:
-    """Fit head, kernels and recompute to a loaded model."""
-    require_plain_logits(lm.config)
+    """Fit head, kernels, recompute and compilation to a loaded model."""
     lm.config.use_cache = False
     kernels = chosen_kernels(settings)
     if kernels == "liger":
@@ -71,6 +127,8 @@ def prepare(lm: Any, settings: TrainSettings) -> None:
         softcap=getattr(lm.config, "final_logit_softcapping", None),
     )
     _recompute(lm, settings)
+    if settings.compile != "none":
+        _compile(lm, settings.compile)
     if settings.zero.block_granularity and settings.zero.stage == 3:
         from deepspeed.utils import set_z3_leaf_modules
 
@@ -102,3 +160,12 @@ def _recompute(lm: Any, settings: TrainSettings) -> None:
     if settings.recompute == "selective":
         for number, block in enumerate(decoder_blocks(lm)):
             block.gradient_checkpointing = number % settings.recompute_every == 0
+
+
+def _compile(lm: Any, backend: str) -> None:
+    """Compile the forward of every block, inside DeepSpeed's hooks: the hooks stay out of the graph."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = 64
+    for block in decoder_blocks(lm):
+        block.forward = torch.compile(block.forward, backend=backend)

@@ -108,11 +108,13 @@ class TrainSettings(Part):
     use_gpu: bool = True
     cpus_per_worker: float = Field(1, gt=0)
     bf16: bool = True
-    attention: Literal["auto", "varlen", "sdpa", "flex", "flash_attention_2", "flash_attention_3", "eager"] = "auto"
+    attention: Literal["auto", "varlen", "sdpa", "cudnn", "flex", "flash_attention_2", "flash_attention_3"] = Field(
+        "auto", description="auto: varlen on GPUs (packed), else sdpa; cudnn: sdpa held to cuDNN's kernels"
+    )
     recompute: Literal["none", "selective", "full"] = Field("full", description="of activations, in the backward pass")
     recompute_every: int = Field(2, ge=2, description="selective: every so manyth block is recomputed")
     kernels: Literal["auto", "liger", "torch"] = Field("auto", description="auto: Liger's fused kernels on GPUs")
-    compile_blocks: bool = Field(False, description="torch.compile each decoder block")
+    compile: Literal["none", "inductor", "aot_eager"] = Field("none", description="torch.compile of each decoder block")
     optimizer: Literal["torch", "deepspeed"] = Field("torch", description="fused AdamW; deepspeed's needs nvcc")
     grad_dtype: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of gradients summed over micro-batches; auto: fp32 where a step has several"

@@ -68,15 +68,13 @@ def read_progress(work_dir: str, step: int) -> Progress:
     return Progress(**json.loads(filesystem.cat_file(f"{root}/progress-{step:06d}.json")))
 
 
-def resume(engine: Any) -> Progress:
-    """Load the newest reported checkpoint, if there is one. Every rank must call this."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
+def resume(engine: Any, checkpoint: Any) -> Progress:
+    """Load Ray Train's newest checkpoint, if there is one. Every rank must call this."""
     if checkpoint is None:
         return Progress()
+    adapters_only = any(not parameter.requires_grad for parameter in engine.module.parameters())
     with checkpoint.as_directory() as folder:
-        loaded, client = engine.load_checkpoint(folder)
+        loaded, client = engine.load_checkpoint(folder, load_module_strict=not adapters_only)
         if loaded is None:
             raise RuntimeError(f"the checkpoint {folder} cannot be loaded")
     return Progress(**client["progress"])

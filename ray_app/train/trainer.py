@@ -81,7 +81,7 @@ def fit(
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     steps = plan_steps(settings, lengths, seed)
     work_dir = f"{_absolute(state_dir)}/{identity}"
-    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, f"{work_dir}/candidates")
+    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps)
     log.info("training %s: %d rows, %d steps on %d workers", run_name, rows, steps, settings.workers)
     run_workers(job)
     progress = read_progress(work_dir, job.stop_at)

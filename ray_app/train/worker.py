@@ -22,8 +22,9 @@ from ray_app.train.curves import Tracker, open_trackers
 from ray_app.train.data import TokenRows, concatenate
 from ray_app.train.deepspeed_config import deepspeed_config
 from ray_app.train.job import Job
+from ray_app.train.lora import add_adapters
 from ray_app.train.mfu import mfu, shape_of, train_flops
-from ray_app.train.model import JudgeModel, base_lm, build
+from ray_app.train.model import JudgeModel, base_lm, build, prepare, random_model
 from ray_app.train.schedule import lr_at
 from ray_app.train.settings import TrainSettings
 
@@ -65,13 +66,14 @@ class Worker:
     """The state of one rank: engine, rows, plan and progress."""
 
     def __init__(self, job: Job, rank: int, world: int) -> None:
-        import ray
+        import ray.train
 
         self.job, self.settings, self.rank, self.world = job, job.settings, rank, world
         self.device = torch.device("cuda", torch.cuda.current_device()) if job.settings.use_gpu else torch.device("cpu")
         self.rows = concatenate(ray.get(list(job.rows)), unit_rows=recipes.unit_rows(job.settings.recipe))
-        self.engine, self.model = start_engine(job)
-        self.progress = state.resume(self.engine)
+        checkpoint = ray.train.get_checkpoint()
+        self.engine, self.model = start_engine(job, resuming=checkpoint is not None)
+        self.progress = state.resume(self.engine, checkpoint)
         self.recipe = recipes.make(self)
         self.trackers: list[Tracker] = []
         if rank == 0:
@@ -134,7 +136,7 @@ class Worker:
 
     def _batch(self, units: tuple[int, ...]) -> Batch:
         packed = self.settings.batching == "packed"
-        pad_to = self.settings.tokens_per_batch if packed and self.settings.compile_blocks else None
+        pad_to = self.settings.tokens_per_batch if packed and self.settings.compile != "none" else None
         return collate(self.rows, rows_of(units, self.rows.unit_rows), packed=packed, pad_to=pad_to).to(self.device)
 
     def _tokens(self, units: list[int]) -> int:
@@ -171,16 +173,22 @@ class Worker:
             export_candidate(self, done)
 
 
-def start_engine(job: Job) -> tuple[Any, JudgeModel]:
+def start_engine(job: Job, resuming: bool) -> tuple[Any, JudgeModel]:
     """Build the sharded model and give it to DeepSpeed."""
     import deepspeed
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers import AutoConfig
 
-    config = deepspeed_config(job.settings)
-    # Must live until the model is built: transformers holds only a weak reference, and shards only while it lives.
-    alive = HfDeepSpeedConfig(config) if job.settings.zero.stage == 3 else None
-    model = build(job.seed_model, job.settings)
-    del alive
+    settings = job.settings
+    config = deepspeed_config(settings)
+    if job.shape is not None:
+        lm = random_model(AutoConfig.for_model(**job.shape), settings, config)
+    else:
+        # A checkpoint brings all weights with it, but for the frozen ones under LoRA.
+        lm = build(job.seed_model, settings, config, weights=not resuming or settings.lora is not None)
+    if settings.lora is not None:
+        lm = add_adapters(lm, settings.lora, job.seed)
+    prepare(lm, settings)
+    model = JudgeModel(lm)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=config)
     return engine, model

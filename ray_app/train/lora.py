@@ -1,0 +1,106 @@
+"""Low-rank adapters (PEFT) on a sharded model, and their merge into the weights that are exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ray_app.train.settings import LoraSettings
+
+ADAPTER = "default"  # PEFT's name of the only adapter
+
+
+def add_adapters(lm: Any, settings: LoraSettings, seed: int) -> Any:
+    """Freeze the model and add adapters; returns PEFT's wrapper. Works on sharded (ZeRO-3) and 4-bit weights."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed % 2**63)  # the same start on every rank and after a restart
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets) or "all-linear",
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    wrapped = get_peft_model(lm, config, autocast_adapter_dtype=False)
+    # Recomputed blocks need an input that asks for gradients, and the frozen embedding gives none.
+    lm.enable_input_require_grads()
+    return wrapped
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One exported tensor of an adapted model: its name in the plain model, and the layer it comes from."""
+
+    name: str
+    parameter: Any
+    layer: Any | None  # PEFT's layer, where an adapter adds to this weight
+
+
+def merged_tensors(lm: Any) -> list[Merged]:
+    """The tensors of the plain model inside an adapted one, in order, adapters left out."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: module for name, module in lm.named_modules() if isinstance(module, LoraLayer)}
+    found = []
+    for name, parameter in lm.named_parameters():
+        if ".lora_" in name:
+            continue
+        owner, _, leaf = name.rpartition(".")
+        plain = owner.removesuffix(".base_layer")
+        adapted = plain != owner and leaf == "weight"
+        found.append(Merged(f"{plain}.{leaf}", parameter, layers[plain] if adapted else None))
+    return found
+
+
+def gathered_merged(
+    tensors: Sequence[Merged], shards: Sequence[Sequence[str]], rank: int, dtype: torch.dtype
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Like `gather.gathered`, with every adapter merged into its weight. All ranks must iterate."""
+    import deepspeed
+
+    by_name = {tensor.name: tensor for tensor in tensors}
+    for names in shards:
+        copies: dict[str, torch.Tensor] = {}
+        for name in names:
+            tensor = by_name[name]
+            needed = [tensor.parameter, *(_factors(tensor.layer) if tensor.layer is not None else [])]
+            with deepspeed.zero.GatheredParameters(needed), torch.no_grad():
+                if rank == 0:
+                    copies[name] = _merge(tensor).to("cpu", dtype, copy=True).contiguous()
+        yield copies
+
+
+def _factors(layer: Any) -> list[Any]:
+    return [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+
+
+def _merge(tensor: Merged) -> torch.Tensor:
+    weight = _plain(tensor.parameter)
+    if tensor.layer is None:
+        return weight
+    # In fp32: a bf16 sum would lose adapters that are small beside their weight.
+    down, up = (factor.detach().float() for factor in _factors(tensor.layer))
+    return weight.float() + tensor.layer.scaling[ADAPTER] * (up @ down)
+
+
+def _plain(parameter: Any) -> torch.Tensor:
+    """A weight as an ordinary tensor, 4-bit ones dequantised."""
+    if hasattr(parameter, "quant_state"):
+        from bitsandbytes.functional import dequantize_4bit
+
+        restored: torch.Tensor = dequantize_4bit(parameter.data, parameter.quant_state)
+        return restored
+    plain: torch.Tensor = parameter.detach()
+    return plain
+
+
+def merged_shape(tensor: Merged) -> tuple[int, ...]:
+    """Shape of the exported tensor (a 4-bit weight is stored flat, its layer knows better)."""
+    if tensor.layer is not None:
+        return (tensor.layer.out_features, tensor.layer.in_features)
+    return tuple(getattr(tensor.parameter, "ds_shape", tensor.parameter.shape))
