@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+import ray.data
 
 from ray_app.config import RaySettings
 from ray_app.errors import InputError
@@ -32,6 +34,7 @@ def connected(settings: RaySettings) -> Iterator[None]:
     else:
         _start_local(settings, options)
     try:
+        _quiet_ray_data()
         yield
     finally:
         ray.shutdown()
@@ -60,6 +63,13 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     )
     url = ray.get_runtime_context().dashboard_url if hasattr(ray.get_runtime_context(), "dashboard_url") else ""
     log.info("started a local Ray: %s %s", resources(), url)
+
+
+def _quiet_ray_data() -> None:
+    # Ray Data's own progress speaks of blocks and operators, several lines a second; ours speaks of rows and tokens.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="Use 'expr' instead of 'fn'")
 
 
 def resources() -> str:

@@ -25,6 +25,12 @@ def require_model(model: str, setting: str) -> None:
         raise InputError(f"{setting}: {model} holds no config.json, so it is no Hugging Face model")
 
 
+def absolute(model: str) -> str:
+    """A local folder by its absolute path: Ray's workers have working folders of their own. A hub id as it is."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
+
+
 def model_identity(model: str) -> str:
     """A hub id as it is; a local folder as a hash of its config, tokenizer and weight file names and sizes.
 

@@ -59,11 +59,11 @@ def _iterations(rows: list[dict[str, Any]]) -> Table:
 def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
     if not headline:
         return ["-", "-"]
-    low, high = headline["accuracy_low"], headline["accuracy_high"]
-    return [
-        f"{100 * headline['accuracy']:.1f} [{100 * low:.0f}–{100 * high:.0f}]",
-        f"{100 * headline['position_consistent_accuracy']:.1f}",
-    ]
+    # Votes that stopped early have a vote accuracy only: their single samples are no fair sample.
+    main = headline.get("accuracy") or headline["vote_accuracy"]
+    consistent = headline["position_consistent_accuracy"]["value"]
+    interval = f"[{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
+    return [f"{100 * main['value']:.1f} {interval}", f"{100 * consistent:.1f}"]
 
 
 def _stages(metrics: list[dict[str, Any]]) -> Table:

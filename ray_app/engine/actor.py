@@ -1,24 +1,32 @@
-"""The engine actor: hosts one engine and runs programs next to it, and reports Ray metrics.
+"""The engine actor: hosts one engine, runs programs next to it, and reports Ray metrics.
 
-A fault of a row becomes a quarantine entry with its reason; it never takes the batch with it.
+A fault of a row becomes a quarantine entry with its reason; it never takes the batch with it. Model libraries are
+imported here, inside the actor, and nowhere else. Faults leave it as strings: vLLM's own do not unpickle without torch.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import logging
 import os
+import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
-from ray_app.engine.base import Engine, EngineError, Program, PromptTooLong, UnitResult
+from ray_app.engine.base import Engine, EngineDied, EngineError, Program, PromptTooLong, RequestRefused, UnitResult
+from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
 
-ENGINE_ERROR = "engine_error"
-COUNTED = ("prompt_tokens", "completion_tokens", "samples", "kept", "unparsed")
+log = logging.getLogger(__name__)
+PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR = "prompt_too_long", "refused", "engine_error"
 
 
 def build_engine(settings: EngineSettings) -> Engine:
-    """The engine of these settings. Model libraries are imported here, inside the actor, and nowhere else."""
+    """The engine of these settings."""
     if settings.kind == "openai":
         from ray_app.engine.openai_engine import OpenAIEngine
 
@@ -36,12 +44,17 @@ class EngineActor:
     """One replica of a pool."""
 
     def __init__(self, settings: EngineSettings, role: str) -> None:
+        self.settings, self.role = settings, role
+        self.meters: dict[str, Meters] = {}
+        self.counted: Counter[str] = Counter()
+        self.first_answer: float | None = None
         self.fault: str | None = None
-        self.metrics = Metrics(role)
         started = time.monotonic()
         try:
-            self.engine = build_engine(settings)
+            with _alone_on_gpu(settings):
+                self.engine = build_engine(settings)
         except Exception as fault:  # kept and told by `ready`: raised here, Ray would start the actor again and again
+            log.exception("%s: the engine did not start", role)
             self.fault = one_line(fault)
         self.start_seconds = time.monotonic() - started
 
@@ -50,7 +63,7 @@ class EngineActor:
         return {"fault": self.fault, "seconds": self.start_seconds, "pid": os.getpid()}
 
     async def run(self, program: Program, rows: list[dict[str, Any]], stage: str) -> list[UnitResult]:
-        """Results of `rows`, which run side by side."""
+        """Results of `rows`, which run side by side, in their order."""
         return list(await asyncio.gather(*(self._one(program, row, stage) for row in rows)))
 
     async def _one(self, program: Program, row: dict[str, Any], stage: str) -> UnitResult:
@@ -58,23 +71,52 @@ class EngineActor:
         try:
             result = await program(self.engine, row)
         except PromptTooLong as fault:
-            result = faulty(program.unit_of(row), stage, "prompt_too_long", str(fault))
+            result = faulty(program.unit_of(row), stage, PROMPT_TOO_LONG, str(fault))
+        except RequestRefused as fault:
+            result = faulty(program.unit_of(row), stage, REFUSED, str(fault))
         except EngineError as fault:
             result = faulty(program.unit_of(row), stage, ENGINE_ERROR, str(fault))
-        except asyncio.CancelledError:
+        except EngineDied as fault:
+            self._give_up(fault)
             raise
         except Exception as fault:
+            log.exception("%s: a program failed", self.role)
             result = faulty(program.unit_of(row), stage, ENGINE_ERROR, one_line(fault))
-        self.metrics.count(result, time.monotonic() - started)
+        self._count(result, stage, time.monotonic() - started)
         return result
+
+    def _give_up(self, fault: Exception) -> None:
+        # Only a process that dies is restarted by Ray and has its tasks asked again; exit_actor() would be final.
+        log.error("%s: the engine died: %s", self.role, fault)
+        os._exit(1)
+
+    def _count(self, result: UnitResult, stage: str, seconds: float) -> None:
+        if self.first_answer is None and result.rows:
+            self.first_answer = time.time()
+        self.counted.update(units=1, failures=len(result.quarantine))
+        self.counted.update({name: int(value) for name, value in result.counters.items()})
+        if stage not in self.meters:
+            self.meters[stage] = Meters(self.role, stage)
+        self.meters[stage].count(result, seconds)
+
+    async def stats(self) -> dict[str, Any]:
+        """Counts since the start, and when the first unit finished since the engine had its weights (Unix time)."""
+        return {**self.counted, "first_answer": self.first_answer, "start_seconds": self.start_seconds}
 
     async def reload(self, model: str) -> float:
         """Serve other weights of the same shape; returns seconds."""
         started = time.monotonic()
-        await self.engine.reload(model)
+        try:
+            await self.engine.reload(model)
+        except Exception as fault:
+            raise RuntimeError(one_line(fault)) from None
+        # A restarted actor is built from its first arguments again: it must not go back to the old weights unseen.
+        self.settings = self.settings.model_copy(update={"model": model})
+        self.first_answer = None
         return time.monotonic() - started
 
     async def close(self) -> None:
+        """Give back what the engine holds."""
         if self.fault is None:
             await self.engine.close()
 
@@ -86,39 +128,18 @@ def faulty(unit: str, stage: str, reason: str, detail: str) -> UnitResult:
 
 
 def one_line(fault: BaseException) -> str:
-    """Type and first line: vLLM's exceptions are not picklable without torch, and tell little more."""
+    """Type and first line of a fault."""
     lines = str(fault).strip().splitlines()
     return f"{type(fault).__name__}: {lines[0] if lines else ''}"[:500]
 
 
-class Metrics:
-    """Ray metrics of one replica, tagged by role: `ray_ste_…_total` at the node's metrics port."""
-
-    def __init__(self, role: str) -> None:
-        from ray.util.metrics import Counter, Histogram
-
-        def counter(name: str, text: str) -> Any:
-            made = Counter(f"ste_{name}", description=text, tag_keys=("role",))
-            made.set_default_tags({"role": role})
-            return made
-
-        self.rows = counter("rows", "units finished")
-        self.failures = counter("failures", "units quarantined")
-        self.counted = {name: counter(name, f"{name.replace('_', ' ')} of finished units") for name in COUNTED}
-        self.latency = Histogram(
-            "ste_unit_seconds",
-            description="seconds from a unit's start to its end",
-            boundaries=[0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000],
-            tag_keys=("role",),
-        )
-        self.latency.set_default_tags({"role": role})
-
-    def count(self, result: UnitResult, seconds: float) -> None:
-        """Add one finished unit."""
-        self.rows.inc()
-        if result.quarantine:
-            self.failures.inc(len(result.quarantine))
-        for name, metric in self.counted.items():
-            if result.counters.get(name):
-                metric.inc(result.counters[name])
-        self.latency.observe(seconds)
+@contextlib.contextmanager
+def _alone_on_gpu(settings: EngineSettings) -> Iterator[None]:
+    """Engines that share a GPU measure its free memory when they start: one after the other, process start aside."""
+    if settings.replicas_per_gpu == 1:
+        yield
+        return
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace("/", "-")
+    with open(os.path.join(tempfile.gettempdir(), f"ste-gpu-{gpus}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -15,8 +15,16 @@ class PromptTooLong(Exception):
         super().__init__(f"the prompt has {tokens} tokens; the model takes {limit} with its answer")
 
 
+class RequestRefused(Exception):
+    """The engine answers, but not this request. A fault of the row: it is quarantined; the message names the cause."""
+
+
 class EngineError(Exception):
-    """A request failed for good. The row is quarantined; the message names the cause."""
+    """A request failed for good, whatever it asked. The row is quarantined; many in a row stop the run."""
+
+
+class EngineDied(Exception):
+    """The engine behind its actor is gone. The actor ends itself: Ray starts it again, its rows are asked again."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Engine(Protocol):
         ...
 
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
-        """One sample. Raises EngineError."""
+        """One sample. Raises RequestRefused, EngineError or EngineDied."""
         ...
 
     async def reload(self, model: str) -> None:

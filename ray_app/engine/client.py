@@ -21,7 +21,7 @@ from ray_app.errors import RunError
 from ray_app.progress import Progress
 
 log = logging.getLogger(__name__)
-ROWS_PER_CALL = 4
+ROWS_PER_CALL = 1
 RETRIES = 4
 GIVE_UP_AFTER = 50  # units in a row that failed in the engine
 
@@ -112,8 +112,7 @@ def run_program(
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=0.01,
-        concurrency=1,
-        max_concurrency=tasks,
+        compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=tasks),
     )
     with Progress(label, total, writer):
         try:

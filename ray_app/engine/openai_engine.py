@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as an engine: a running `vllm serve`, a gateway. Retries and back-off are the client's."""
+"""Any OpenAI-compatible server as an engine (a running `vllm serve`, a gateway); its client retries and backs off."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from ray_app.engine.actor import EngineActor
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import RunError
+from ray_app.model_files import absolute
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S, CLOSE_TIMEOUT_S = 1800.0, 60.0
@@ -61,7 +62,7 @@ class EnginePool:
             "runtime_env": {"env_vars": environment(settings)} if settings.kind == "vllm" else None,
         }
         remote = ray.remote(EngineActor).options(**{k: v for k, v in options.items() if v is not None})
-        return remote.remote(settings, self.role)
+        return remote.remote(settings.model_copy(update={"model": absolute(settings.model)}), self.role)
 
     def _wait(self, actors: list[Any]) -> None:
         try:
@@ -77,7 +78,7 @@ class EnginePool:
 
     def reload(self, model: str) -> None:
         """Load the weights of `model` into the living engines, and forget their prefix caches."""
-        seconds = ray.get([actor.reload.remote(model) for actor in self.actors], timeout=START_TIMEOUT_S)
+        seconds = ray.get([actor.reload.remote(absolute(model)) for actor in self.actors], timeout=START_TIMEOUT_S)
         self.settings = self.settings.model_copy(update={"model": model})
         log.info("%s: weights of %s loaded into the living engines in %.1f s", self.role, model, max(seconds))
 

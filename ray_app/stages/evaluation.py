@@ -23,7 +23,7 @@ from ray_app.stages.context import Context
 
 STAGE = "evaluation"
 VALIDATION, HELDOUT_SET = "validation", "heldout"
-HEADLINE = ("accuracy", "position_consistent_accuracy", "unparsed_rate", "first_position_rate")
+HEADLINE = ("accuracy", "vote_accuracy", "position_consistent_accuracy", "unparsed_rate", "first_position_rate")
 
 
 def sets_of(settings: IterateSettings) -> dict[str, str]:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from ray_app.config import IterateSettings
+from ray_app.model_files import absolute
 from ray_app.prompts import load_prompt
 from ray_app.run.storage import list_files, write_json_atomic
 from ray_app.runner import StageResult
@@ -37,7 +38,7 @@ def run(context: Context, iteration: int, train_set_digest: str) -> StageResult:
     checkpoint = folder.checkpoint(iteration)
     result = fit(
         settings.train,
-        seed_model=settings.judge.model,
+        seed_model=absolute(settings.judge.model),
         train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
         state_dir=folder.train_state(iteration),
         checkpoint_dir=checkpoint,

@@ -76,7 +76,7 @@ def varlen(
         options["window_size"] = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
     else:
         options["is_causal"] = True
-    out: torch.Tensor = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
+    out: Any = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
     return out.unsqueeze(0), None
 
 

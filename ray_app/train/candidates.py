@@ -17,7 +17,6 @@ from ray_app.train.export import describe, move_into_place, plan_shards, shard_n
 from ray_app.train.gather import gathered
 from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors
 from ray_app.train.model import base_lm
-from ray_app.train.state import write_progress
 
 if TYPE_CHECKING:
     from ray_app.train.worker import Worker
@@ -50,7 +49,6 @@ def export_candidate(worker: Worker, step: int) -> None:
         temporary.mkdir(parents=True)
     _write(worker, temporary)
     if worker.rank == 0:
-        write_progress(worker.job.work_dir, worker.progress)
         loss = worker.progress.history[-1]["loss"] if worker.progress.history else float("nan")
         candidate = Candidate(step, worker.progress.epoch, worker.progress.tokens, loss, destination)
         (temporary / MARKER).write_text(json.dumps(asdict(candidate)))

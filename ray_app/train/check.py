@@ -50,6 +50,8 @@ def _batch(s: TrainSettings) -> None:
         _fail("batch_rows", f"{s.batch_rows} rows do not divide over {s.workers} workers (train.workers)")
     if s.batch_rows is not None and s.accumulation != 1:
         _fail("accumulation", "has no effect beside train.batch_rows; leave one of them out")
+    if s.selection.when == "between" and not s.checkpoint_every:
+        _fail("checkpoint_every", "train.selection.when between needs checkpoints: set it above 0")
     if s.batching == "bucketed" and s.attention in ("varlen", "flex"):
         _fail("attention", f"{s.attention} is for packed batches; with train.batching bucketed use sdpa or auto")
 

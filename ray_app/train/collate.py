@@ -33,28 +33,38 @@ class Batch:
     attention: dict[str, Any]
 
     def to(self, device: torch.device | str) -> Batch:
-        move = lambda value: value.to(device, non_blocking=True) if torch.is_tensor(value) else value  # noqa: E731
+        """The same batch on another device; copies to a GPU do not wait for it."""
+        gpu = torch.device(device).type == "cuda"
+
+        def move(value: Any) -> Any:
+            if not torch.is_tensor(value):
+                return value
+            return (value.pin_memory() if gpu else value).to(device, non_blocking=gpu)
+
         fields = {name: move(getattr(self, name)) for name in self.__dataclass_fields__}
         fields["attention"] = {name: move(value) for name, value in self.attention.items()}
         return Batch(**fields)
 
 
-def collate(rows: TokenRows, indices: Sequence[int], *, packed: bool, pad_to: int | None = None) -> Batch:
+def collate(
+    rows: TokenRows, indices: Sequence[int], *, packed: bool, kernel: str = "ste_sdpa", pad_to: int | None = None
+) -> Batch:
     """Build the batch of these rows. No rows gives a dummy of two tokens with `rows` 0, whose loss the caller
     drops: every worker must run every layer, because ZeRO-3 gathers a layer's weights together.
 
-    `pad_to` (packed only) fills the line with one more, lossless row: shapes then never change (torch.compile).
+    `kernel` is the attention implementation, whose arguments are made here. `pad_to` (packed only) fills the line
+    with one more, lossless row: shapes then never change (torch.compile).
     """
     lines = [rows.row(index).astype(np.int64) for index in indices]
     starts_of_loss = [int(rows.prompts[index]) for index in indices]
     if not lines:
         lines, starts_of_loss = [np.zeros(2, np.int64)], [1]
     if packed:
-        return _packed(lines, starts_of_loss, len(indices), pad_to)
+        return _packed(lines, starts_of_loss, len(indices), kernel, pad_to)
     return _padded(lines, starts_of_loss, len(indices))
 
 
-def _packed(lines: list[Any], prompts: list[int], rows: int, pad_to: int | None) -> Batch:
+def _packed(lines: list[Any], prompts: list[int], rows: int, kernel: str, pad_to: int | None) -> Batch:
     tokens = sum(map(len, lines))
     if pad_to is not None and tokens < pad_to:
         lines, prompts = [*lines, np.zeros(pad_to - tokens, np.int64)], [*prompts, pad_to - tokens]
@@ -69,12 +79,16 @@ def _packed(lines: list[Any], prompts: list[int], rows: int, pad_to: int | None)
         row_of_target=owners,
         rows=rows,
         tokens=tokens if rows else 0,
-        attention={
-            "cu_seqlens": torch.from_numpy(starts.astype(np.int32)),
-            "longest": max(lengths),
-            "row_lengths": tuple(lengths),
-        },
+        attention=_attention_arguments(kernel, lengths, pad_to),
     )
+
+
+def _attention_arguments(kernel: str, lengths: list[int], pad_to: int | None) -> dict[str, Any]:
+    """Only what the kernel reads: an unused argument that changes would make torch.compile start again."""
+    if kernel == "ste_varlen":
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return {"cu_seqlens": torch.from_numpy(starts), "longest": pad_to or max(lengths)}
+    return {"row_lengths": tuple(lengths)} if kernel == "ste_sdpa" else {}
 
 
 def _padded(lines: list[Any], prompts: list[int], rows: int) -> Batch:
@@ -102,5 +116,8 @@ def _losses(lines: list[Any], prompts: list[int], starts: Any) -> tuple[torch.Te
         positions.append(start + np.arange(prompt - 1, len(line) - 1))
         targets.append(line[prompt:])
         owners.append(np.full(len(line) - prompt, number))
-    join = lambda parts: torch.from_numpy(np.concatenate(parts).astype(np.int64))  # noqa: E731
-    return join(positions), join(targets), join(owners)
+    return _join(positions), _join(targets), _join(owners)
+
+
+def _join(parts: list[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))

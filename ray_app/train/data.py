@@ -151,7 +151,13 @@ class TokenRows:
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Tokens of each row."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @property
+    def unit_lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Tokens of each unit."""
+        lengths: np.ndarray[Any, np.dtype[np.int64]] = self.lengths.reshape(-1, self.unit_rows).sum(axis=1)
+        return lengths
 
     def row(self, index: int) -> np.ndarray[Any, np.dtype[np.int32]]:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray_app.model_files import model_identity
 from ray_app.schema import canonical
+from ray_app.train.batches import PlanSettings
 from ray_app.train.settings import TrainSettings
 
 
@@ -31,14 +32,31 @@ class Job:
 def fit_id(
     settings: TrainSettings,
     seed_model: str,
-    files: Sequence[tuple[str, str]],
+    files: Sequence[str],
     seed: int,
     template: dict[str, Any],
 ) -> str:
-    """Names what a fit computes: state of another fit is never resumed. `files` are (name, content hash)."""
+    """Names what a fit computes: state of another fit is never resumed. `files` are content hashes, in order."""
     computed = settings.model_dump(
         mode="json",
         exclude={"tracking", "selection", "max_failures", "timeout_s", "log_every", "cpus_per_worker"},
     )
-    what = [computed, model_identity(seed_model), [digest for _, digest in files], seed, template]
+    what = [computed, model_identity(seed_model), list(files), seed, template]
     return hashlib.sha256(canonical(what).encode()).hexdigest()[:16]
+
+
+def plan_settings(settings: TrainSettings, seed: int) -> PlanSettings:
+    """What the plan of batches depends on."""
+    return PlanSettings(
+        workers=settings.workers,
+        tokens_per_batch=settings.tokens_per_batch,
+        accumulation=settings.accumulation,
+        batch_rows=settings.batch_rows,
+        batching=settings.batching,
+        seed=seed,
+    )
+
+
+def rows_of(units: Sequence[int], unit_rows: int) -> list[int]:
+    """Row numbers of units."""
+    return [unit * unit_rows + side for unit in units for side in range(unit_rows)]

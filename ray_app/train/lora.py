@@ -85,7 +85,9 @@ def _merge(tensor: Merged) -> torch.Tensor:
         return weight
     # In fp32: a bf16 sum would lose adapters that are small beside their weight.
     down, up = (factor.detach().float() for factor in _factors(tensor.layer))
-    return weight.float() + tensor.layer.scaling[ADAPTER] * (up @ down)
+    scale: float = tensor.layer.scaling[ADAPTER]
+    merged: torch.Tensor = weight.float() + scale * (up @ down)
+    return merged
 
 
 def _plain(parameter: Any) -> torch.Tensor:

@@ -75,7 +75,9 @@ def _through_transformers(
 
     # Must live until the model is built: transformers holds only a weak reference, and shards only while it lives.
     alive = HfDeepSpeedConfig(dict(deepspeed_config))
-    lm = AutoModelForCausalLM.from_pretrained(seed_model, config=config, dtype=dtype, attn_implementation=attention_name)
+    lm = AutoModelForCausalLM.from_pretrained(
+        seed_model, config=config, dtype=dtype, attn_implementation=attention_name
+    )
     del alive
     return lm
 
@@ -114,9 +116,11 @@ def quantized(seed_model: str, settings: TrainSettings, attention_name: str) -> 
 
 def prepare(lm: Any, settings: TrainSettings) -> None:
     """Fit head, kernels, recompute and compilation to a loaded model."""
+    lm = base_lm(lm)
     lm.config.use_cache = False
     kernels = chosen_kernels(settings)
-    if kernels == "liger":
+    # Compiled blocks get their fused kernels from the compiler.
+    if kernels == "liger" and settings.compile == "none":
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
         # The loss is fused in our head; cross_entropy switches would patch the model's own forward, which we skip.
@@ -148,6 +152,21 @@ def require_plain_logits(config: Any) -> None:
             raise InputError(f"judge.model: models with {name} (here {config.model_type}) cannot be trained yet")
 
 
+def restore_buffers(model: torch.nn.Module, device: torch.device) -> None:
+    """Give rotary embeddings their fp32 frequencies back, after `deepspeed.initialize`.
+
+    zero.Init and the engine cast them to bf16. At position 4,096 an angle is then off by several radians, and the
+    trained model would not be the one that the engines run (they keep fp32).
+    """
+    for module in model.modules():
+        if "inv_freq" not in module._buffers:
+            continue
+        fresh = type(module)(module.config)
+        for name, buffer in fresh._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+
+
 def decoder_blocks(lm: Any) -> list[torch.nn.Module]:
     """The transformer blocks, in order."""
     return list(base_lm(lm).base_model.layers)
@@ -159,7 +178,7 @@ def _recompute(lm: Any, settings: TrainSettings) -> None:
     lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.recompute == "selective":
         for number, block in enumerate(decoder_blocks(lm)):
-            block.gradient_checkpointing = number % settings.recompute_every == 0
+            setattr(block, "gradient_checkpointing", number % settings.recompute_every == 0)  # noqa: B010 (typed as Module)
 
 
 def _compile(lm: Any, backend: str) -> None:

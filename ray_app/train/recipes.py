@@ -1,40 +1,47 @@
-"""What is minimised: the SFT loss. A recipe turns a batch into a loss whose gradients sum to the step's own.
+"""What is minimised: the SFT and DPO losses, and the reference log-probabilities DPO needs once.
 
-DeepSpeed averages gradients over workers. A recipe's loss is therefore scaled by the number of workers over the
-whole step's target count, which every worker knows from the plan: then it does not matter how rows were packed.
+DeepSpeed averages gradients over workers. A recipe therefore scales its loss by the number of workers over the whole
+step's count of targets (or pairs), which every worker knows from the plan: how rows were packed then changes nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import io
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from fsspec.core import url_to_fs
+from torch.nn.functional import logsigmoid
 
-from ray_app.train.batches import Step
+from ray_app.train.batches import Step, deal, pack
 from ray_app.train.collate import Batch
 
 if TYPE_CHECKING:
     from ray_app.train.worker import Worker
 
+Parts = dict[str, torch.Tensor]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
 
 class Recipe(Protocol):
     """A training objective."""
 
-    def share(self, step: Step) -> float:
-        """What one target token (SFT) or pair (DPO) of this step weighs in a worker's loss."""
+    def begin(self, step: Step) -> None:
+        """Take note of the step whose micro-batches come next."""
 
-    def loss(self, batch: Batch, units: tuple[int, ...], share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss to differentiate, and this batch's part of each figure (summed over batches and workers)."""
+    def loss(self, batch: Batch, units: tuple[int, ...]) -> tuple[torch.Tensor, Parts]:
+        """The loss to differentiate, and this batch's part of each figure (they are summed over batches, workers)."""
 
 
 def unit_rows(recipe: str) -> int:
-    """Encoded rows of one unit of the plan."""
+    """Encoded rows of one unit of the plan: a preference pair is two."""
     return 2 if recipe == "dpo" else 1
 
 
 def make(worker: Worker) -> Recipe:
-    return Sft(worker)
+    return Dpo(worker) if worker.settings.recipe == "dpo" else Sft(worker)
 
 
 class Sft:
@@ -42,13 +49,93 @@ class Sft:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        rows = worker.rows
-        self.targets = rows.lengths - rows.prompts
+        self.targets = worker.rows.lengths - worker.rows.prompts
+        self.weight = 0.0
 
-    def share(self, step: Step) -> float:
-        return self.worker.world / float(np.sum(self.targets[step.units]))
+    def begin(self, step: Step) -> None:
+        self.weight = self.worker.world / float(self.targets[step.units].sum())
 
-    def loss(self, batch: Batch, units: tuple[int, ...], share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, batch: Batch, units: tuple[int, ...]) -> tuple[torch.Tensor, Parts]:
         nll = self.worker.engine(batch=batch, summed=True)
-        loss = nll * (share if batch.rows else 0.0)
+        loss = nll * (self.weight if batch.rows else 0.0)
         return loss, {"loss": loss / self.worker.world}
+
+
+class Dpo:
+    """DPO with an NLL term (Rafailov et al., arXiv 2305.18290; Pang et al., arXiv 2404.19733).
+
+    mean over pairs of −log σ(β·margin) + nll_weight · mean over chosen tokens of NLL, where the margin is that of
+    the log-ratios to the seed model. Those reference log-probabilities are computed once, before the first step.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker, self.settings = worker, worker.settings.dpo
+        self.chosen_targets = (worker.rows.lengths - worker.rows.prompts)[0::2]
+        self.reference = torch.from_numpy(_reference(worker)).to(worker.device, torch.float32)
+        self.per_pair = self.per_token = 0.0
+
+    def begin(self, step: Step) -> None:
+        self.per_pair = 1.0 / len(step.units)
+        self.per_token = 1.0 / float(self.chosen_targets[step.units].sum())
+
+    def loss(self, batch: Batch, units: tuple[int, ...]) -> tuple[torch.Tensor, Parts]:
+        nll = self.worker.engine(batch=batch, summed=False)
+        if not batch.rows:
+            return nll.sum() * 0.0, {}
+        logps = row_logps(nll, batch)
+        pairs = torch.tensor(units, device=logps.device)
+        ratio = logps.view(-1, 2) - self.reference.view(-1, 2)[pairs]
+        margin = self.settings.beta * (ratio[:, 0] - ratio[:, 1])
+        preference = -logsigmoid(margin).sum() * self.per_pair
+        likelihood = -logps[0::2].sum() * self.per_token
+        loss = preference + self.settings.nll_weight * likelihood
+        parts = {
+            "loss": loss,
+            "dpo_loss": preference,
+            "nll": likelihood,
+            "margin": margin.sum() * self.per_pair,
+            "preference_accuracy": (margin > 0).sum() * self.per_pair,
+        }
+        return loss * self.worker.world, parts
+
+
+def row_logps(nll: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Log-probability of each row's completion, (rows,) fp32."""
+    zeros = torch.zeros(batch.rows, device=nll.device, dtype=nll.dtype)
+    return zeros.index_add(0, batch.row_of_target, -nll)
+
+
+def _reference(worker: Worker) -> Floats:
+    """Reference log-probabilities of all rows: read back after a restart, else computed by the untrained model."""
+    filesystem, root = url_to_fs(f"{worker.job.work_dir}/reference.npy")
+    if filesystem.exists(root):
+        stored: Floats = np.load(io.BytesIO(filesystem.cat_file(root)))
+        return stored
+    if worker.progress.step:
+        raise RuntimeError(f"{root} is missing, and the model is already trained: delete {worker.job.work_dir}")
+    values = _compute_reference(worker)
+    dist.barrier()  # nobody may still look for the file when it appears
+    if worker.rank == 0:
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        filesystem.makedirs(root.rsplit("/", 1)[0], exist_ok=True)
+        filesystem.pipe_file(root, buffer.getvalue())
+    return values
+
+
+def _compute_reference(worker: Worker) -> Floats:
+    lengths = worker.rows.lengths.reshape(-1, 2).sum(axis=1)
+    batches = pack(range(len(lengths)), lengths.tolist(), worker.settings.tokens_per_batch)
+    values = torch.zeros(len(worker.rows), dtype=torch.float64)
+    worker.engine.eval()
+    with torch.no_grad():
+        for units in deal(batches, worker.world)[worker.rank]:
+            batch = worker.batch(units)
+            nll = worker.engine(batch=batch, summed=False)
+            if batch.rows:
+                pairs = torch.tensor(units)
+                values.view(-1, 2)[pairs] = row_logps(nll, batch).double().cpu().view(-1, 2)
+    worker.engine.train()
+    values = values.to(worker.device)
+    dist.all_reduce(values)  # every row was computed by one worker, and is zero elsewhere
+    return values.cpu().numpy()

@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-from ray_app.train import recipes, state
-from ray_app.train.batches import PlanSettings, Step, plan_epoch
+from ray_app.train import attention, recipes, state
+from ray_app.train.batches import Step, plan_epoch
+from ray_app.train.candidates import export_candidate
 from ray_app.train.collate import Batch, collate
 from ray_app.train.curves import Tracker, open_trackers
-from ray_app.train.data import TokenRows, concatenate
+from ray_app.train.data import concatenate
 from ray_app.train.deepspeed_config import deepspeed_config
-from ray_app.train.job import Job
+from ray_app.train.job import Job, plan_settings, rows_of
 from ray_app.train.lora import add_adapters
 from ray_app.train.mfu import mfu, shape_of, train_flops
-from ray_app.train.model import JudgeModel, base_lm, build, prepare, random_model
+from ray_app.train.model import JudgeModel, base_lm, build, prepare, random_model, restore_buffers
 from ray_app.train.schedule import lr_at
 from ray_app.train.settings import TrainSettings
 
@@ -38,8 +38,7 @@ def run(config: dict[str, Any]) -> None:
     job: Job = config["job"]
     context = ray.train.get_context()
     connect(job.settings)
-    worker = Worker(job, context.get_world_rank(), context.get_world_size())
-    worker.train()
+    Worker(job, context.get_world_rank(), context.get_world_size()).train()
 
 
 def connect(settings: TrainSettings) -> None:
@@ -51,15 +50,15 @@ def connect(settings: TrainSettings) -> None:
         import ray.train.torch
 
         torch.cuda.set_device(ray.train.torch.get_device())
+        attention.restrict_sdpa(settings.attention)
         backend = "nccl"
     else:
         torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
         # Its shared-memory collectives are C++ that DeepSpeed would compile now; gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         backend = "gloo"
-    deepspeed.init_distributed(
-        backend, auto_mpi_discovery=False, timeout=timedelta(seconds=settings.timeout_s), verbose=False
-    )
+    limit = timedelta(seconds=settings.timeout_s)
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=limit, verbose=False)
 
 
 class Worker:
@@ -69,107 +68,125 @@ class Worker:
         import ray.train
 
         self.job, self.settings, self.rank, self.world = job, job.settings, rank, world
-        self.device = torch.device("cuda", torch.cuda.current_device()) if job.settings.use_gpu else torch.device("cpu")
+        gpu = job.settings.use_gpu
+        self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self.rows = concatenate(ray.get(list(job.rows)), unit_rows=recipes.unit_rows(job.settings.recipe))
+        self.kernel = attention.choose(self.settings.attention, use_gpu=gpu, batching=self.settings.batching)
         checkpoint = ray.train.get_checkpoint()
         self.engine, self.model = start_engine(job, resuming=checkpoint is not None)
         self.progress = state.resume(self.engine, checkpoint)
         self.recipe = recipes.make(self)
-        self.trackers: list[Tracker] = []
-        if rank == 0:
-            self.trackers = open_trackers(
-                self.settings.tracking,
-                name=job.name,
-                folder=f"{job.work_dir}/curves",
-                config=self.settings.model_dump(mode="json"),
-            )
+        self.trackers = self._open_trackers()
+        self.clock, self.unlogged = time.perf_counter(), list[int]()
+
+    def _open_trackers(self) -> list[Tracker]:
+        if self.rank != 0:
+            return []
+        config = self.settings.model_dump(mode="json")
+        folder = f"{self.job.work_dir}/curves"
+        return open_trackers(self.settings.tracking, name=self.job.name, folder=folder, config=config)
 
     def train(self) -> None:
-        """Steps from where the last checkpoint stopped up to `stop_at`, then the final checkpoint and export."""
+        """Steps from where the last checkpoint stopped up to `stop_at`, with checkpoints on the way."""
         self.engine.train()
-        for number, step in enumerate(self._steps(), start=self.progress.step):
-            self._one(number, step)
-            done = number + 1
+        done = self.progress.step
+        self.clock = time.perf_counter()
+        for step in self._steps():
+            self._one(done, step)
+            done += 1
             every = self.settings.checkpoint_every
             if (every and done % every == 0) or done == self.job.stop_at:
                 self._checkpoint(done)
+                self.clock = time.perf_counter()
         for tracker in self.trackers:
             tracker.close()
 
     def _steps(self) -> Iterator[Step]:
         plan = plan_settings(self.settings, self.job.seed)
-        lengths = unit_lengths(self.rows)
-        first, number = self.progress.step, 0
+        lengths = self.rows.unit_lengths
+        number = 0
         for epoch in range(self.settings.epochs):
-            for step in plan_epoch(lengths, plan, epoch):
-                if first <= number < self.job.stop_at:
+            for step in plan_epoch(lengths.tolist(), plan, epoch):
+                if self.progress.step <= number < self.job.stop_at:
                     yield step
                 number += 1
 
     def _one(self, number: int, step: Step) -> None:
         s = self.settings
-        started = time.perf_counter()
         rate = lr_at(number, lr=s.lr, lr_min=s.lr_min, warmup=s.warmup_steps, total=self.job.total_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed((self.job.seed + number * self.world + self.rank) % 2**63)  # dropout: the same after a resume
-        losses = self._micro_batches(step)
+        # Dropout of a step must not depend on whether the steps before it ran in this process.
+        torch.manual_seed((self.job.seed + number * self.world + self.rank) % 2**63)
+        sums = self._micro_batches(step)
         self.engine.step()
-        self.progress.step = number + 1
-        self.progress.epoch = step.epoch + 1.0
-        self.progress.tokens += self._tokens(step.units)
+        self.progress.step, self.progress.epoch = number + 1, step.epoch + 1
+        self.progress.tokens += int(self.rows.unit_lengths[step.units].sum())
+        self.unlogged += rows_of(step.units, self.rows.unit_rows)
         if (number + 1) % s.log_every == 0 or number + 1 == self.job.stop_at:
-            self._log(step, losses, rate, time.perf_counter() - started)
+            self._log(sums, rate)
 
     def _micro_batches(self, step: Step) -> dict[str, torch.Tensor]:
+        """Forward and backward over this worker's share; returns the figures, one scalar each."""
         own = step.micro[self.rank]
-        share = self.recipe.share(step)
+        self.recipe.begin(step)
         sums: dict[str, torch.Tensor] = {}
         for i, units in enumerate(own):
-            batch = self._batch(units)
             self.engine.set_gradient_accumulation_boundary(i == len(own) - 1)
-            loss, parts = self.recipe.loss(batch, units, share)
+            loss, parts = self.recipe.loss(self.batch(units), units)
             self.engine.backward(loss)
             for name, value in parts.items():
-                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach().float()
+                sums[name] = sums.get(name, 0.0) + value.detach().float()
         return sums
 
-    def _batch(self, units: tuple[int, ...]) -> Batch:
+    def batch(self, units: tuple[int, ...]) -> Batch:
+        """The tensors of these units on this worker's device."""
         packed = self.settings.batching == "packed"
         pad_to = self.settings.tokens_per_batch if packed and self.settings.compile != "none" else None
-        return collate(self.rows, rows_of(units, self.rows.unit_rows), packed=packed, pad_to=pad_to).to(self.device)
+        rows = rows_of(units, self.rows.unit_rows)
+        return collate(self.rows, rows, packed=packed, kernel=self.kernel, pad_to=pad_to).to(self.device)
 
-    def _tokens(self, units: list[int]) -> int:
-        return int(unit_lengths(self.rows)[units].sum())
-
-    def _log(self, step: Step, sums: dict[str, torch.Tensor], rate: float, seconds: float) -> None:
-        names = sorted(sums)
-        values = torch.stack([sums[name] for name in names])
-        dist.all_reduce(values)
+    def _log(self, sums: dict[str, torch.Tensor], rate: float) -> None:
+        """One point of the curves. Reading the loss waits for the GPU, so this is where time is taken, too."""
+        point = self._across_workers(sums)
+        seconds = time.perf_counter() - self.clock
+        lengths = self.rows.lengths[self.unlogged].tolist()
         norm = self.engine.get_global_grad_norm()
-        point = dict(zip(names, values.tolist(), strict=True))
         point |= {
-            "grad_norm": float(norm) if norm is not None else 0.0,
+            "grad_norm": float("nan") if norm is None else float(norm),
             "lr": rate,
-            "epoch": float(step.epoch),
-            "tokens_per_second": self._tokens(step.units) / seconds,
+            "epoch": float(self.progress.epoch),
+            "tokens_per_second": sum(lengths) / seconds,
         }
         if self.settings.use_gpu:
-            lengths = self.rows.lengths[list(rows_of(tuple(step.units), self.rows.unit_rows))]
-            flops = train_flops(self.model.size, lengths.tolist(), **shape_of(base_lm(self.model.lm).config))
+            flops = train_flops(self.model.size, lengths, **shape_of(base_lm(self.model.lm).config))
             point["mfu"] = mfu(flops, seconds, self.world)
+            point["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self.progress.history.append({"step": self.progress.step, **point})
         for tracker in self.trackers:
             tracker.log(self.progress.step, point)
         if self.rank == 0:
-            log.info("step %d/%d %s", self.progress.step, self.job.total_steps, _short(point))
+            figures = " ".join(f"{name} {value:.4g}" for name, value in point.items())
+            log.info("step %d/%d %s", self.progress.step, self.job.total_steps, figures)
+        self.unlogged = []
+        self.clock = time.perf_counter()
+
+    def _across_workers(self, sums: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Figures summed over workers. A worker whose share was empty has none; it learns the names from rank 0."""
+        names: list[Any] = [sorted(sums)]
+        dist.broadcast_object_list(names, src=0)
+        zero = torch.zeros((), device=self.device)
+        values = torch.stack([torch.as_tensor(sums.get(name, zero), device=self.device) for name in names[0]])
+        dist.all_reduce(values)
+        return dict(zip(names[0], values.tolist(), strict=True))
 
     def _checkpoint(self, done: int) -> None:
+        if self.rank == 0:
+            state.write_progress(self.job.work_dir, self.progress)
         if self.settings.checkpoint_every:
             state.save(self.engine, self.job, self.progress)
-        if done == self.job.total_steps or (self.job.candidates and self.settings.keep_candidates):
-            from ray_app.train.candidates import export_candidate
-
+        last = done == self.job.total_steps
+        if self.job.export and (last or self.settings.keep_candidates):
             export_candidate(self, done)
 
 
@@ -191,29 +208,5 @@ def start_engine(job: Job, resuming: bool) -> tuple[Any, JudgeModel]:
     model = JudgeModel(lm)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=config)
+    restore_buffers(model, engine.device)
     return engine, model
-
-
-def plan_settings(settings: TrainSettings, seed: int) -> PlanSettings:
-    return PlanSettings(
-        workers=settings.workers,
-        tokens_per_batch=settings.tokens_per_batch,
-        accumulation=settings.accumulation,
-        batch_rows=settings.batch_rows,
-        batching=settings.batching,
-        seed=seed,
-    )
-
-
-def unit_lengths(rows: TokenRows) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Tokens of each unit. A padded pair costs twice its longer row, so a pair's length is counted as that."""
-    return rows.lengths.reshape(-1, rows.unit_rows).sum(axis=1)
-
-
-def rows_of(units: tuple[int, ...], unit_rows: int) -> tuple[int, ...]:
-    """Row numbers of units."""
-    return tuple(unit * unit_rows + side for unit in units for side in range(unit_rows))
-
-
-def _short(point: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in point.items())

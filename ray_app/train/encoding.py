@@ -1,0 +1,80 @@
+"""Encoding of training files as Ray tasks, one a file. Tokens stay in Ray's object store, once a node."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from fsspec.core import url_to_fs
+
+from ray_app.errors import InputError
+from ray_app.train.check import ModelFacts
+from ray_app.train.data import concatenate, encode_table, read_rows
+from ray_app.train.recipes import unit_rows
+from ray_app.train.settings import TrainSettings
+
+Quarantine = list[dict[str, str]]
+
+
+def encode_files(
+    settings: TrainSettings, seed_model: str, files: Sequence[str], template: dict[str, Any]
+) -> tuple[list[Any], list[int], Quarantine]:
+    """Encode all files. Returns refs of `ENCODED` tables, the tokens of each unit, and rows for the quarantine.
+
+    Raises InputError for a file that is not a training set.
+    """
+    task = ray.remote(num_cpus=1)(_encode_file).options(num_returns=2)
+    arguments = (seed_model, settings.recipe, settings.sequence_length, template)
+    pairs = [task.remote(file, *arguments) for file in files]
+    lengths: list[int] = []
+    quarantine: Quarantine = []
+    for _, summary in pairs:
+        try:
+            units, faults = ray.get(summary)
+        except ray.exceptions.RayTaskError as fault:
+            raise fault.cause if isinstance(fault.cause, InputError) else fault from None
+        lengths += units
+        quarantine += faults
+    return [table for table, _ in pairs], lengths, quarantine
+
+
+def _encode_file(
+    file: str, seed_model: str, recipe: str, sequence_length: int, template: dict[str, Any]
+) -> tuple[pa.Table, tuple[list[int], Quarantine]]:
+    from transformers import AutoTokenizer
+
+    table, quarantine = encode_table(
+        read_rows(file),
+        AutoTokenizer.from_pretrained(seed_model),
+        recipe=recipe,
+        sequence_length=sequence_length,
+        chat_template_kwargs=template,
+    )
+    return table, (concatenate([table], unit_rows(recipe)).unit_lengths.tolist(), quarantine)
+
+
+def model_facts(seed_model: str) -> ModelFacts:
+    """Facts of a model's config. Raises InputError when it cannot be read."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(seed_model)
+    except (OSError, ValueError) as fault:
+        raise InputError(f"judge.model: {seed_model} cannot be read: {str(fault).splitlines()[0]}") from fault
+    return ModelFacts(
+        max_positions=getattr(config, "max_position_embeddings", 2**31),
+        layers=config.num_hidden_layers,
+        attention_heads=config.num_attention_heads,
+    )
+
+
+def hash_file(uri: str) -> str:
+    """SHA-256 of a training file. Raises InputError when it is not there."""
+    filesystem, path = url_to_fs(uri)
+    if not filesystem.exists(path):
+        raise InputError(f"training set file {uri} does not exist")
+    with filesystem.open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,57 @@
+"""Ray Train around the workers: placement, restarts, environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ray_app.errors import RunError
+from ray_app.train.job import Job
+from ray_app.train.settings import TrainSettings
+from ray_app.train.state import RAY_RUN
+
+
+def run_workers(job: Job) -> None:
+    """One Ray Train run over all workers, up to `job.stop_at`. Raises RunError when it fails for good."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from ray_app.train import worker
+
+    settings = job.settings
+    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.use_gpu else {})
+    trainer = TorchTrainer(
+        worker.run,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo", timeout_s=int(settings.timeout_s)),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers, use_gpu=settings.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=RAY_RUN,
+            storage_path=job.work_dir,
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            worker_runtime_env={"env_vars": worker_environment(settings)},
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as fault:
+        lines = str(fault).strip().splitlines()
+        raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
+
+
+def worker_environment(settings: TrainSettings, driver: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Environment of the workers. Keys and tokens come from the cluster's own environment, never through here."""
+    environment = {"TOKENIZERS_PARALLELISM": "false"}
+    for name in ("HF_HUB_OFFLINE", "HF_HOME"):
+        if name in driver:
+            environment[name] = driver[name]
+    if settings.use_gpu:
+        # Gathered layers and activations of changing size would otherwise fragment the GPU's memory.
+        environment["PYTORCH_CUDA_ALLOC_CONF"] = driver.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    else:
+        threads = str(max(1, int(settings.cpus_per_worker)))
+        environment |= {"DS_ACCELERATOR": "cpu", "LOCAL_SIZE": str(settings.workers), "OMP_NUM_THREADS": threads}
+    return environment
