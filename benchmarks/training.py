@@ -154,7 +154,7 @@ def summary(arguments: argparse.Namespace, settings: Any, points: list[dict[str,
         "tokens_per_batch": settings.tokens_per_batch,
         "tokens_per_second_per_gpu": round(rate / settings.workers, 1),
         "spread": round(max(p["tokens_per_second"] for p in points) / min(p["tokens_per_second"] for p in points), 4),
-        "loss": points[-1]["loss"],
+        "loss": points[-1].get("loss"),
         "set": arguments.set,
     }
     if settings.use_gpu:
@@ -170,13 +170,14 @@ def matmul_tflops(size: int = 8192, repeats: int = 50) -> float:
     a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     for _ in range(5):
         a @ b
-    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     for _ in range(repeats):
         a @ b
     stop.record()
     torch.cuda.synchronize()
-    return round(2 * size**3 * repeats / (start.elapsed_time(stop) / 1e3) / 1e12, 1)
+    seconds: float = start.elapsed_time(stop) / 1e3
+    return round(2 * size**3 * repeats / seconds / 1e12, 1)
 
 
 def report(result: dict[str, Any], file: str | None) -> None:

@@ -22,13 +22,15 @@ log = logging.getLogger(__name__)
 @contextlib.contextmanager
 def connected(settings: RaySettings) -> Iterator[None]:
     """A connection to Ray for the length of the block. Raises InputError when the named cluster is not there."""
-    # Engines that lose their actor must not live on, holding GPU memory (ray#; platform notes).
+    # Engines that lose their actor must not live on, holding GPU memory.
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's C++ core tells every killed actor on the driver's terminal; its log files keep it all.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; silences a warning
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    options = {"namespace": NAMESPACE, "log_to_driver": True, "logging_level": "WARNING"}
+    options = {"namespace": NAMESPACE, "log_to_driver": settings.worker_logs, "logging_level": "WARNING"}
     if address:
         _connect(address, settings, options)
     else:
@@ -61,8 +63,7 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
         include_dashboard=settings.dashboard,
         **options,
     )
-    url = ray.get_runtime_context().dashboard_url if hasattr(ray.get_runtime_context(), "dashboard_url") else ""
-    log.info("started a local Ray: %s %s", resources(), url)
+    log.info("started a local Ray: %s; dashboard http://%s", resources(), ray._private.worker.get_dashboard_url())
 
 
 def _quiet_ray_data() -> None:

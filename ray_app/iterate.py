@@ -42,6 +42,7 @@ def main(settings: IterateSettings) -> int:
     todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
     log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
     if todo:
+        check_training(settings)
         with Lease(folder.uri) as lease:
             storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))
             with connected(settings.ray):
@@ -91,6 +92,15 @@ def check_models(settings: IterateSettings) -> None:
     for role, engine in roles.items():
         if engine is not None and engine.kind == "vllm":
             require_model(engine.model, f"{role}.model")
+
+
+def check_training(settings: IterateSettings) -> None:
+    """Raises InputError naming a training setting that cannot work, before any engine starts."""
+    from ray_app.train.check import check
+    from ray_app.train.encoding import model_facts
+
+    if settings.iterations:
+        check(settings.train, model_facts(settings.judge.model))
 
 
 def describe(settings: IterateSettings, steps: list[Step]) -> dict[str, Any]:

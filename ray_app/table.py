@@ -40,41 +40,41 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
 
 
 def _iterations(rows: list[dict[str, Any]]) -> Table:
-    sets = list(dict.fromkeys(name for row in rows for name in row["sets"]))
-    table = Table(title="Iterations (iteration 0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("iter", "kept pairs", "keep rate", "unparsed"):
-        table.add_column(name, justify="right")
-    for name in sets:
-        table.add_column(f"{name}\naccuracy [95 %]", justify="right")
-        table.add_column(f"{name}\nconsistent", justify="right")
+    table = Table(title="Iterations (0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("iter", "kept", "keep rate", "unparsed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("evaluated on", no_wrap=True)
+    for name in ("accuracy [95 %]", "consistent", "unparsed"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [str(row["iteration"]), _whole(row.get("rows")), _rate(row.get("keep_rate"))]
         cells.append(_rate(row.get("unparsed_rate")))
-        for name in sets:
-            cells += _set_cells(row["sets"].get(name))
-        table.add_row(*cells)
+        sets = row["sets"] or {"-": None}
+        for name, headline in sets.items():
+            table.add_row(*cells, name, *_set_cells(headline))
+            cells = [""] * len(cells)
     return table
 
 
 def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
     if not headline:
-        return ["-", "-"]
+        return ["-", "-", "-"]
     # Votes that stopped early have a vote accuracy only: their single samples are no fair sample.
     main = headline.get("accuracy") or headline["vote_accuracy"]
-    consistent = headline["position_consistent_accuracy"]["value"]
     interval = f"[{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
-    return [f"{100 * main['value']:.1f} {interval}", f"{100 * consistent:.1f}"]
+    others = [headline[name]["value"] for name in ("position_consistent_accuracy", "unparsed_rate")]
+    return [f"{100 * main['value']:.1f} {interval}", *map(_rate, others)]
 
 
 def _stages(metrics: list[dict[str, Any]]) -> Table:
     table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("iter", "stage", "rows in", "rows out", "quarantined", "prompt tok", "new tok", "seconds"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name in ("iter", "stage", "rows in", "out", "quarantined", "prompt tok", "new tok", "s"):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for line in sorted(metrics, key=_position):
-        name = line["stage"] + (f" {line['extra']['set']}" if "set" in line["extra"] else "")
+        stage = line["stage"].replace("evaluation", "eval")
         table.add_row(
             "-" if line["iteration"] is None else str(line["iteration"]),
-            name,
+            stage + (f" {line['extra']['set']}" if "set" in line["extra"] else ""),
             _whole(line["rows_in"]),
             _whole(line["rows_out"]),
             _whole(sum(line["quarantined"].values())),

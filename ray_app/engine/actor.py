@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ray_app.engine.base import Engine, EngineDied, EngineError, Program, PromptTooLong, RequestRefused, UnitResult
+from ray_app.engine.base import Engine, EngineDied, EngineError, PromptTooLong, RequestRefused, UnitResult, Work
 from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
 
@@ -44,8 +44,9 @@ class EngineActor:
     """One replica of a pool."""
 
     def __init__(self, settings: EngineSettings, role: str) -> None:
-        self.settings, self.role = settings, role
-        self.meters: dict[str, Meters] = {}
+        self.model, self.role = settings.model, role
+        self.meters = Meters(role)
+        self.reloading = asyncio.Lock()
         self.counted: Counter[str] = Counter()
         self.first_answer: float | None = None
         self.fault: str | None = None
@@ -62,57 +63,57 @@ class EngineActor:
         """Seconds to start and the process id, or the fault that kept the engine from starting."""
         return {"fault": self.fault, "seconds": self.start_seconds, "pid": os.getpid()}
 
-    async def run(self, program: Program, rows: list[dict[str, Any]], stage: str) -> list[UnitResult]:
+    async def run(self, work: Work, rows: list[dict[str, Any]]) -> list[UnitResult]:
         """Results of `rows`, which run side by side, in their order."""
-        return list(await asyncio.gather(*(self._one(program, row, stage) for row in rows)))
+        if self.fault:
+            raise RuntimeError(self.fault)
+        if self.model != work.model:  # Ray built this actor anew, with the weights of its first start
+            await self.reload(work.model)
+        return list(await asyncio.gather(*(self._one(work, row) for row in rows)))
 
-    async def _one(self, program: Program, row: dict[str, Any], stage: str) -> UnitResult:
+    async def _one(self, work: Work, row: dict[str, Any]) -> UnitResult:
         started = time.monotonic()
+        reason, detail = "", ""
         try:
-            result = await program(self.engine, row)
+            result = await work.program(self.engine, row)
         except PromptTooLong as fault:
-            result = faulty(program.unit_of(row), stage, PROMPT_TOO_LONG, str(fault))
+            reason, detail = PROMPT_TOO_LONG, str(fault)
         except RequestRefused as fault:
-            result = faulty(program.unit_of(row), stage, REFUSED, str(fault))
+            reason, detail = REFUSED, str(fault)
         except EngineError as fault:
-            result = faulty(program.unit_of(row), stage, ENGINE_ERROR, str(fault))
+            reason, detail = ENGINE_ERROR, str(fault)
         except EngineDied as fault:
-            self._give_up(fault)
-            raise
+            log.error("%s: the engine died: %s", self.role, fault)
+            os._exit(1)  # only a process that dies is built anew by Ray, and its rows asked again
         except Exception as fault:
             log.exception("%s: a program failed", self.role)
-            result = faulty(program.unit_of(row), stage, ENGINE_ERROR, one_line(fault))
-        self._count(result, stage, time.monotonic() - started)
+            reason, detail = ENGINE_ERROR, one_line(fault)
+        if reason:
+            result = faulty(work.program.unit_of(row), work.stage, reason, detail)
+        self._count(result, work, time.monotonic() - started)
         return result
 
-    def _give_up(self, fault: Exception) -> None:
-        # Only a process that dies is restarted by Ray and has its tasks asked again; exit_actor() would be final.
-        log.error("%s: the engine died: %s", self.role, fault)
-        os._exit(1)
-
-    def _count(self, result: UnitResult, stage: str, seconds: float) -> None:
+    def _count(self, result: UnitResult, work: Work, seconds: float) -> None:
         if self.first_answer is None and result.rows:
             self.first_answer = time.time()
         self.counted.update(units=1, failures=len(result.quarantine))
         self.counted.update({name: int(value) for name, value in result.counters.items()})
-        if stage not in self.meters:
-            self.meters[stage] = Meters(self.role, stage)
-        self.meters[stage].count(result, seconds)
+        self.meters.count(result, work, seconds)
 
     async def stats(self) -> dict[str, Any]:
         """Counts since the start, and when the first unit finished since the engine had its weights (Unix time)."""
         return {**self.counted, "first_answer": self.first_answer, "start_seconds": self.start_seconds}
 
     async def reload(self, model: str) -> float:
-        """Serve other weights of the same shape; returns seconds."""
+        """Serve other weights of the same shape; returns seconds. Raises RuntimeError with the cause in one line."""
         started = time.monotonic()
-        try:
-            await self.engine.reload(model)
-        except Exception as fault:
-            raise RuntimeError(one_line(fault)) from None
-        # A restarted actor is built from its first arguments again: it must not go back to the old weights unseen.
-        self.settings = self.settings.model_copy(update={"model": model})
-        self.first_answer = None
+        async with self.reloading:
+            if self.model != model:
+                try:
+                    await self.engine.reload(model)
+                except Exception as fault:
+                    raise RuntimeError(one_line(fault)) from None
+                self.model, self.first_answer = model, None
         return time.monotonic() - started
 
     async def close(self) -> None:

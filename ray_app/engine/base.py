@@ -96,6 +96,16 @@ class Program(Protocol):
     async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult: ...
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the rows of one stage are asked, and of which weights: sent to the actors along with the rows."""
+
+    program: Program
+    stage: str
+    iteration: int | None
+    model: str
+
+
 def room_for(tokens: int, limit: int, wanted: int) -> int:
     """How many tokens a request may generate. Raises PromptTooLong when none is left."""
     room = limit - tokens

@@ -1,13 +1,19 @@
 """From a Ray dataset to an engine pool: a light `map_batches` stage that keeps every engine's batch full.
 
+    run_program(dataset, pool, program, writer, …)      a whole stage: rows in, durable shards out
+    program_stage(dataset, pool, program, writer, …)    the same as a lazy dataset, whose rows a next stage can take
+
 Finished units go to the shard writer at once; only small counts come back to the driver.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import pickle
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,71 +21,189 @@ import ray
 import ray.data
 
 from ray_app.engine.actor import ENGINE_ERROR
-from ray_app.engine.base import Program, UnitResult
+from ray_app.engine.base import Program, UnitResult, Work
+from ray_app.engine.outbox import Outbox
 from ray_app.engine.pool import EnginePool
+from ray_app.engine.replicas import Replicas
 from ray_app.errors import RunError
 from ray_app.progress import Progress
 
 log = logging.getLogger(__name__)
-ROWS_PER_CALL = 1
 RETRIES = 4
 GIVE_UP_AFTER = 50  # units in a row that failed in the engine
+PING_EVERY_S, PING_LIMIT_S = 15.0, 60.0
+STREAM_ROWS = 64  # rows a block where a next stage takes the rows: it need not wait for more
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What a client is told besides its pool and its work."""
+
+    in_flight: int  # units, over all replicas
+    timeout_s: float  # of one unit
+    emit: pa.Schema | None = None  # hand the rows on, not counts
 
 
 class PoolClient:
-    """Ray Data UDF, one async actor: fans rows out over the replicas by least load."""
+    """Ray Data UDF, one async actor for all replicas. A batch is done when all of its units are with the writer."""
 
-    def __init__(
-        self, actors: list[Any], in_flight: int, program: Program, writer: Any, stage: str, timeout_s: float
-    ) -> None:
-        self.actors, self.program, self.writer = actors, program, writer
-        self.stage, self.timeout_s = stage, timeout_s
-        self.load = dict.fromkeys(range(len(actors)), 0)
-        self.calls = asyncio.Semaphore(max(1, in_flight * len(actors) // ROWS_PER_CALL))
-        self.failed: list[UnitResult] = []
+    def __init__(self, actors: list[Any], work: Any, writer: Any, settings: ClientSettings) -> None:
+        self.actors, self.work, self.settings = actors, work, settings
+        self.outbox = Outbox(writer)
+        self.replicas = Replicas(len(actors))
+        self.slots = asyncio.Semaphore(settings.in_flight)
+        self.lost: list[asyncio.Event] = []
+        self.watchers: list[asyncio.Task[None]] = []
+        self.held: list[UnitResult] = []  # failed in the engine, and nothing has succeeded since
+        self.failed_in_a_row = 0
+        self.ever_succeeded = False
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        rows = batch.to_pylist()
-        chunks = [rows[i : i + ROWS_PER_CALL] for i in range(0, len(rows), ROWS_PER_CALL)]
-        await asyncio.gather(*(self._chunk(chunk) for chunk in chunks))
-        yield pa.table({"units": [len(rows)]})
+        self._start_watching()
+        rows: list[dict[str, Any]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in range(batch.num_rows):
+                    await self.slots.acquire()
+                    group.create_task(self._unit(batch.slice(index, 1).to_pylist(), rows))
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
+        if self.settings.emit is not None:
+            if self.ever_succeeded:
+                await self._release()
+            yield pa.Table.from_pylist(rows, schema=self.settings.emit)
+        else:
+            held, self.held = self.held, []
+            yield pa.table({"units": [batch.num_rows], "held": [pickle.dumps(held)]})
 
-    async def _chunk(self, rows: list[dict[str, Any]]) -> None:
-        async with self.calls:
-            units = await self._call(rows)
-        failed = [u for u in units if any(q["reason"] == ENGINE_ERROR for q in u.quarantine)]
-        self.failed += failed
-        if len(failed) == len(units):
-            # Held back: if nothing succeeds, the engine is at fault, and no row is to be quarantined for it.
-            if len(self.failed) >= GIVE_UP_AFTER:
-                raise RunError(f"{len(self.failed)} requests in a row failed: {failed[-1].quarantine[0]['detail']}")
+    async def _unit(self, rows: list[dict[str, Any]], emitted: list[dict[str, Any]]) -> None:
+        try:
+            (unit,) = await self._ask(rows)
+        finally:
+            self.slots.release()
+        if any(fault["reason"] == ENGINE_ERROR for fault in unit.quarantine):
+            self._hold(unit)
             return
-        finished = [u for u in units if u not in failed] + self.failed
-        self.failed = []
-        await self.writer.add.remote(finished)
+        self.failed_in_a_row, self.ever_succeeded = 0, True
+        await self._release(unit)
+        if self.settings.emit is not None:
+            emitted.extend(unit.rows)
 
-    async def flush(self) -> None:
-        """Units held back at the end, when their requests did fail for good."""
-        if self.failed:
-            await self.writer.add.remote(self.failed)
-            self.failed = []
+    def _hold(self, unit: UnitResult) -> None:
+        """While nothing succeeds, the engine may be at fault, and no row is to be quarantined for it."""
+        self.held.append(unit)
+        self.failed_in_a_row += 1
+        if self.failed_in_a_row >= GIVE_UP_AFTER:
+            raise RunError(f"{self.failed_in_a_row} requests in a row failed: {cause_of(unit)}")
 
-    async def _call(self, rows: list[dict[str, Any]]) -> list[UnitResult]:
-        cause = ""
-        for attempt in range(RETRIES):
-            index = min(self.load, key=lambda i: self.load[i])
-            self.load[index] += len(rows)
-            try:
-                call = self.actors[index].run.remote(self.program, rows, self.stage)
-                units: list[UnitResult] = await asyncio.wait_for(call, self.timeout_s)
+    async def _release(self, *units: UnitResult) -> None:
+        finished, self.held = [*self.held, *units], []
+        await self.outbox.put(finished)
+
+    async def _ask(self, rows: list[dict[str, Any]]) -> list[UnitResult]:
+        tries, waited = 0, 0.0
+        while True:
+            index = self.replicas.pick()
+            if self.replicas.all_dead:
+                raise RunError("every engine died, and did not come back")
+            if index is None:
+                if waited >= self.settings.timeout_s:
+                    raise RunError(f"no engine answered for {waited:.0f} s")
+                waited += 1
+                await asyncio.sleep(1)
+                continue
+            with self.replicas.busy(index, len(rows)):
+                units = await self._ask_one(index, rows)
+            if units is not None:
                 return units
-            except (ray.exceptions.RayActorError, TimeoutError) as fault:
-                # A dead replica restarts by itself; a cut network is only seen by our own limit.
-                cause = type(fault).__name__
-                await asyncio.sleep(2.0 * (attempt + 1))
-            finally:
-                self.load[index] -= len(rows)
-        raise RunError(f"no engine answered after {RETRIES} tries: {cause}")
+            tries += 1
+            if tries == RETRIES:
+                raise RunError(f"{RETRIES} engines in a row died or fell silent over the same row: {_named(rows)}")
+
+    async def _ask_one(self, index: int, rows: list[dict[str, Any]]) -> list[UnitResult] | None:
+        """Results, or None when the replica died or fell silent on the way."""
+        call = self.actors[index].run.remote(self.work, rows)
+        answer, lost = asyncio.ensure_future(_value(call)), asyncio.ensure_future(self.lost[index].wait())
+        try:
+            await asyncio.wait({answer, lost}, timeout=self.settings.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            log.warning("engine %d is silent: its rows are asked elsewhere", index)
+        except ray.exceptions.ActorDiedError:
+            self.replicas.dead.add(index)
+        except ray.exceptions.RayActorError:
+            await asyncio.sleep(2)  # it restarts
+        finally:
+            if not answer.done():
+                answer.cancel()
+                with contextlib.suppress(Exception):
+                    ray.cancel(call)  # a silent engine may come back: nothing is to be done twice
+            lost.cancel()
+        return None
+
+    def _start_watching(self) -> None:
+        if not self.watchers:
+            self.lost = [asyncio.Event() for _ in self.actors]
+            self.watchers = [asyncio.create_task(self._watch(i)) for i in range(len(self.actors))]
+
+    async def _watch(self, index: int) -> None:
+        """A cut network shows only in answers that do not come: Ray itself may wait for minutes, or for ever."""
+        while index not in self.replicas.dead:
+            await asyncio.sleep(PING_EVERY_S)
+            try:
+                await asyncio.wait_for(_value(self.actors[index].ready.remote()), PING_LIMIT_S)
+            except ray.exceptions.ActorDiedError:
+                self.replicas.dead.add(index)
+            except (TimeoutError, ray.exceptions.RayActorError):
+                self.replicas.silent.add(index)
+            else:
+                self.replicas.silent.discard(index)
+                self.lost[index].clear()
+                continue
+            self.lost[index].set()
+
+
+async def _value(reference: Any) -> Any:
+    return await reference
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    return str({key: str(value)[:40] for key, value in rows[0].items()})[:300]
+
+
+def program_stage(
+    dataset: ray.data.Dataset,
+    pool: EnginePool,
+    program: Program,
+    writer: Any,
+    *,
+    stage: str,
+    iteration: int | None = None,
+    emit: pa.Schema | None = None,
+) -> ray.data.Dataset:
+    """`program` over `dataset`, lazily. Units go to `writer`; what comes out is small counts, or with `emit` the rows.
+
+    With `emit` a next stage takes the rows while this one still runs: both stand in one Ray Data graph.
+    """
+    if emit is not None:
+        dataset = dataset.repartition(target_num_rows_per_block=STREAM_ROWS)
+    in_flight = pool.settings.in_flight * len(pool.actors)
+    blocks = min(256, max(8, in_flight // 32))
+    work = ray.put(Work(program, stage, iteration, pool.model))
+    return dataset.map_batches(
+        PoolClient,
+        fn_constructor_args=(
+            pool.actors,
+            work,
+            writer,
+            ClientSettings(in_flight, pool.settings.request_timeout_s, emit),
+        ),
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=0.01,
+        compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=blocks),
+    )
 
 
 def run_program(
@@ -91,36 +215,40 @@ def run_program(
     stage: str,
     label: str,
     total: int,
+    iteration: int | None = None,
 ) -> dict[str, float]:
     """Stream `dataset` through `program`; returns the counters of this attempt once all rows are durable.
 
     Raises RunError with the cause in one line when an engine or the writer fails for good.
     """
-    settings = pool.settings
-    tasks = min(256, max(8, settings.in_flight * len(pool.actors) // 32))
-    stream = dataset.map_batches(
-        PoolClient,
-        fn_constructor_args=(
-            pool.actors,
-            settings.in_flight,
-            program,
-            writer,
-            stage,
-            settings.request_timeout_s,
-        ),
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        num_cpus=0.01,
-        compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=tasks),
-    )
+    stream = program_stage(dataset, pool, program, writer, stage=stage, iteration=iteration)
     with Progress(label, total, writer):
-        try:
-            for _ in stream.iter_internal_ref_bundles():
-                pass
-        except Exception as fault:
-            raise RunError(f"{label}: {root_cause(fault)}") from fault
+        units, held = drain(stream, label)
+        if held and len(held) == units:
+            raise RunError(f"{label}: no request succeeded: {cause_of(held[-1])}")
+        if held:  # others did succeed: these rows failed on their own
+            ray.get(writer.add.remote(held))
         return dict(ray.get(writer.finish.remote()))
+
+
+def drain(stream: ray.data.Dataset, label: str) -> tuple[int, list[UnitResult]]:
+    """Run a `program_stage` to its end: (units, those that failed in the engine with no success after them).
+
+    Raises RunError with the cause in one line.
+    """
+    units, held = 0, []
+    try:
+        for counts in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            units += sum(counts.column("units").to_pylist())
+            held += [unit for part in counts.column("held").to_pylist() for unit in pickle.loads(part)]
+    except Exception as fault:
+        raise RunError(f"{label}: {root_cause(fault)}") from fault
+    return units, held
+
+
+def cause_of(unit: UnitResult) -> str:
+    """Why a unit was quarantined."""
+    return unit.quarantine[0]["detail"]
 
 
 def root_cause(fault: BaseException) -> str:

@@ -6,76 +6,87 @@ import logging
 
 import ray
 
+from ray_app.engine.capacity import room_beside, trainer_fits
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
+from ray_app.errors import RunError
 from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
 
 def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
-    """Whether only the weights differ."""
-    return a.model_copy(update={"model": b.model}) == b
-
-
-def room_beside(wanted: EngineSettings, living: list[EngineSettings], gpus: float, cpus: float) -> bool:
-    """Whether a pool of `wanted` fits beside the living ones. Pure."""
-    pools = [*living, wanted]
-    needed_gpus = sum(p.gpus_per_replica * p.replicas for p in pools)
-    needed_cpus = sum(p.cpus * p.replicas for p in pools)
-    return needed_gpus <= gpus and needed_cpus <= cpus
-
-
-def trainer_fits(train: TrainSettings, living: list[EngineSettings], gpus: float, cpus: float) -> bool:
-    """Whether the trainer's workers fit beside the living pools. Pure."""
-    taken_gpus = sum(p.gpus_per_replica * p.replicas for p in living)
-    taken_cpus = sum(p.cpus * p.replicas for p in living)
-    needed = train.workers if train.use_gpu else 0
-    return taken_gpus + needed <= gpus and taken_cpus + train.workers * train.cpus_per_worker <= cpus
+    """Whether only the weights differ, and vLLM can load them into the living engine."""
+    return a.kind == b.kind == "vllm" and a.model_copy(update={"model": b.model, "revision": b.revision}) == b
 
 
 class PoolManager:
-    """The living pools of one run."""
+    """The living pools of one run. `may_grow`: whether the cluster can get more nodes than it has."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, may_grow: bool = True) -> None:
+        self.run_id, self.may_grow = run_id, may_grow
         self.pools: list[EnginePool] = []
 
     def get(self, role: str, settings: EngineSettings) -> EnginePool:
-        """A living pool with these settings: the same one again, reloaded, or started."""
-        total = ray.cluster_resources()
-        gpus, cpus = total.get("GPU", 0), total.get("CPU", 0)
-        settings = settings.resolved(gpus)
+        """A living pool with these settings: the same one again, reloaded, or started.
+
+        Raises InputError for a model that is not there, RunError when engines do not start.
+        """
+        settings = settings.resolved(ray.cluster_resources().get("GPU", 0))
         for pool in self.pools:
             if pool.settings == settings:
+                pool.how, pool.seconds = "reused", 0.0
                 return pool
-        for pool in self.pools:
-            if settings.kind == "vllm" and same_shape(pool.settings, settings):
-                pool.reload(settings.model)
-                return pool
-        if not room_beside(settings, [pool.settings for pool in self.pools], gpus, cpus):
-            self._close_all(f"{role} needs their resources")
-        pool = EnginePool(settings, role, self.run_id).start()
-        self.pools.append(pool)
-        return pool
+        return self._reloaded(settings) or self._started(role, settings)
+
+    def side_by_side(self, first: EngineSettings, second: EngineSettings) -> bool:
+        """Whether two pools can run at the same time (or are one); the log says why not."""
+        total = ray.cluster_resources()
+        first, second = (settings.resolved(total.get("GPU", 0)) for settings in (first, second))
+        if first == second or room_beside(second, [first], total):
+            return True
+        have = f"{total.get('GPU', 0):g} GPUs and {total.get('CPU', 0):g} CPUs"
+        log.info("%s and %s run one after the other: %s are too few for both", first.model, second.model, have)
+        return False
 
     def release_for_training(self, train: TrainSettings) -> None:
         """Close the pools unless the trainer fits beside them; the log says which and why."""
         if not self.pools:
             return
-        total = ray.cluster_resources()
-        living = [pool.settings for pool in self.pools]
-        if trainer_fits(train, living, total.get("GPU", 0), total.get("CPU", 0)):
+        if trainer_fits(train, [pool.settings for pool in self.pools], ray.cluster_resources()):
             log.info("training runs beside the living engines: both fit")
-        else:
-            self._close_all("training needs their resources")
+            return
+        for pool in list(self.pools):
+            self._close(pool, "training needs their resources")
 
     def close(self) -> None:
         """Close every pool."""
-        self._close_all("the run ends")
+        for pool in list(self.pools):
+            self._close(pool, "the run ends")
 
-    def _close_all(self, why: str) -> None:
+    def _reloaded(self, settings: EngineSettings) -> EnginePool | None:
         for pool in self.pools:
-            log.info("%s: engines close: %s", pool.role, why)
-            pool.close()
-        self.pools = []
+            if not same_shape(pool.settings, settings) or settings.revision:
+                continue
+            try:
+                pool.reload(settings.model)
+                return pool
+            except RunError as fault:
+                log.warning("%s; its engines start again", fault)
+                self._close(pool, "their weights could not be replaced")
+                return None
+        return None
+
+    def _started(self, role: str, settings: EngineSettings) -> EnginePool:
+        for pool in list(self.pools):  # the oldest first
+            if room_beside(settings, [p.settings for p in self.pools], ray.cluster_resources()):
+                break
+            self._close(pool, f"{role} needs their resources")
+        pool = EnginePool(settings, role, self.run_id, self.may_grow).start()
+        self.pools.append(pool)
+        return pool
+
+    def _close(self, pool: EnginePool, why: str) -> None:
+        log.info("%s: engines of %s close: %s", pool.role, pool.settings.model, why)
+        self.pools.remove(pool)
+        pool.close()

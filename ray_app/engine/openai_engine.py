@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-from ray_app.engine.base import Completion, EngineError, Prepared, PromptTooLong, Sampling
+from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.schema import Message
@@ -54,9 +54,7 @@ class OpenAIEngine:
                     extra_body=extra or None,
                 )
         except openai.BadRequestError as fault:
-            if "context" in str(fault).lower() or "too long" in str(fault).lower():
-                raise PromptTooLong(-1, -1) from fault
-            raise EngineError(f"the endpoint refused the request: {fault.message}") from fault
+            raise RequestRefused(f"the endpoint refused the request: {fault.message}") from fault
         except openai.OpenAIError as fault:
             raise EngineError(f"the endpoint failed: {type(fault).__name__}: {fault}") from fault
         return _completion(reply, sampling)

@@ -1,104 +1,182 @@
-"""A pool: named engine actors of equal settings. It frees all it took when it closes, on errors too."""
+"""A pool: named engine actors of equal settings. It frees all it took when it closes, on errors too.
+
+with EnginePool(settings, "judge", run_id).start() as pool: …
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ray_app.engine.actor import EngineActor
+from ray_app.engine.capacity import Resources, placeable
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import RunError
-from ray_app.model_files import absolute
+from ray_app.model_files import absolute, require_model
 
 log = logging.getLogger(__name__)
-START_TIMEOUT_S, CLOSE_TIMEOUT_S = 1800.0, 60.0
+TELL_EVERY_S, CLOSE_S, FREE_S = 30.0, 15.0, 60.0
 
 
 class EnginePool:
     """`replicas` engines of one model. Driver-side handle; `actors` are called by the clients."""
 
-    def __init__(self, settings: EngineSettings, role: str, run_id: str) -> None:
-        self.settings, self.role = settings, role
+    def __init__(self, settings: EngineSettings, role: str, run_id: str, may_grow: bool = True) -> None:
+        self.settings, self.role, self.may_grow = settings, role, may_grow
         self.name = f"ste-{run_id}-{role}-{uuid.uuid4().hex[:6]}"
         self.actors: list[Any] = []
+        self.groups: list[PlacementGroup] = []
+        self.how, self.seconds = "started", 0.0  # how the weights came, and how long that took
+
+    @property
+    def model(self) -> str:
+        """The weights served, by a name that holds in every process of the cluster."""
+        return absolute(self.settings.model)
 
     def start(self) -> EnginePool:
-        """Start every replica and wait for all. Raises RunError with the engine's own cause in one line."""
+        """Start every replica and wait for all.
+
+        Raises InputError for a model folder that is not there, before anything is started, and RunError with the
+        engine's own cause in one line, after everything taken is free again.
+        """
         started = time.monotonic()
+        if self.settings.kind == "vllm":
+            require_model(self.settings.model, f"{self.role}.model")
+        self._check_room()
         try:
             for index in range(self.settings.replicas):
                 self.actors.append(self._actor(index))
-                # Engines that share a GPU measure its free memory when they start: one after the other.
-                if self.settings.replicas_per_gpu > 1:
-                    self._wait(self.actors[-1:])
-            self._wait(self.actors)
+            self._wait()
         except BaseException:
             self.close()
             raise
-        seconds = time.monotonic() - started
-        log.info(
-            "%s: %d engine(s) of %s ready in %.0f s",
-            self.role,
-            len(self.actors),
-            self.settings.model,
-            seconds,
-        )
+        self.how, self.seconds = "started", time.monotonic() - started
+        log.info("%s: %d engine(s) of %s in %.0f s", self.role, len(self.actors), self.settings.model, self.seconds)
         return self
+
+    def _check_room(self) -> None:
+        settings = self.settings
+        fitting = placeable(settings, nodes())
+        if fitting >= settings.replicas:
+            return
+        need = f"{settings.replicas} engine(s) with {settings.gpus_per_replica:g} GPUs and {settings.cpus:g} CPUs each"
+        text = f"{self.role}: {need} are asked for; the cluster as it is has room for {fitting}"
+        if not self.may_grow:
+            raise RunError(text)
+        log.warning("%s: waiting up to %.0f s for it to grow", text, settings.start_timeout_s)
 
     def _actor(self, index: int) -> Any:
         settings = self.settings
-        options = {
+        options: dict[str, Any] = {
             "name": f"{self.name}-{index}",
             "num_cpus": settings.cpus,
             "num_gpus": settings.gpus_per_replica,
             "max_concurrency": 4 * settings.in_flight + 16,
             "max_restarts": 2,
             "max_task_retries": 3,
-            "runtime_env": {"env_vars": environment(settings)} if settings.kind == "vllm" else None,
         }
-        remote = ray.remote(EngineActor).options(**{k: v for k, v in options.items() if v is not None})
-        return remote.remote(settings.model_copy(update={"model": absolute(settings.model)}), self.role)
+        if settings.kind == "vllm":
+            options["runtime_env"] = {"env_vars": environment(settings)}
+        if settings.executor == "ray" and settings.tensor_parallel > 1:
+            options |= self._spanning_nodes()
+        return (
+            ray.remote(EngineActor)
+            .options(**options)
+            .remote(settings.model_copy(update={"model": self.model}), self.role)
+        )
 
-    def _wait(self, actors: list[Any]) -> None:
+    def _spanning_nodes(self) -> dict[str, Any]:
+        """vLLM's ray executor uses the group its actor stands in; one of its own would outlive the pool."""
+        gpus = self.settings.tensor_parallel
+        bundles: list[dict[str, float]] = [{"GPU": 1.0, "CPU": self.settings.cpus}] + [{"GPU": 1.0}] * (gpus - 1)
+        self.groups.append(placement_group(bundles, strategy="PACK"))
+        where = PlacementGroupSchedulingStrategy(
+            self.groups[-1], placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        )
+        return {"num_gpus": 0, "scheduling_strategy": where}
+
+    def _wait(self) -> None:
+        waiting = {actor.ready.remote(): index for index, actor in enumerate(self.actors)}
+        deadline = time.monotonic() + self.settings.start_timeout_s
+        told = time.monotonic()
+        while waiting:
+            done, _ = ray.wait(list(waiting), timeout=min(TELL_EVERY_S, max(0.0, deadline - time.monotonic())))
+            for reference in done:
+                self._check_started(waiting.pop(reference), reference)
+            if waiting and time.monotonic() > deadline:
+                limit = self.settings.start_timeout_s
+                raise RunError(f"{self.role}: {len(waiting)} engine(s) were not ready after {limit:.0f} s")
+            if waiting and time.monotonic() - told >= TELL_EVERY_S:
+                told = time.monotonic()
+                log.info("%s: %d of %d engines are ready", self.role, len(self.actors) - len(waiting), len(self.actors))
+
+    def _check_started(self, index: int, reference: Any) -> None:
         try:
-            states = ray.get([actor.ready.remote() for actor in actors], timeout=START_TIMEOUT_S)
-        except ray.exceptions.GetTimeoutError as fault:
-            wanted = f"{self.settings.replicas} × {self.settings.gpus_per_replica:g} GPU"
-            raise RunError(f"{self.role}: no engine was ready after {START_TIMEOUT_S:.0f} s ({wanted})") from fault
-        except ray.exceptions.RayActorError as fault:
-            raise RunError(f"{self.role}: an engine of {self.settings.model} died while starting: {fault}") from fault
-        faults = [state["fault"] for state in states if state["fault"]]
-        if faults:
-            raise RunError(f"{self.role}: an engine of {self.settings.model} did not start: {faults[0]}")
+            fault = ray.get(reference)["fault"]
+        except ray.exceptions.RayActorError as error:
+            lines = str(error).strip().splitlines()
+            fault = f"its process died: {lines[-1].strip() if lines else type(error).__name__}"
+        if fault:
+            raise RunError(f"{self.role}: engine {index} of {self.settings.model} did not start: {fault}")
 
     def reload(self, model: str) -> None:
-        """Load the weights of `model` into the living engines, and forget their prefix caches."""
-        seconds = ray.get([actor.reload.remote(absolute(model)) for actor in self.actors], timeout=START_TIMEOUT_S)
+        """Load the weights of `model` into the living engines, and forget their prefix caches.
+
+        Raises InputError when the folder is not there, RunError when an engine could not; the pool is then to be closed.
+        """
+        require_model(model, f"{self.role}.model")
+        started = time.monotonic()
+        try:
+            ray.get([a.reload.remote(absolute(model)) for a in self.actors], timeout=self.settings.start_timeout_s)
+        except (ray.exceptions.RayError, TimeoutError) as fault:
+            lines = str(fault).strip().splitlines()
+            raise RunError(f"{self.role}: {model} could not be loaded: {lines[-1] if lines else fault!r}") from fault
         self.settings = self.settings.model_copy(update={"model": model})
-        log.info("%s: weights of %s loaded into the living engines in %.1f s", self.role, model, max(seconds))
+        self.how, self.seconds = "reloaded", time.monotonic() - started
+        log.info("%s: weights of %s loaded into the living engines in %.1f s", self.role, model, self.seconds)
+
+    def stats(self) -> list[dict[str, Any]]:
+        """Each replica's counts; `first_answer` is the Unix time of its first unit with these weights."""
+        found: list[dict[str, Any]] = ray.get([actor.stats.remote() for actor in self.actors])
+        return found
 
     def close(self) -> None:
         """Close every engine and wait until the cluster has its GPUs back."""
-        for actor in self.actors:
-            try:
-                ray.get(actor.close.remote(), timeout=CLOSE_TIMEOUT_S / 4)
-            except Exception as fault:
-                log.debug("%s: %s did not close by itself: %r", self.role, actor, fault)
-            ray.kill(actor)
         taken = self.settings.gpus_per_replica * len(self.actors)
-        self.actors = []
+        closing = [actor.close.remote() for actor in self.actors]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
+        for actor in self.actors:
+            ray.kill(actor)
+        for group in self.groups:
+            remove_placement_group(group)
+        self.actors, self.groups = [], []
         if taken:
             self._wait_for_gpus(taken)
 
-    def _wait_for_gpus(self, gpus: float) -> None:
-        deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        while ray.available_resources().get("GPU", 0) < min(gpus, ray.cluster_resources().get("GPU", 0)):
+    def _wait_for_gpus(self, taken: float) -> None:
+        deadline = time.monotonic() + FREE_S
+        while ray.available_resources().get("GPU", 0) < min(taken, ray.cluster_resources().get("GPU", 0)):
             if time.monotonic() > deadline:
-                log.warning("%s: Ray has not got its %g GPUs back after %.0f s", self.role, gpus, CLOSE_TIMEOUT_S)
+                log.warning("%s: Ray has not got its %g GPUs back after %.0f s", self.role, taken, FREE_S)
                 return
             time.sleep(0.5)
+
+    def __enter__(self) -> EnginePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def nodes() -> Iterable[Resources]:
+    """CPUs and GPUs of every living node."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

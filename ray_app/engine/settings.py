@@ -7,6 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+
+
 class EndpointSettings(BaseModel):
     """An OpenAI-compatible server. Its key comes only from the environment."""
 
@@ -44,7 +47,8 @@ class EngineSettings(BaseModel):
     env: dict[str, str] = Field({}, description="environment of the engine processes; never for keys")
     endpoint: EndpointSettings = EndpointSettings()
     script: dict[str, Any] = Field({}, description="of the scripted engine (tests)")
-    request_timeout_s: float = Field(3600, gt=0, description="limit of one batch of rows")
+    start_timeout_s: float = Field(1800, gt=0, description="limit for all engines of a pool to be ready")
+    request_timeout_s: float = Field(3600, gt=0, description="limit of one row with all its samples")
 
     @model_validator(mode="after")
     def _consistent(self) -> EngineSettings:
@@ -52,6 +56,9 @@ class EngineSettings(BaseModel):
             raise ValueError("replicas_per_gpu > 1 and tensor_parallel > 1 exclude each other")
         if self.kind == "openai" and not self.endpoint.base_url:
             raise ValueError("endpoint.base_url is missing: kind openai needs a server")
+        secret = [name for name in self.env if any(word in name.upper() for word in SECRET_WORDS)]
+        if secret:
+            raise ValueError(f"env.{secret[0]} looks like a key: settings are written to the run folder; export it")
         return self
 
     @property

@@ -6,7 +6,7 @@ import os
 import uuid
 from typing import Any
 
-from ray_app.engine.base import Completion, EngineError, Prepared, Sampling, room_for
+from ray_app.engine.base import Completion, EngineDied, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.schema import Message
 
@@ -79,26 +79,43 @@ class VllmEngine:
         return Prepared(messages, list(ids))
 
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        ids = prepared.token_ids or []
+        parameters = self._parameters(sampling, room_for(len(ids), self.limit, sampling.max_tokens), seed)
+        final = None
+        try:
+            async for final in self.llm.generate({"prompt_token_ids": ids}, parameters, uuid.uuid4().hex):
+                pass
+        except EngineDeadError as fault:
+            raise EngineDied(str(fault)) from None
+        except ValueError as fault:  # vLLM's validation errors are ValueErrors
+            raise RequestRefused(str(fault)) from None
+        if final is None or not final.outputs:
+            raise EngineError("vLLM returned nothing")
+        answer = final.outputs[0]
+        text = answer.text if parameters.detokenize else self._decode(answer.token_ids)
+        return Completion(text, str(answer.finish_reason), len(ids), len(answer.token_ids))
+
+    def _parameters(self, sampling: Sampling, max_tokens: int, seed: int | None) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        ids = prepared.token_ids or []
-        parameters = SamplingParams(
+        return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            max_tokens=room_for(len(ids), self.limit, sampling.max_tokens),
+            max_tokens=max_tokens,
             stop=list(sampling.stop) or None,
             include_stop_str_in_output=sampling.include_stop,
             seed=seed if self.settings.seeded else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            # Text is needed token by token only to find a stop string; else it is decoded once, at the end.
+            detokenize=bool(sampling.stop),
         )
-        final = None
-        async for final in self.llm.generate({"prompt_token_ids": ids}, parameters, uuid.uuid4().hex):
-            pass
-        if final is None or not final.outputs:
-            raise EngineError("vLLM returned nothing")
-        answer = final.outputs[0]
-        return Completion(answer.text, str(answer.finish_reason), len(ids), len(answer.token_ids))
+
+    def _decode(self, ids: Any) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
     async def reload(self, model: str) -> None:
         await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})

@@ -1,0 +1,46 @@
+"""What fits where: engines on nodes, pools beside pools, the trainer beside pools. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ray_app.engine.settings import EngineSettings
+from ray_app.train.settings import TrainSettings
+
+Resources = Mapping[str, float]
+
+
+def placeable(settings: EngineSettings, nodes: Iterable[Resources]) -> int:
+    """How many replicas the (empty) nodes take. One stays on one node, unless its executor is `ray`."""
+    offers = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+    if settings.executor == "ray" and settings.tensor_parallel > 1:
+        offers = [(sum(cpus for cpus, _ in offers), sum(gpus for _, gpus in offers))]
+    return sum(_on_one(settings, cpus, gpus) for cpus, gpus in offers)
+
+
+def _on_one(settings: EngineSettings, cpus: float, gpus: float) -> int:
+    limits = []
+    if settings.cpus:
+        limits.append(cpus / settings.cpus)
+    if settings.on_gpu:
+        limits.append(gpus // settings.tensor_parallel * settings.replicas_per_gpu)
+    return int(min(limits, default=settings.replicas))
+
+
+def room_beside(wanted: EngineSettings, living: Iterable[EngineSettings], total: Resources) -> bool:
+    """Whether a pool of `wanted` fits beside the living ones."""
+    gpus, cpus = taken([*living, wanted])
+    return gpus <= total.get("GPU", 0) and cpus <= total.get("CPU", 0)
+
+
+def trainer_fits(train: TrainSettings, living: Iterable[EngineSettings], total: Resources) -> bool:
+    """Whether the trainer's workers fit beside the living pools."""
+    gpus, cpus = taken(living)
+    wanted = train.workers if train.use_gpu else 0
+    return gpus + wanted <= total.get("GPU", 0) and cpus + train.workers * train.cpus_per_worker <= total.get("CPU", 0)
+
+
+def taken(pools: Iterable[EngineSettings]) -> tuple[float, float]:
+    """(GPUs, CPUs) that pools take."""
+    seen = list(pools)
+    return sum(p.gpus_per_replica * p.replicas for p in seen), sum(p.cpus * p.replicas for p in seen)
