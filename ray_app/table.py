@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+TIGHT: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # 80 columns are enough
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", "first_judge_evaluation")
 
 
@@ -40,7 +41,7 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
 
 
 def _iterations(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Iterations (0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title="Iterations (0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     for name in ("iter", "kept", "keep rate", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("evaluated on", no_wrap=True)
@@ -67,7 +68,7 @@ def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
 
 
 def _stages(metrics: list[dict[str, Any]]) -> Table:
-    table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     for name in ("iter", "stage", "rows in", "out", "quarantined", "prompt tok", "new tok", "s"):
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for line in sorted(metrics, key=_position):
