@@ -44,7 +44,7 @@ def _iterations(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Iterations (0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     for name in ("iter", "kept", "keep rate", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("evaluated on", no_wrap=True)
+    table.add_column("set", no_wrap=True)
     for name in ("accuracy [95 %]", "consistent", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
