@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-TIGHT: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # 80 columns are enough
+TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", "first_judge_evaluation")
 
 
