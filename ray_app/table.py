@@ -42,10 +42,10 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
 
 def _iterations(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Iterations (0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
-    for name in ("iter", "kept", "keep rate", "unparsed"):
+    for name in ("iter", "kept", "keep", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("set", no_wrap=True)
-    for name in ("accuracy [95 %]", "consistent", "unparsed"):
+    for name in ("accuracy [95 %]", "consist.", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [str(row["iteration"]), _whole(row.get("rows")), _rate(row.get("keep_rate"))]
