@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray_app.cli import CommandSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.prompts import CATEGORIES
+from ray_app.run.shards import MAX_ROWS, MAX_SECONDS
 from ray_app.train.settings import TrainSettings
 
 
@@ -121,6 +122,13 @@ class PromptSettings(Part):
     classify: str = "classify"
 
 
+class ShardSettings(Part):
+    """When a shard of generated rows is closed. What is in no closed shard is asked for again after a crash."""
+
+    max_rows: int = Field(MAX_ROWS, ge=1)
+    max_seconds: float = Field(MAX_SECONDS, gt=0)
+
+
 class IterateSettings(CommandSettings):
     """`python -m ray_app.iterate`: the whole loop."""
 
@@ -130,6 +138,7 @@ class IterateSettings(CommandSettings):
     iterations: int = Field(5, ge=0)
     limit: int | None = Field(None, ge=1, description="use only so many instructions")
     ray: RaySettings = RaySettings()
+    shards: ShardSettings = ShardSettings()
     generator: EngineSettings
     first_judge: EngineSettings | None = Field(None, description="judges iteration 1; null: the seed model does")
     judge: EngineSettings = Field(description="the seed model, and the engines of every M(i) trained from it")

@@ -56,7 +56,7 @@ def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], t
     """Run and commit the steps that are left, in order; the engines close however it ends."""
     pools = PoolManager(run_id=settings.name)
     try:
-        context = Context(settings, folder, Runner(pools, lease.fence))
+        context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
         for step in todo:
             log.info("%s: started", step)
             started = time.monotonic()

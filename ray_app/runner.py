@@ -15,6 +15,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from ray_app.config import ShardSettings
 from ray_app.engine.base import Sampling
 from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
@@ -26,6 +27,7 @@ from ray_app.run.writer_actor import start_writer
 from ray_app.schema import unit_id
 
 log = logging.getLogger(__name__)
+DEFAULT_SHARDS = ShardSettings()
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def table_rows(directory: str) -> int:
 class Runner:
     """Runs programs for one run; `fence` raises when another driver has taken the run over."""
 
-    def __init__(self, pools: PoolManager, fence: Fence | None = None) -> None:
-        self.pools, self.fence = pools, fence
+    def __init__(self, pools: PoolManager, fence: Fence | None = None, shards: ShardSettings = DEFAULT_SHARDS) -> None:
+        self.pools, self.fence, self.shards = pools, fence, shards
 
     def dataset(self, directory: str) -> ray.data.Dataset:
         """The closed shards of a table as a Ray dataset."""
@@ -82,7 +84,7 @@ class Runner:
         done = closed_units(directory, key)
         counters: dict[str, float] = {}
         if len(done) < total:
-            writer = start_writer(directory, schema, self.fence)
+            writer = start_writer(directory, schema, self.fence, self.shards.max_rows, self.shards.max_seconds)
             pool = self.pools.get(role, engine)
             counters = run_program(
                 _without(source, key, done),
@@ -92,6 +94,7 @@ class Runner:
                 stage=stage,
                 label=stage if iteration is None else f"iteration {iteration}: {stage}",
                 total=total - len(done),
+                iteration=iteration,
             )
         rows, quarantined = row_counts(directory)
         tokens = _tokens(directory, schema, counters)

@@ -7,6 +7,9 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     fail         probability that a request fails (default 0)
     gold_marker  the response that holds this text is the better one (default "GOOD")
     words        words of an answer, drawn from this list by hash (default [12])
+    letter       every verdict names this letter (default: none, `p` decides)
+
+The answer to a modified instruction holds no gold marker, so the pairs it makes have a better side.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from ray_app.engine.base import Completion, EngineError, Prepared, Sampling, roo
 from ray_app.engine.settings import EngineSettings
 from ray_app.schema import Message, unit_interval
 
+_MODIFIED = "other"
 _SECTION = re.compile(r"<response_([ab])>(.*?)</response_\1>", re.DOTALL)
 
 
@@ -33,6 +37,7 @@ class ScriptedEngine:
         self.fail = float(script.get("fail", 0))
         self.marker = str(script.get("gold_marker", "GOOD"))
         self.words: list[int] = list(script.get("words", [12]))
+        self.letter: str | None = script.get("letter")
 
     def prepare(self, messages: list[Message]) -> Prepared:
         tokens = sum(len(m["content"].split()) for m in messages)
@@ -51,11 +56,14 @@ class ScriptedEngine:
     def _answer(self, prompt: str, seed: int | None) -> str:
         sections: dict[str, str] = dict(_SECTION.findall(prompt))
         length = self.words[int(self._draw("words", prompt, None) * len(self.words))]
-        filler = " ".join(f"w{int(self._draw('text', prompt, seed) * 1e6)}" for _ in range(length))
+        filler = " ".join([f"w{int(self._draw('text', prompt, seed) * 1e6)}"] * length)
         if len(sections) < 2:
-            return f"{self.marker if 'modif' not in prompt else 'other'} {filler}"
+            modified = "<instruction>" in prompt or prompt.startswith(_MODIFIED)
+            return f"{_MODIFIED if modified else self.marker} {filler}"
         if self._draw("unparsed", prompt, seed) < self.unparsed:
             return filler
+        if self.letter:
+            return f"{filler} [[{self.letter}]]"
         gold = "A" if self.marker in sections["a"] else "B"
         p = self.p[int(self._draw("p", prompt, None) * len(self.p))]
         right = self._draw("verdict", prompt, seed) < p

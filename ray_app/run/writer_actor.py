@@ -15,12 +15,20 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.run.lease import Fence
-from ray_app.run.shards import ShardWriter
+from ray_app.run.shards import MAX_ROWS, MAX_SECONDS, ShardWriter
 
 
 class _WriterActor:
-    def __init__(self, directory: str, schema: pa.Schema, fence: Fence | None) -> None:
-        self.writer = ShardWriter(directory, schema, fence=fence.check if fence else lambda: None)
+    def __init__(
+        self,
+        directory: str,
+        schema: pa.Schema,
+        fence: Fence | None,
+        max_rows: int = MAX_ROWS,
+        max_seconds: float = MAX_SECONDS,
+    ) -> None:
+        check = fence.check if fence else lambda: None
+        self.writer = ShardWriter(directory, schema, max_rows=max_rows, max_seconds=max_seconds, fence=check)
         self.counters: Counter[str] = Counter()
         self.units = 0
         self.timer: asyncio.Task[None] | None = None
@@ -62,8 +70,14 @@ class _WriterActor:
                 return
 
 
-def start_writer(directory: str, schema: pa.Schema, fence: Fence | None = None) -> Any:
+def start_writer(
+    directory: str,
+    schema: pa.Schema,
+    fence: Fence | None = None,
+    max_rows: int = MAX_ROWS,
+    max_seconds: float = MAX_SECONDS,
+) -> Any:
     """A writer actor on this node; the handle has `add` and `finish`."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_WriterActor)
-    return actor.remote(directory, schema, fence)
+    return actor.remote(directory, schema, fence, max_rows, max_seconds)

@@ -1,0 +1,36 @@
+"""What integration and fault tests share: the real model, and loops run as their user runs them (`loop_runs`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loop_runs import ROOT, Loop
+
+MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    """SmolLM2-135M-Instruct, as `make setup` leaves it."""
+    if not (MODEL / "config.json").is_file():
+        pytest.fail(f"{MODEL} is missing: run `make setup`")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    return str(MODEL)
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Callable[..., Loop]]:
+    """Makes loops in this test's folder; what they started is gone when the test ends."""
+    made: list[Loop] = []
+
+    def make(**settings: Any) -> Loop:
+        made.append(Loop(tmp_path, settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()

@@ -1,0 +1,143 @@
+"""kill -9 of the driver in each stage: the same command again finishes, and nothing committed or closed is redone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from loop_runs import Loop, scripted
+
+Make = Callable[..., Loop]
+STAGES = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation")
+DELAY_S = 0.15  # of a scripted request, so that a stage lasts long enough to be killed inside it
+
+
+@pytest.fixture
+def slow(loop: Make, model: str) -> Loop:
+    """Scripted engines that take their time, shards that close early, and real training of the real model."""
+    slow_engine = {"p": [0.9, 0.5, 0.0], "unparsed": 0.1, "delay_s": DELAY_S}
+    return loop(
+        iterations=1,
+        limit=24,
+        instructions={"classify": True},
+        shards={"max_rows": 8, "max_seconds": 2},
+        generator=scripted(delay_s=DELAY_S),
+        judge=scripted(model, **slow_engine),
+        judging={"samples": 4},
+        train={"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
+    )
+
+
+class Killing:
+    """Kills one run again and again; after every attempt, what was committed or closed must be as it was."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.closed = loop, dict[str, Any]()
+        self.seen: set[str] = set()
+
+    def at(self, reached: Callable[[], bool]) -> None:
+        self.loop.killed_when(reached)
+        self.compare()
+
+    def compare(self) -> None:
+        now = {**self.loop.files(), **self.loop.files("**/stage.json")}
+        changed = [path for path, file in self.closed.items() if now.get(path) != file]
+        assert not changed
+        self.closed = {path: file for path, file in now.items() if self._is_final(path)}
+
+    def _is_final(self, path: str) -> bool:
+        """Whether a later attempt must leave the file alone: all but what is derived in one quick, repeatable go."""
+        again = ("candidates/", "train_set/", "units/")
+        derived = any(part in path for part in again)
+        return not derived or (self.loop.run / path).parent.joinpath("stage.json").exists()
+
+    def committed(self, directory: str) -> bool:
+        return (self.loop.run / directory / "stage.json").exists()
+
+    def inside(self, directory: str, pattern: str = "shard-*.parquet") -> Callable[[], bool]:
+        """Something is there, and the stage is not committed."""
+        return lambda: any((self.loop.run / directory).glob(pattern)) and not self.committed(directory)
+
+
+@pytest.mark.timeout(1200)
+def test_kill_9_in_every_stage(slow: Loop) -> None:
+    killing = Killing(slow)
+    killing.at(killing.inside("instructions"))
+    assert 0 < len(slow.rows("instructions")) < 24
+    killing.at(killing.inside("pairs"))
+    assert 0 < len(slow.rows("pairs")) < 24
+    killing.at(killing.inside("iter_00/evaluation/validation"))
+    killing.at(killing.inside("iter_01/judgments"))
+    killing.at(lambda: killing.committed("iter_01/judgments"))
+    killing.at(killing.inside("iter_01/train_state", "**/state-*"))
+    assert not killing.committed("iter_01/training")
+    killing.at(killing.inside("iter_01/evaluation/validation"))
+    slow.succeeds()
+    killing.compare()
+    whole_and_once(slow)
+
+
+def whole_and_once(loop: Loop) -> None:
+    """Every row that an undisturbed run has is there, once."""
+    pairs = loop.rows("pairs")
+    assert Counter(row["instruction_id"] for row in loop.rows("instructions")) == Counter(
+        row["instruction_id"] for row in pairs
+    )
+    samples = defaultdict(list)
+    for row in loop.rows("iter_01/judgments"):
+        samples[row["pair_id"], row["order"]].append(row)
+    assert set(samples) == {(row["pair_id"], order) for row in pairs for order in ("chosen_first", "rejected_first")}
+    for rows in samples.values():
+        rows.sort(key=lambda row: row["sample"])
+        assert [row["sample"] for row in rows] == list(range(len(rows)))
+        # Until correct: nothing is drawn after the first correct one, and nothing is given up early.
+        assert [row["correct"] for row in rows[:-1]] == [False] * (len(rows) - 1)
+        assert rows[-1]["correct"] or len(rows) == 4
+        assert [row["kept"] for row in rows] == [row["correct"] for row in rows]
+    lines = [json.loads(line) for line in (loop.run / "metrics.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == set(STAGES)
+    assert len(lines) == 7
+    assert not list(loop.run.rglob(".tmp-*"))
+    assert not (loop.run / "lease.json").exists()
+
+
+def test_a_second_driver_is_refused(loop: Make) -> None:
+    run = loop(limit=16, generator=scripted(delay_s=1.0), shards={"max_rows": 4, "max_seconds": 2})
+    first = run.start()
+    wait_for(first, lambda: any((run.run / "pairs").glob("shard-*.parquet")))
+    second = run()
+    assert second.code == 2
+    assert f"process {first.pid} " in second.one_line
+    assert "another driver" in second.one_line
+    assert run.ended(first).code == 0
+    assert len(run.rows("pairs")) == 16
+
+
+def test_interrupt_says_how_to_go_on(loop: Make) -> None:
+    run = loop(limit=16, generator=scripted(delay_s=0.5), shards={"max_rows": 4, "max_seconds": 2})
+    process = run.start()
+    wait_for(process, lambda: any((run.run / "pairs").glob("shard-*.parquet")))
+    process.send_signal(signal.SIGINT)
+    ended = run.ended(process)
+    assert ended.code == 1
+    assert "the same command continues" in ended.errors
+    before = run.files("pairs/shard-*.parquet")
+    assert before
+    run.succeeds()
+    after = run.files("pairs/shard-*.parquet")
+    assert {name: after[name] for name in before} == before
+    assert len({row["instruction_id"] for row in run.rows("pairs")}) == len(run.rows("pairs")) == 16
+
+
+def wait_for(process: Any, reached: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if reached():
+            return
+        assert process.poll() is None, "the command ended too early"
+        time.sleep(0.02)
+    raise AssertionError("never reached")
