@@ -1,0 +1,112 @@
+"""Bad input to the loop: one line that names the thing, exit code 2, no Ray and no model started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from loop_runs import base_settings, merged
+
+from ray_app.cli import run_command
+from ray_app.config import IterateSettings
+from ray_app.iterate import main
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command in this process and returns its one line."""
+
+    def no_ray(*_: Any, **__: Any) -> None:
+        raise AssertionError("Ray was started before the input was checked")
+
+    monkeypatch.setattr(ray, "init", no_ray)
+
+    def run(*options: str, **settings: Any) -> str:
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump(merged(base_settings(tmp_path), settings)))
+        assert run_command(IterateSettings, main, ["--config", str(config), *options]) == 2
+        told = capsys.readouterr()
+        assert told.err.startswith("error: ")
+        assert told.err.count("\n") == 1
+        assert told.out == ""
+        return told.err
+
+    return run
+
+
+@pytest.fixture
+def refused_later(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Faults inside the input file show when the first stage reads it; that stage needs no Ray, so none is started."""
+    monkeypatch.setattr("ray_app.iterate.connected", lambda _: contextlib.nullcontext())
+
+    def run(source: Path) -> str:
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump(merged(base_settings(tmp_path), {"instructions": {"source": str(source)}})))
+        assert run_command(IterateSettings, main, ["--config", str(config)]) == 2
+        told = capsys.readouterr().err.splitlines()
+        lines = [line for line in told if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert not any("Traceback" in line for line in told)
+        assert not (tmp_path / "run" / "instructions" / "stage.json").exists()
+        assert not (tmp_path / "run" / "lease.json").exists()
+        return lines[0]
+
+    return run
+
+
+def test_a_missing_input_file(refused: Any, tmp_path: Path) -> None:
+    missing = str(tmp_path / "nowhere.jsonl")
+    assert missing in refused("--instructions.source", missing)
+    assert missing in refused(evaluation={"validation": f"validation={missing}"})
+    assert missing in refused("--config", missing)
+
+
+def test_an_unknown_key_names_the_nearest(refused: Any) -> None:
+    line = refused(judging={"sample": 4})
+    assert "judging.sample" in line
+    assert "did you mean judging.samples" in line
+    assert "did you mean --train.lr" in refused("--train.lrr", "1e-6")
+
+
+@pytest.mark.parametrize("role", ["generator", "judge", "first_judge"])
+def test_a_model_path_that_does_not_exist(refused: Any, tmp_path: Path, role: str) -> None:
+    missing = str(tmp_path / "no-model")
+    line = refused(**{role: {"kind": "vllm", "model": missing, "cpus": 1, "script": {}}})
+    assert f"{role}.model" in line
+    assert missing in line
+
+
+def test_a_folder_without_a_model(refused: Any, tmp_path: Path) -> None:
+    assert "config.json" in refused(judge={"kind": "vllm", "model": str(tmp_path), "script": {}})
+
+
+def test_a_value_of_the_wrong_kind(refused: Any) -> None:
+    assert "judging.samples" in refused("--judging.samples", "0")
+    assert "iterations" in refused("--iterations", "many")
+
+
+def test_a_broken_line_of_the_input_is_named(refused_later: Any) -> None:
+    line = refused_later(FIXTURES / "broken_line7.jsonl")
+    assert "broken_line7.jsonl" in line
+    assert "line 7" in line
+
+
+def test_a_missing_column_is_named(refused_later: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"id": "1", "prompt": "a question"}) + "\n")
+    line = refused_later(file)
+    assert "instruction" in line
+    assert str(file) in line
+
+
+def test_nothing_left_is_told_with_the_reasons(refused_later: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"id": "1", "instruction": "  "}) + "\n")
+    assert "empty_instruction" in refused_later(file)
