@@ -104,6 +104,10 @@ class EngineActor:
         """Counts since the start, and when the first unit finished since the engine had its weights (Unix time)."""
         return {**self.counted, "first_answer": self.first_answer, "start_seconds": self.start_seconds}
 
+    async def serving(self) -> str:
+        """The weights in the engine."""
+        return self.model
+
     async def reload(self, model: str) -> float:
         """Serve other weights of the same shape; returns seconds. Raises RuntimeError with the cause in one line."""
         started = time.monotonic()

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import pickle
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ray_app.engine.actor import ENGINE_ERROR
+from ray_app.engine.actor import ENGINE_ERROR, REFUSED
 from ray_app.engine.base import Program, UnitResult, Work
 from ray_app.engine.outbox import Outbox
 from ray_app.engine.pool import EnginePool
@@ -81,7 +82,7 @@ class PoolClient:
             (unit,) = await self._ask(rows)
         finally:
             self.slots.release()
-        if any(fault["reason"] == ENGINE_ERROR for fault in unit.quarantine):
+        if any(fault["reason"] in (ENGINE_ERROR, REFUSED) for fault in unit.quarantine):
             self._hold(unit)
             return
         self.failed_in_a_row, self.ever_succeeded = 0, True
@@ -127,7 +128,8 @@ class PoolClient:
         try:
             await asyncio.wait({answer, lost}, timeout=self.settings.timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
-                return answer.result()
+                units: list[UnitResult] = answer.result()
+                return units
             log.warning("engine %d is silent: its rows are asked elsewhere", index)
         except ray.exceptions.ActorDiedError:
             self.replicas.dead.add(index)
@@ -224,7 +226,7 @@ def run_program(
     stream = program_stage(dataset, pool, program, writer, stage=stage, iteration=iteration)
     with Progress(label, total, writer):
         units, held = drain(stream, label)
-        if held and len(held) == units:
+        if len(held) == units and any(unit.quarantine[0]["reason"] == ENGINE_ERROR for unit in held):
             raise RunError(f"{label}: no request succeeded: {cause_of(held[-1])}")
         if held:  # others did succeed: these rows failed on their own
             ray.get(writer.add.remote(held))
@@ -252,11 +254,11 @@ def cause_of(unit: UnitResult) -> str:
 
 
 def root_cause(fault: BaseException) -> str:
-    """The last cause of a chain of Ray errors, in one line."""
-    while True:
-        inner = getattr(fault, "cause", None) or fault.__cause__
-        if inner is None or inner is fault:
-            break
-        fault = inner
-    lines = [line for line in str(fault).strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else type(fault).__name__).strip()
+    """What went wrong first, in one line. Ray hands a worker's exception on as text, wrapped in its own."""
+    text = str(fault)
+    ours = re.findall(r"^ray_app\.errors\.\w+: (.+)$", text, re.MULTILINE)
+    if ours:
+        return str(ours[0]).strip()
+    raised = [line for line in re.findall(r"^[\w.]+(?:Error|Exception|Died|Exit).*: .+$", text, re.MULTILINE)]
+    lines = raised or [line for line in text.splitlines() if line.strip()]
+    return (lines[0] if lines else type(fault).__name__).strip()

@@ -1,4 +1,4 @@
-"""Ray metrics of an engine actor: `ray_ste_…_total` at each node's metrics port, tagged by role, stage and iteration."""
+"""Ray metrics of an engine actor: `ray_ste_…_total` at each node's metrics port, by role, stage and iteration."""
 
 from __future__ import annotations
 

@@ -35,11 +35,6 @@ class OpenAIEngine:
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
         import openai
 
-        extra: dict[str, Any] = {}
-        if sampling.include_stop:
-            extra["include_stop_str_in_output"] = True
-        if self.settings.chat_template_kwargs:
-            extra["chat_template_kwargs"] = self.settings.chat_template_kwargs
         try:
             async with self.slots:
                 reply = await self.client.chat.completions.create(
@@ -48,16 +43,27 @@ class OpenAIEngine:
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     max_tokens=sampling.max_tokens,
-                    stop=list(sampling.stop) or None,
-                    # Servers check the range of a signed 64-bit seed; some of a 32-bit one.
-                    seed=seed % 2**31 if seed is not None and self.settings.seeded else None,
-                    extra_body=extra or None,
+                    **self._options(sampling, seed),
                 )
         except openai.BadRequestError as fault:
             raise RequestRefused(f"the endpoint refused the request: {fault.message}") from fault
         except openai.OpenAIError as fault:
             raise EngineError(f"the endpoint failed: {type(fault).__name__}: {fault}") from fault
         return _completion(reply, sampling)
+
+    def _options(self, sampling: Sampling, seed: int | None) -> dict[str, Any]:
+        """What is sent only where it is wanted: not every server knows it, or takes null."""
+        options: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        if seed is not None and self.settings.seeded:
+            options["seed"] = seed % 2**31  # some servers check for 32 bits
+        if sampling.stop:
+            options["stop"] = list(sampling.stop)
+        if sampling.include_stop:
+            extra["include_stop_str_in_output"] = True
+        if self.settings.chat_template_kwargs:
+            extra["chat_template_kwargs"] = self.settings.chat_template_kwargs
+        return options | ({"extra_body": extra} if extra else {})
 
     async def reload(self, model: str) -> None:
         raise InputError("an endpoint cannot be given new weights: judge.kind openai trains nothing")

@@ -33,13 +33,14 @@ class EnginePool:
         self.settings, self.role, self.may_grow = settings, role, may_grow
         self.name = f"ste-{run_id}-{role}-{uuid.uuid4().hex[:6]}"
         self.actors: list[Any] = []
+        self.started: list[Any] = []  # of the actors, those that have answered
         self.groups: list[PlacementGroup] = []
         self.how, self.seconds = "started", 0.0  # how the weights came, and how long that took
 
     @property
     def model(self) -> str:
         """The weights served, by a name that holds in every process of the cluster."""
-        return absolute(self.settings.model)
+        return absolute(self.settings.model) if self.settings.kind == "vllm" else self.settings.model
 
     def start(self) -> EnginePool:
         """Start every replica and wait for all.
@@ -126,11 +127,12 @@ class EnginePool:
             fault = f"its process died: {lines[-1].strip() if lines else type(error).__name__}"
         if fault:
             raise RunError(f"{self.role}: engine {index} of {self.settings.model} did not start: {fault}")
+        self.started.append(self.actors[index])
 
     def reload(self, model: str) -> None:
         """Load the weights of `model` into the living engines, and forget their prefix caches.
 
-        Raises InputError when the folder is not there, RunError when an engine could not; the pool is then to be closed.
+        Raises InputError when the folder is not there, RunError when an engine could not: then close the pool.
         """
         require_model(model, f"{self.role}.model")
         started = time.monotonic()
@@ -151,14 +153,14 @@ class EnginePool:
     def close(self) -> None:
         """Close every engine and wait until the cluster has its GPUs back."""
         taken = self.settings.gpus_per_replica * len(self.actors)
-        closing = [actor.close.remote() for actor in self.actors]
+        closing = [actor.close.remote() for actor in self.started]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
         for actor in self.actors:
             ray.kill(actor)
         for group in self.groups:
             remove_placement_group(group)
-        self.actors, self.groups = [], []
+        self.actors, self.started, self.groups = [], [], []
         if taken:
             self._wait_for_gpus(taken)
 

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 

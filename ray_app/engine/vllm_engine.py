@@ -83,10 +83,10 @@ class VllmEngine:
 
         ids = prepared.token_ids or []
         parameters = self._parameters(sampling, room_for(len(ids), self.limit, sampling.max_tokens), seed)
-        final = None
+        final: Any = None
         try:
-            async for final in self.llm.generate({"prompt_token_ids": ids}, parameters, uuid.uuid4().hex):
-                pass
+            async for output in self.llm.generate({"prompt_token_ids": ids}, parameters, uuid.uuid4().hex):
+                final = output
         except EngineDeadError as fault:
             raise EngineDied(str(fault)) from None
         except ValueError as fault:  # vLLM's validation errors are ValueErrors

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ray_app.errors import InputError
-from ray_app.schema import content_id
+from ray_app.schema import canonical, content_id
+
+SHOWN = 3  # differences an error names; one line must stay readable
 
 
 class Fingerprint(BaseModel):
@@ -45,28 +47,42 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """What changed, in words; upstream changes last, since they follow from an earlier stage's."""
-    found = []
-    for name in sorted({*old.settings, *new.settings}):
-        was, now = old.settings.get(name), new.settings.get(name)
-        if was != now:
-            found.append(f"setting {name} was {was!r}, is now {now!r}")
-    for name in sorted({*old.inputs, *new.inputs}):
-        if old.inputs.get(name) != new.inputs.get(name):
-            found.append(
-                f"the content of {name} changed"
-                if name in old.inputs and name in new.inputs
-                else f"input {name} {'appeared' if name in new.inputs else 'is gone'}"
-            )
+    """What changed, in words; upstream changes last, since they follow from an earlier stage's. Empty exactly when
+    the digests agree.
+    """
+    found = [f"setting {name} {change}" for name, change in _changes(old.settings, new.settings)]
+    for name, _ in _changes(old.inputs, new.inputs):
+        if name not in new.inputs:
+            found.append(f"input {name} is gone")
+        else:
+            found.append(f"the content of {name} changed" if name in old.inputs else f"input {name} appeared")
+    if old.stage != new.stage:
+        found.append(f"the stage was {old.stage!r}, is now {new.stage!r}")
     if old.upstream != new.upstream:
         found.append("the stage before it changed")
     return found
 
 
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, what changed), compared as the digest does: as JSON, where true is not 1 and null is not absent."""
+    found = []
+    for name in sorted({*old, *new}):
+        if name not in old:
+            found.append((name, f"was not set, is now {new[name]!r}"))
+        elif name not in new:
+            found.append((name, f"was {old[name]!r}, is now not set"))
+        elif canonical(old[name]) != canonical(new[name]):
+            found.append((name, f"was {old[name]!r}, is now {new[name]!r}"))
+    return found
+
+
 def check(old: Fingerprint, new: Fingerprint, where: str) -> None:
-    """Raises InputError naming the first difference: committed work is never silently mixed with other settings."""
-    if old.digest != new.digest:
-        changed = differences(old, new)
-        raise InputError(
-            f"{changed[0]}, but the committed stage {where!r} was made with it: use another run name, or set it back"
-        )
+    """Raises InputError naming what differs: committed work is never silently mixed with other settings."""
+    if old.digest == new.digest:
+        return
+    changed = differences(old, new)
+    more = f" (and {len(changed) - SHOWN} more)" if len(changed) > SHOWN else ""
+    raise InputError(
+        f"{'; '.join(changed[:SHOWN])}{more}: the committed stage {where!r} was made before that; "
+        "use another run name, or set it back"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ class StageRecord(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    started: str | None = None
     finished: str
     extra: dict[str, Any] = {}
 
@@ -72,8 +74,8 @@ def read_record(directory: str) -> StageRecord | None:
 
 
 def commit(directory: str, record: StageRecord) -> None:
-    """Commit a stage: nothing of it is redone afterwards."""
-    storage.write_json_atomic(storage.join(directory, COMMIT), record.model_dump(mode="json"))
+    """Commit a stage: nothing of it is redone afterwards. NaN and infinities (a loss that diverged) become null."""
+    storage.write_json_atomic(storage.join(directory, COMMIT), json.loads(record.model_dump_json()))
 
 
 def now() -> str:

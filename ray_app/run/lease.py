@@ -1,24 +1,36 @@
 """The lease of a run folder: one driver at a time; a second one is refused, or an old one fenced off.
 
+    with Lease(folder_uri) as lease:
+        ...
+        lease.fence.check()   # before every shard and commit
+
 lease.json names the owner. A driver that was killed on this host is replaced at once (its process is gone); one on
 another host is replaced when its heartbeat is a minute old. Whoever lost the lease fails at its next shard or commit.
+
+On local paths a file lock makes every change of the lease exclusive. Object stores have no lock: there two drivers
+that replace the same dead one, or one that wakes up while it is replaced, may for a moment both hold the run; the
+last to write keeps it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-import psutil
 
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
 
+log = logging.getLogger(__name__)
 FILE = "lease.json"
 HEARTBEAT_S, STALE_S = 10.0, 60.0
 
@@ -31,11 +43,11 @@ class Fence:
     owner: str
 
     def check(self) -> None:
-        """Raises RunError when another driver holds the run."""
+        """Raises RunError when another driver holds the run, or nobody does."""
         try:
             holder = storage.read_json(self.uri)
         except FileNotFoundError:
-            holder = {"owner": None}
+            raise RunError(f"{self.uri} is gone: this driver does not hold the run any more, and stops") from None
         if holder.get("owner") != self.owner:
             raise RunError(f"another driver took over this run ({describe(holder)}); this one stops")
 
@@ -47,81 +59,111 @@ class Lease:
         self.uri = storage.join(folder_uri, FILE)
         self.fence = Fence(self.uri, uuid.uuid4().hex)
         self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._beat, daemon=True, name="lease")
 
     def __enter__(self) -> Lease:
-        self._acquire()
-        threading.Thread(target=self._beat, daemon=True, name="lease").start()
+        with _locked(self.uri):
+            self._acquire()
+        # Where there is no lock, another driver may have come between: it is found out here, or at the next shard.
+        self.fence.check()
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
+        self.thread.join()  # a beat under way would write the lease anew after its removal
         try:
-            self.fence.check()
+            with _locked(self.uri):
+                self.fence.check()
+                storage.remove(self.uri)
         except RunError:
             return  # not ours to remove
-        storage.remove(self.uri)
+        except Exception as fault:  # must not hide how the run itself ended; the lease goes stale by itself
+            log.warning("the lease was not released: %s", fault)
 
     def _acquire(self) -> None:
         holder = _read(self.uri)
         if holder is not None and alive(holder, time.time()):
-            raise InputError(f"another driver is running this run: {describe(holder)} ({self.uri})")
-        if storage.is_local(self.uri):
-            self._create_local(holder)
-        else:
-            self._write()
-        # On stores without an exclusive create the last writer wins; the others find out here.
-        self.fence.check()
-
-    def _create_local(self, holder: dict[str, Any] | None) -> None:
-        path = storage.filesystem(self.uri)[1]
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if holder is not None:
-            # A rename succeeds for one of several drivers that all saw the same dead holder.
-            grave = f"{path}.dead-{holder['owner']}"
-            try:
-                os.rename(path, grave)
-                os.unlink(grave)
-            except FileNotFoundError:
-                pass
-        mine = f"{path}.{self.fence.owner}"
-        storage.write_json_atomic(mine, self._record())
+            raise self._refused(holder)
+        storage.remove(self.uri)
         try:
-            os.link(mine, path)  # exclusive, and the content is there at once
+            storage.create_bytes(self.uri, storage.json_bytes(self._record()))
         except FileExistsError:
-            found = _read(self.uri) or {}
-            raise InputError(f"another driver is running this run: {describe(found)} ({self.uri})") from None
-        finally:
-            os.unlink(mine)
+            raise self._refused(_read(self.uri) or {}) from None
 
-    def _write(self) -> None:
-        storage.write_json_atomic(self.uri, self._record())
+    def _refused(self, holder: dict[str, Any]) -> InputError:
+        return InputError(
+            f"another driver is running this run: {describe(holder)} ({self.uri}); "
+            f"on another host it counts as dead {STALE_S:.0f} s after it was last heard"
+        )
 
     def _record(self) -> dict[str, Any]:
         return {
             "owner": self.fence.owner,
             "host": socket.gethostname(),
+            "boot": _boot(),
             "pid": os.getpid(),
-            "started": psutil.Process().create_time(),
+            "started": _start_ticks(os.getpid()),
             "heartbeat": time.time(),
         }
 
     def _beat(self) -> None:
         while not self.stop.wait(HEARTBEAT_S):
             try:
-                self.fence.check()
+                with _locked(self.uri):  # a driver that slept for a minute must not write over its successor
+                    self.fence.check()
+                    storage.write_json_atomic(self.uri, self._record())
             except RunError:
                 return
-            self._write()
+            except Exception as fault:  # a store that does not answer once: the next beat may get through
+                log.warning("no heartbeat of the lease: %s", fault)
+
+
+@contextlib.contextmanager
+def _locked(uri: str) -> Iterator[None]:
+    """One process at a time, on local paths; the kernel frees the lock of a killed one. Elsewhere nothing."""
+    if not storage.is_local(uri):
+        yield
+        return
+    path = f"{storage.filesystem(uri)[1]}.lock"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "ab") as file:
+        with contextlib.suppress(OSError):  # a shared disk may be mounted without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def alive(holder: dict[str, Any], now: float) -> bool:
-    """Whether the holder of a lease is still there: its process on this host, else a fresh heartbeat."""
-    if holder.get("host") != socket.gethostname():
+    """Whether the holder of a lease is still there: its process on this host, else a fresh heartbeat (`now`: Unix
+    time).
+    """
+    if (holder.get("host"), holder.get("boot")) != (socket.gethostname(), _boot()):
         return now - float(holder.get("heartbeat", 0)) < STALE_S
+    started = _start_ticks(int(holder["pid"]))
+    return started is not None and started == holder.get("started")
+
+
+def _boot() -> str:
+    """This boot and process namespace: two containers may share a host name, but not their process ids."""
     try:
-        return abs(psutil.Process(int(holder["pid"])).create_time() - float(holder["started"])) < 1
-    except (psutil.NoSuchProcess, KeyError, ValueError):
-        return False
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when it is gone, or dead and not yet reaped.
+
+    Not psutil's create_time: that adds the boot time, which moves with every correction of the clock.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces; see proc_pid_stat(5)
+    state, ticks = fields[0], int(fields[19])
+    return None if state in "ZX" else ticks
 
 
 def describe(holder: dict[str, Any]) -> str:
@@ -133,8 +175,9 @@ def describe(holder: dict[str, Any]) -> str:
 
 
 def _read(uri: str) -> dict[str, Any] | None:
+    """The holder, or None when there is none or the file is no lease."""
     try:
-        found: dict[str, Any] = storage.read_json(uri)
-        return found
+        found = storage.read_json(uri)
     except (FileNotFoundError, ValueError):
         return None
+    return found if isinstance(found, dict) and "pid" in found else None

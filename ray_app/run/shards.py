@@ -3,19 +3,31 @@
     shard-00000.parquet        rows of the declared schema; all rows of a unit lie in one shard
     quarantine-00000.parquet   {id, stage, reason, detail}
 
-A shard appears whole or not at all. On resume the keys of closed shards are read and their units skipped.
+A shard appears whole or not at all. On resume the keys of closed shards are read and their units skipped; for that
+a unit has rows or is quarantined, never both. One writer a folder (the lease sees to it).
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ray_app.run.storage import join, list_files, read_parquet, write_parquet_atomic
+from ray_app.errors import InputError
+from ray_app.run.storage import (
+    count_rows,
+    join,
+    list_files,
+    parquet_bytes,
+    read_parquet,
+    remove_temporaries,
+    write_bytes_atomic,
+)
 from ray_app.schema import QUARANTINE
 
 MAX_ROWS, MAX_SECONDS = 256, 30.0
@@ -30,31 +42,46 @@ class _Shards:
     ) -> None:
         self.directory, self.prefix, self.schema = directory, prefix, schema
         self.max_rows, self.fence = max_rows, fence
-        self.rows: list[dict[str, Any]] = []
-        existing = list_files(directory, f"{prefix}-*.parquet")
-        self.next = 1 + max((int(f.rsplit("-", 1)[1].split(".")[0]) for f in existing), default=-1)
-        self.written = 0
+        self.tables: list[pa.Table] = []
+        self.rows = 0
+        self.opened: float | None = None
+        numbers = [int(file.removesuffix(".parquet").rsplit("-", 1)[1]) for file in shard_files(directory, prefix)]
+        self.next = 1 + max(numbers, default=-1)
 
-    def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        for row in rows:
-            if set(row) != set(self.schema.names):
-                wrong = sorted(set(row) ^ set(self.schema.names))
-                raise ValueError(f"a row of {self.directory} has other columns than its schema: {wrong}")
-        if self.rows and len(self.rows) + len(rows) > self.max_rows:
+    def add(self, rows: Sequence[Mapping[str, Any]], now: float) -> None:
+        if not rows:
+            return
+        unit = self._checked(rows)
+        if self.rows and self.rows + unit.num_rows > self.max_rows:
             self.close()
-        self.rows.extend(rows)
-        if len(self.rows) >= self.max_rows:
+        self.tables.append(unit)
+        self.rows += unit.num_rows
+        self.opened = now if self.opened is None else self.opened
+        if self.rows >= self.max_rows:
             self.close()
 
     def close(self) -> None:
         if not self.rows:
             return
-        self.fence()
-        table = pa.Table.from_pylist(self.rows, schema=self.schema)
-        write_parquet_atomic(table, join(self.directory, f"{self.prefix}-{self.next:05d}.parquet"))
+        data = parquet_bytes(pa.concat_tables(self.tables).combine_chunks())
+        self.fence()  # the last thing before the write: a driver that lost the run must not add to it
+        write_bytes_atomic(join(self.directory, f"{self.prefix}-{self.next:05d}.parquet"), data)
         self.next += 1
-        self.written += len(self.rows)
-        self.rows = []
+        self.tables, self.rows, self.opened = [], 0, None
+
+    def _checked(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Checked unit by unit, so that a bad unit is named and costs no other."""
+        names = set(self.schema.names)
+        where = f"a row for {self.directory} ({self.schema.names[0]} {rows[0].get(self.schema.names[0])!r})"
+        for row in rows:
+            wrong = [f"misses column {name!r}" for name in self.schema.names if name not in row]
+            wrong += [f"has the unknown column {name!r}" for name in row if name not in names]
+            if wrong:
+                raise ValueError(f"{where} {' and '.join(wrong)}")
+        try:
+            return pa.Table.from_pylist(list(rows), schema=self.schema)
+        except (pa.ArrowException, ValueError, TypeError) as fault:
+            raise ValueError(f"{where} does not fit its schema: {fault}") from fault
 
 
 class ShardWriter:
@@ -70,34 +97,32 @@ class ShardWriter:
         clock: Callable[[], float] = time.monotonic,
         fence: Callable[[], None] = lambda: None,
     ) -> None:
+        remove_temporaries(directory)
         self.shards = _Shards(directory, SHARD, schema, max_rows, fence)
         self.faults = _Shards(directory, QUARANTINED, QUARANTINE, max_rows, fence)
         self.max_seconds, self.clock = max_seconds, clock
-        self.opened: float | None = None
 
-    def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Rows of one unit. Raises ValueError for a missing or unknown column."""
-        self.shards.add(rows)
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of one unit. Raises ValueError naming a missing or unknown column, or a value of another type."""
+        self.shards.add(rows, self.clock())
         self.tick()
 
-    def quarantine(self, faults: Sequence[dict[str, Any]]) -> None:
-        """Quarantined rows {id, stage, reason, detail}."""
-        self.faults.add(faults)
+    def quarantine(self, faults: Sequence[Mapping[str, Any]]) -> None:
+        """Quarantined rows {id, stage, reason, detail}; the id is that of the unit."""
+        self.faults.add(faults, self.clock())
         self.tick()
 
     def tick(self) -> None:
         """Close what has been open for `max_seconds`."""
-        if not self.shards.rows and not self.faults.rows:
-            self.opened = None
-        elif self.opened is None:
-            self.opened = self.clock()
-        elif self.clock() - self.opened >= self.max_seconds:
-            self.close()
+        now = self.clock()
+        for part in (self.shards, self.faults):
+            if part.opened is not None and now - part.opened >= self.max_seconds:
+                part.close()
 
     def close(self) -> None:
+        """Close what is open; the writer can go on."""
         self.shards.close()
         self.faults.close()
-        self.opened = None
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -107,23 +132,36 @@ class ShardWriter:
             self.close()
 
 
+def shard_files(directory: str, prefix: str = SHARD) -> list[str]:
+    """Closed shards, in the order of their numbers. Raises InputError for a file that only looks like one (a copy
+    by hand would double its rows).
+    """
+    files = list_files(directory, f"{prefix}-*.parquet")
+    for file in files:
+        if not re.fullmatch(rf"{prefix}-\d{{5,}}\.parquet", file.rsplit("/", 1)[-1]):
+            raise InputError(f"{file} is no shard of this run: remove it")
+    return sorted(files, key=lambda file: (len(file), file))
+
+
 def closed_units(directory: str, key: Sequence[str]) -> set[str]:
-    """Every unit in a closed shard, and every quarantined one: what a resumed stage does not ask for again."""
+    """Every unit in a closed shard (its key columns joined as `schema.unit_id` does), and every quarantined one: what
+    a resumed stage does not ask for again. Raises InputError naming a file that is damaged.
+    """
     done: set[str] = set()
-    for file in list_files(directory, f"{SHARD}-*.parquet"):
+    for file in shard_files(directory):
         columns = read_parquet(file, columns=key)
         keys = zip(*(columns.column(name).to_pylist() for name in key), strict=True)
         done.update(":".join(str(part) for part in parts) for parts in keys)
-    for file in list_files(directory, f"{QUARANTINED}-*.parquet"):
+    for file in shard_files(directory, QUARANTINED):
         done.update(read_parquet(file, columns=["id"]).column("id").to_pylist())
     return done
 
 
 def row_counts(directory: str) -> tuple[int, dict[str, int]]:
-    """(rows, quarantined rows by reason) of the closed shards: what stage.json reports, however many attempts it took."""
-    rows = sum(read_parquet(f, columns=[]).num_rows for f in list_files(directory, f"{SHARD}-*.parquet"))
+    """(rows, quarantined rows by reason) of the closed shards: what stage.json reports, over all attempts."""
+    rows = sum(count_rows(file) for file in shard_files(directory))
     reasons: Counter[str] = Counter()
-    for file in list_files(directory, f"{QUARANTINED}-*.parquet"):
+    for file in shard_files(directory, QUARANTINED):
         reasons.update(read_parquet(file, columns=["reason"]).column("reason").to_pylist())
     return rows, dict(reasons)
 
@@ -132,14 +170,14 @@ def column_sums(directory: str, columns: Iterable[str]) -> dict[str, int]:
     """Sums of integer columns over the closed shards: tokens spent, over all attempts."""
     names = list(columns)
     sums = dict.fromkeys(names, 0)
-    for file in list_files(directory, f"{SHARD}-*.parquet"):
+    for file in shard_files(directory):
         table = read_parquet(file, columns=names)
         for name in names:
-            sums[name] += sum(v or 0 for v in table.column(name).to_pylist())
+            sums[name] += pc.sum(table.column(name)).as_py() or 0
     return sums
 
 
 def column_values(directory: str, column: str) -> Iterator[Any]:
     """One column of the closed shards, shard by shard."""
-    for file in list_files(directory, f"{SHARD}-*.parquet"):
+    for file in shard_files(directory):
         yield from read_parquet(file, columns=[column]).column(column).to_pylist()

@@ -19,6 +19,8 @@ from ray_app.run.shards import MAX_ROWS, MAX_SECONDS, ShardWriter
 
 
 class _WriterActor:
+    """Not Ray's own class, so that tests run it in an event loop of theirs."""
+
     def __init__(
         self,
         directory: str,
@@ -30,35 +32,47 @@ class _WriterActor:
         check = fence.check if fence else lambda: None
         self.writer = ShardWriter(directory, schema, max_rows=max_rows, max_seconds=max_seconds, fence=check)
         self.counters: Counter[str] = Counter()
-        self.units = 0
+        self.seen: set[str] = set()
         self.timer: asyncio.Task[None] | None = None
         self.fault: Exception | None = None
 
     async def add(self, units: list[Any]) -> None:
-        """Rows and quarantine rows of finished units (`UnitResult`)."""
+        """Rows or quarantine rows of finished units (`UnitResult`); a unit that came before is left out, because Ray
+        runs a client's work again when its process dies. After an error every later call raises it too.
+        """
+        self._raise_fault()
         self.timer = self.timer or asyncio.create_task(self._tick())
-        if self.fault:
-            raise self.fault
-        self.units += len(units)
-        for unit in units:
-            if unit.rows:
-                self.writer.add(unit.rows)
-            if unit.quarantine:
-                self.writer.quarantine(unit.quarantine)
-            self.counters.update(unit.counters)
+        try:
+            for unit in units:
+                if unit.unit not in self.seen:
+                    self._add(unit)
+        except Exception as fault:
+            self.fault = fault
+            raise
+
+    def _add(self, unit: Any) -> None:
+        if unit.rows and unit.quarantine:
+            raise ValueError(f"unit {unit.unit!r} has rows and is quarantined: a resumed run would lose one of them")
+        self.seen.add(unit.unit)
+        self.writer.add(unit.rows)
+        self.writer.quarantine(unit.quarantine)
+        self.counters.update(unit.counters)
 
     async def progress(self) -> dict[str, float]:
         """Units and tokens so far."""
-        return {"units": self.units, "completion_tokens": self.counters["completion_tokens"]}
+        return {"units": len(self.seen), "completion_tokens": self.counters["completion_tokens"]}
 
     async def finish(self) -> dict[str, float]:
         """Close the open shards; the counters of this attempt."""
         if self.timer:
             self.timer.cancel()
-        if self.fault:
-            raise self.fault
+        self._raise_fault()
         self.writer.close()
         return dict(self.counters)
+
+    def _raise_fault(self) -> None:
+        if self.fault:
+            raise self.fault
 
     async def _tick(self) -> None:
         while True:
@@ -77,7 +91,7 @@ def start_writer(
     max_rows: int = MAX_ROWS,
     max_seconds: float = MAX_SECONDS,
 ) -> Any:
-    """A writer actor on this node; the handle has `add` and `finish`."""
+    """A writer actor on this node; the handle has `add`, `progress` and `finish`."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_WriterActor)
     return actor.remote(directory, schema, fence, max_rows, max_seconds)

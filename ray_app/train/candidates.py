@@ -15,12 +15,13 @@ from fsspec.core import url_to_fs
 
 from ray_app.train.export import describe, move_into_place, plan_shards, shard_names, verify, write_weights
 from ray_app.train.gather import gathered
-from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors
+from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors, save_adapter
 from ray_app.train.model import base_lm
 
 if TYPE_CHECKING:
     from ray_app.train.worker import Worker
 
+ADAPTER_FOLDER = "adapter"  # beside the merged weights: the adapter alone
 MARKER = "candidate.json"  # written last: a folder without it is no candidate
 
 
@@ -71,13 +72,15 @@ def _write(worker: Worker, folder: Path) -> None:
         shapes = describe(lm)
         shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()})
         stream = gathered(lm, shards, worker.rank)
-    if worker.rank != 0:
+    if worker.rank == 0:
+        write_weights(stream, shard_names(len(shards)), folder)
+        save_beside(worker.job.seed_model, type(lm).__name__, dtype, folder)
+        verify(folder, shapes)
+    else:
         for _ in stream:
             pass
-        return
-    write_weights(stream, shard_names(len(shards)), folder)
-    save_beside(worker.job.seed_model, type(lm).__name__, dtype, folder)
-    verify(folder, shapes)
+    if worker.settings.lora is not None:
+        save_adapter(worker.model.lm, folder / ADAPTER_FOLDER, worker.rank)
 
 
 def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
@@ -106,9 +109,9 @@ def _upload(folder: Path, destination: str) -> None:
     filesystem, root = url_to_fs(destination)
     if filesystem.exists(root):
         filesystem.rm(root, recursive=True)
-    files = sorted(folder.iterdir(), key=lambda file: file.name == MARKER)
+    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda file: file.name == MARKER)
     for file in files:
-        filesystem.put_file(str(file), f"{root}/{file.name}")
+        filesystem.put_file(str(file), f"{root}/{file.relative_to(folder).as_posix()}")
     shutil.rmtree(folder)
 
 
@@ -133,6 +136,5 @@ def place(candidate: Candidate, destination: str) -> None:
         return
     filesystem, source = url_to_fs(candidate.path)
     _, target = url_to_fs(destination)
-    names = sorted(filesystem.ls(source, detail=False), key=lambda name: name.endswith(MARKER))
-    for name in names:
-        filesystem.copy(name, f"{target}/{name.rsplit('/', 1)[-1]}")
+    for name in sorted(filesystem.find(source), key=lambda name: name.endswith(MARKER)):
+        filesystem.copy(name, target + name.removeprefix(source))

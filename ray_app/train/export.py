@@ -118,7 +118,7 @@ def move_into_place(temporary: Path, final: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
+    for path in [*folder.rglob("*"), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

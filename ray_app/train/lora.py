@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +74,22 @@ def gathered_merged(
                 if rank == 0:
                     copies[name] = _merge(tensor).to("cpu", dtype, copy=True).contiguous()
         yield copies
+
+
+def save_adapter(wrapped: Any, folder: Path, rank: int) -> None:
+    """Write the adapter alone, as PEFT loads it (`PeftModel.from_pretrained`). All ranks must call this."""
+    import deepspeed
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    factors = [parameter for name, parameter in wrapped.named_parameters() if ".lora_" in name]
+    with deepspeed.zero.GatheredParameters(factors):
+        if rank == 0:
+            state = get_peft_model_state_dict(wrapped, adapter_name=ADAPTER, save_embedding_layers=False)
+            whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+            folder.mkdir()
+            save_file(whole, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+            wrapped.peft_config[ADAPTER].save_pretrained(folder)
 
 
 def _factors(layer: Any) -> list[Any]:

@@ -73,8 +73,10 @@ class Worker:
         self.rows = concatenate(ray.get(list(job.rows)), unit_rows=recipes.unit_rows(job.settings.recipe))
         self.kernel = attention.choose(self.settings.attention, use_gpu=gpu, batching=self.settings.batching)
         checkpoint = ray.train.get_checkpoint()
+        started = time.perf_counter()
         self.engine, self.model = start_engine(job, resuming=checkpoint is not None)
         self.progress = state.resume(self.engine, checkpoint)
+        self.note("model ready at step %d, %.1f s", self.progress.step, time.perf_counter() - started)
         self.recipe = recipes.make(self)
         self.trackers = self._open_trackers()
         self.clock, self.unlogged = time.perf_counter(), list[int]()
@@ -165,9 +167,8 @@ class Worker:
         self.progress.history.append({"step": self.progress.step, **point})
         for tracker in self.trackers:
             tracker.log(self.progress.step, point)
-        if self.rank == 0:
-            figures = " ".join(f"{name} {value:.4g}" for name, value in point.items())
-            log.info("step %d/%d %s", self.progress.step, self.job.total_steps, figures)
+        figures = " ".join(f"{name} {value:.4g}" for name, value in point.items())
+        self.note("step %d/%d %s", self.progress.step, self.job.total_steps, figures)
         self.unlogged = []
         self.clock = time.perf_counter()
 
@@ -183,11 +184,18 @@ class Worker:
     def _checkpoint(self, done: int) -> None:
         if self.rank == 0:
             state.write_progress(self.job.work_dir, self.progress)
+        started = time.perf_counter()
         if self.settings.checkpoint_every:
             state.save(self.engine, self.job, self.progress)
-        last = done == self.job.total_steps
-        if self.job.export and (last or self.settings.keep_candidates):
+        saved = time.perf_counter()
+        if self.job.export and (done == self.job.total_steps or self.settings.keep_candidates):
             export_candidate(self, done)
+        self.note("step %d: state %.1f s, export %.1f s", done, saved - started, time.perf_counter() - saved)
+
+    def note(self, message: str, *values: Any) -> None:
+        """A log line, from rank 0 only."""
+        if self.rank == 0:
+            log.info(message, *values)
 
 
 def start_engine(job: Job, resuming: bool) -> tuple[Any, JudgeModel]:

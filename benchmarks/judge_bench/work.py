@@ -1,0 +1,113 @@
+"""The requests of the judging benchmark: the same for bare vLLM and for ray_app, of mixed lengths, from a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_app.engine.base import Sampling
+from ray_app.engine.settings import EngineSettings
+from ray_app.programs.judge import JudgeProgram, Mode
+from ray_app.prompts import load_prompt
+from ray_app.schema import PAIRS, TRAIN, pair_id
+
+WORDS = (
+    "answer because better compare correct detail each example fact general however instruction just known line more "
+    "never often part question reason second short that under value which yet zero first response clear order"
+).split()
+SHARD_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One comparison. `pairs` × 2 orders × `samples` requests in mode `all`."""
+
+    model: str
+    device: str = "cpu"
+    replicas: int = 1
+    replicas_per_gpu: int = 1
+    pairs: int = 48
+    samples: int = 2
+    repeats: int = 3
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_tokens: int = 64
+    max_model_len: int = 2048
+    max_num_seqs: int = 64
+    words: tuple[int, int] = (8, 160)  # shortest and longest response
+    seeded: bool = True
+    stop: bool = True  # at the verdict, as the product does
+    prompt: str = "judge_pairwise_small"
+    cpu_threads: int = 2
+    vllm: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        return 2 * self.pairs * self.samples
+
+    def engine(self) -> EngineSettings:
+        """The engine settings of both sides."""
+        names = {f.name for f in dataclasses.fields(self)} & set(EngineSettings.model_fields)
+        return EngineSettings(**{name: getattr(self, name) for name in names})
+
+    def sampling(self) -> Sampling:
+        stop = ("[[A]]", "[[B]]") if self.stop else ()
+        return Sampling(self.temperature, self.top_p, self.max_tokens, stop, bool(stop))
+
+    def program(self, mode: Mode = "all", repeat: int = 0) -> JudgeProgram:
+        return JudgeProgram(
+            prompt=load_prompt(self.prompt),
+            sampling=self.sampling(),
+            mode=mode,
+            samples=self.samples,
+            judge=self.model,
+            run_seed=repeat,
+            iteration=1,
+            stage="judgments",
+            key=("pair_id", "order"),
+        )
+
+
+def make_pairs(spec: Spec, repeat: int) -> Iterator[dict[str, Any]]:
+    """Rows of the pairs table; other texts in every repeat, so that no prefix cache carries over."""
+    draw = random.Random(f"pairs {repeat}")
+    for _ in range(spec.pairs):
+        low, high = spec.words
+        texts = [" ".join(draw.choices(WORDS, k=draw.randint(low, high))) for _ in range(3)]
+        yield {
+            "pair_id": pair_id(texts[0], texts[1], texts[2], "benchmark", "benchmark"),
+            "instruction_id": texts[0][:40],
+            "instruction": texts[0],
+            "modified_instruction": "",
+            "chosen": texts[1],
+            "rejected": texts[2],
+            "generator": "benchmark",
+            "strategy": "benchmark",
+            "split": TRAIN,
+            "category": None,
+            "complexity": None,
+        }
+
+
+def write_pairs(spec: Spec, repeat: int, folder: Path) -> Path:
+    """The pairs table of one repeat, in shards as the product writes them."""
+    target = folder / f"pairs-{repeat}"
+    target.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    shard = 0
+    for row in make_pairs(spec, repeat):
+        rows.append(row)
+        if len(rows) == SHARD_ROWS:
+            pq.write_table(pa.Table.from_pylist(rows, schema=PAIRS), target / f"shard-{shard:05d}.parquet")
+            rows, shard = [], shard + 1
+    if rows:
+        pq.write_table(pa.Table.from_pylist(rows, schema=PAIRS), target / f"shard-{shard:05d}.parquet")
+    return target

@@ -1,0 +1,105 @@
+"""Rows that a real vLLM answers, or cannot: prompts that are too long, classification, a retrained embedding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ray_app.engine.base import Sampling, UnitResult, Work
+from ray_app.engine.pool import EnginePool
+from ray_app.programs.classify import ClassifyProgram
+from ray_app.programs.judge import JudgeProgram
+from ray_app.programs.rows import judge_messages
+from ray_app.prompts import CATEGORIES, load_prompt
+
+pytestmark = pytest.mark.usefixtures("cluster")
+Make = Callable[..., Any]
+DEMO = Path(__file__).resolve().parents[3] / "configs" / "demo"
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: None, engine: Make) -> Iterator[EnginePool]:
+    with EnginePool(engine(), "judge", "t").start() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def other_embedding(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint whose embedding moved. The output layer is tied to it, and the file holds it once."""
+    folder = str(tmp_path_factory.mktemp("embedding"))
+    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    assert net.config.tie_word_embeddings
+    weights = net.model.embed_tokens.weight
+    noise = torch.randn(weights.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        weights.add_((noise * weights.float().std() * 0.2).to(weights.dtype))
+    net.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+def ask(pool: EnginePool, program: Any, rows: list[dict[str, Any]]) -> list[UnitResult]:
+    results: list[UnitResult] = ray.get(pool.actors[0].run.remote(Work(program, "judgments", 1, pool.model), rows))
+    return results
+
+
+def by_transformers(model: str, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    texts = []
+    for row in rows:
+        messages = judge_messages(program.prompt, row)
+        ids = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=False
+        )
+        out = net.generate(ids, max_new_tokens=program.sampling.max_tokens, do_sample=False)
+        texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return texts
+
+
+def test_a_prompt_over_the_context_is_quarantined_alone(pool: EnginePool, units: Make, greedy: JudgeProgram) -> None:
+    rows = units(2)
+    rows[1] = {**rows[1], "first": "word " * 2000}
+    results = ask(pool, greedy, rows)
+    assert [bool(result.rows) for result in results] == [True, False, True, True]
+    (fault,) = results[1].quarantine
+    assert (fault["id"], fault["reason"]) == (results[1].unit, "prompt_too_long")
+    assert "the model takes 1024" in fault["detail"]
+
+
+def test_classification_of_real_output(pool: EnginePool) -> None:
+    """Two lines are asked for; what the model writes is read into a known category and the scale, or left empty."""
+    texts = [json.loads(line)["instruction"] for line in (DEMO / "instructions.jsonl").read_text().splitlines()][:16]
+    program = ClassifyProgram(load_prompt("classify"), Sampling(temperature=0, top_p=1, max_tokens=32), (), None, 0)
+    rows = [{"instruction_id": str(i), "text": text} for i, text in enumerate(texts)]
+    found = [result.rows[0] for result in ask(pool, program, rows)]
+    categories = [row["category"] for row in found if row["category"]]
+    assert len(categories) >= len(texts) // 2
+    assert set(categories) <= set(CATEGORIES)
+    assert all(row["complexity"] is None or 1 <= row["complexity"] <= 10 for row in found)
+    kept = program.__class__(program.prompt, program.sampling, (categories[0],), None, 0)
+    results = ask(pool, kept, rows)
+    assert [bool(r.rows) for r in results] == [row["category"] == categories[0] for row in found]
+    assert {f["reason"] for r in results for f in r.quarantine} <= {"category_filter", "unclassified"}
+
+
+def test_a_reload_moves_the_tied_output_layer_too(
+    pool: EnginePool, units: Make, greedy: JudgeProgram, other_embedding: str, model: str
+) -> None:
+    """vLLM says "Failed to load weights" of the tied layer on a reload; its text shows that the layer moved along."""
+    rows = units(2)
+    before = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
+    pool.reload(other_embedding)
+    try:
+        after = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
+    finally:
+        pool.reload(model)
+    assert after != before
+    assert after == by_transformers(other_embedding, greedy, rows)

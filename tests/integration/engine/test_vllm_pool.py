@@ -1,0 +1,117 @@
+"""Real vLLM in Ray actors on CPU: text, reload, a killed engine, tensor parallelism."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ray_app.engine.base import Work
+from ray_app.engine.client import run_program
+from ray_app.engine.manager import PoolManager
+from ray_app.engine.pool import EnginePool
+from ray_app.errors import RunError
+from ray_app.programs.judge import JudgeProgram
+from ray_app.programs.rows import judge_messages
+from ray_app.run.shards import closed_units
+from ray_app.run.writer_actor import start_writer
+from ray_app.schema import JUDGMENTS
+
+pytestmark = pytest.mark.usefixtures("cluster")
+Make = Callable[..., Any]
+
+
+def texts(pool: EnginePool, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
+    results = ray.get(pool.actors[0].run.remote(Work(program, "judgments", 1, pool.model), rows))
+    assert not [r.quarantine for r in results if r.quarantine]
+    return [row["text"] for r in results for row in r.rows]
+
+
+def by_transformers(model: str, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    answers = []
+    for row in rows:
+        ids = tokenizer.apply_chat_template(
+            judge_messages(program.prompt, row), add_generation_prompt=True, return_tensors="pt", return_dict=False
+        )
+        out = net.generate(ids, max_new_tokens=program.sampling.max_tokens, do_sample=False)
+        answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return answers
+
+
+@pytest.fixture(scope="module")
+def manager(cluster: None) -> Iterator[PoolManager]:
+    """One engine for the tests that can share it."""
+    pools = PoolManager("t", may_grow=False)
+    yield pools
+    pools.close()
+
+
+def test_text_with_and_without_a_stop_string_is_decoded_alike(
+    manager: PoolManager, engine: Make, units: Make, sampled: JudgeProgram
+) -> None:
+    """Without stop strings vLLM is spared to decode token by token: the text must not change."""
+    stopping = replace(sampled, sampling=replace(sampled.sampling, stop=("[[never]]",), include_stop=True))
+    pool = manager.get("judge", engine())
+    plain = texts(pool, sampled, units(4))
+    assert plain == texts(pool, stopping, units(4))
+    assert len(set(plain)) > 4
+    assert texts(pool, sampled, units(4)) == plain  # same seeds, same batch: same text
+
+
+def test_greedy_text_and_new_weights_in_a_living_engine(
+    manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram, model: str, trained: str
+) -> None:
+    """The text is that of transformers; after a reload it is that of an engine started on the new weights."""
+    rows = units(3)
+    pool = manager.get("judge", engine())
+    first = texts(pool, greedy, rows)
+    assert first == by_transformers(model, greedy, rows)
+    assert manager.get("judge", engine(model=trained)) is pool
+    assert pool.how == "reloaded"
+    reloaded = texts(pool, greedy, rows)
+    assert reloaded != first
+    assert reloaded == by_transformers(trained, greedy, rows)
+    assert manager.get("judge", engine()) is pool
+    assert texts(pool, greedy, rows) == first
+    manager.close()
+    with EnginePool(engine(model=trained), "judge", "t").start() as fresh:
+        assert texts(fresh, greedy, rows) == reloaded
+
+
+def test_a_killed_engine_loses_no_rows(tmp_path: Path, engine: Make, units: Make, sampled: JudgeProgram) -> None:
+    rows = units(24)
+    with EnginePool(engine(replicas=2, cpu_threads=1, max_num_seqs=4), "judge", "t").start() as pool:
+        writer = start_writer(str(tmp_path), JUDGMENTS)
+        killer = threading.Timer(4, lambda: ray.kill(pool.actors[0], no_restart=False))
+        killer.start()
+        data = ray.data.from_arrow(pa.Table.from_pylist(rows))
+        run_program(data, pool, sampled, writer, stage="judgments", label="judging", total=len(rows))
+        killer.join()
+    assert closed_units(str(tmp_path), ("pair_id", "order")) == {f"{r['pair_id']}:{r['order']}" for r in rows}
+    table = pa.concat_tables([pq.read_table(file) for file in sorted(tmp_path.glob("shard-*.parquet"))])
+    assert table.num_rows == 2 * len(rows)
+    assert min(table.column("completion_tokens").to_pylist()) >= 1
+
+
+def test_tensor_parallel(engine: Make, units: Make, greedy: JudgeProgram, model: str) -> None:
+    """Three processes hold a third of the weights each; the text is that of one."""
+    settings = engine(tensor_parallel=3, cpu_threads=1)
+    with EnginePool(settings, "judge", "t").start() as pool:
+        assert texts(pool, greedy, units(2)) == by_transformers(model, greedy, units(2))
+
+
+def test_a_bad_engine_argument_is_told_in_one_line(engine: Make) -> None:
+    with pytest.raises(RunError, match=r"did not start: .*not_an_argument") as caught:
+        EnginePool(engine(vllm={"not_an_argument": 1}), "judge", "t").start()
+    assert "\n" not in str(caught.value)

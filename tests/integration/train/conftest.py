@@ -1,0 +1,59 @@
+"""Real runs of SmolLM2 on two ZeRO-3 CPU workers, made once for all tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ray_app.schema import TRAIN_DPO, TRAIN_SFT
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from train_runs import judged, run, small, write_rows
+
+MODEL = Path(__file__).resolve().parents[3] / ".cache" / "models" / "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    if not (MODEL / "config.json").is_file():
+        pytest.fail(f"{MODEL} is missing: run `make setup`")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    return str(MODEL)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    import ray
+
+    root = str(Path(__file__).resolve().parents[3])
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    ray.init(num_cpus=4, object_store_memory=200 * 2**20, logging_level="WARNING", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def sft_file(tmp_path_factory) -> str:
+    rows = [{**row, "completion": row["correct"]} for row in map(judged, range(24))]
+    return write_rows(
+        tmp_path_factory, "sft", [{name: row[name] for name in TRAIN_SFT.names} for row in rows], TRAIN_SFT
+    )
+
+
+@pytest.fixture(scope="session")
+def dpo_file(tmp_path_factory) -> str:
+    rows = [{**row, "chosen": row["correct"], "rejected": row["wrong"]} for row in map(judged, range(16))]
+    return write_rows(
+        tmp_path_factory, "dpo", [{name: row[name] for name in TRAIN_DPO.names} for row in rows], TRAIN_DPO
+    )
+
+
+@pytest.fixture(scope="session")
+def sft_run(cluster, model, sft_file, tmp_path_factory):
+    """The undisturbed run: 4 steps of 6 rows, a candidate every 2 steps."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run(small(checkpoint_every=2), folder, sft_file, model)

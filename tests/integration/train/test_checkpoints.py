@@ -1,0 +1,80 @@
+"""Exports, resume after kill -9, selection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from train_runs import Killer, run, small
+
+from ray_app.train.selection import Score
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoint" / "model.safetensors")
+
+
+def test_the_checkpoint_is_a_complete_model(sft_run, model):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, result = sft_run
+    checkpoint = folder / "checkpoint"
+    lm, info = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    seed = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    moved = [float((a - b).detach().abs().max()) for a, b in zip(lm.parameters(), seed.parameters(), strict=True)]
+    assert max(moved) > 1e-4
+    chat = [{"role": "user", "content": "x"}]
+    assert AutoTokenizer.from_pretrained(checkpoint).apply_chat_template(chat) == AutoTokenizer.from_pretrained(
+        model
+    ).apply_chat_template(chat)
+    assert (checkpoint / "generation_config.json").is_file()
+    assert result.losses[-1] < result.losses[0]
+
+
+def test_only_what_is_needed_is_kept(sft_run):
+    folder, result = sft_run
+    (work,) = (folder / "state").iterdir()
+    assert not (work / "ray").exists()
+    assert not list((work / "candidates").iterdir())  # the last is the selected one, and moved
+    assert list((work / "curves").glob("events*"))
+    assert [candidate.step for candidate in result.candidates] == [2, 4]
+
+
+def test_a_committed_fit_returns_at_once(sft_run, sft_file, model):
+    folder, result = sft_run
+    assert run(small(checkpoint_every=2), folder, sft_file, model) == result
+
+
+def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(sft_run, sft_file, model, tmp_path):
+    undisturbed, result = sft_run
+    killer = Killer(tmp_path / "state")
+    killer.start()
+    resumed = run(small(checkpoint_every=2), tmp_path, sft_file, model)
+    assert killer.killed
+    assert len(list(tmp_path.glob("state/*/curves/events*"))) == 2  # the worker that wrote curves was started twice
+    assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]
+    torch.testing.assert_close(torch.tensor(resumed.losses), torch.tensor(result.losses), rtol=1e-4, atol=1e-5)
+    expected = weights(undisturbed)
+    for name, tensor in weights(tmp_path).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_judging_between_segments_stops_early_and_keeps_the_best(cluster, sft_file, model, tmp_path):
+    judged = []
+
+    def judge(candidate):
+        assert (Path(candidate.path) / "model.safetensors").is_file()
+        judged.append(candidate.step)
+        return Score(candidate.step, accuracy=0.9 - 0.1 * len(judged), first_position_rate=0.5, n=10)
+
+    settings = small(checkpoint_every=1, max_steps=3, selection={"when": "between", "patience": 1})
+    result = run(settings, tmp_path, sft_file, model, judge=judge)
+    assert judged == [1, 2]
+    assert (result.selected, result.steps) == (1, 2)
+    record = json.loads((tmp_path / "checkpoint" / "candidate.json").read_text())
+    assert record["step"] == 1
+    (work,) = (tmp_path / "state").iterdir()
+    assert [path.name for path in (work / "candidates").iterdir()] == ["step-000002"]  # the last stays, too

@@ -1,0 +1,52 @@
+"""What fits on which nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ray_app.engine.capacity import placeable, room_beside, taken, trainer_fits
+from ray_app.engine.settings import EngineSettings
+from ray_app.train.settings import TrainSettings
+
+NODE = {"CPU": 96.0, "GPU": 8.0}
+
+
+def engine(**more: Any) -> EngineSettings:
+    return EngineSettings(model="m", device="cuda", **more)
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "expected"),
+    [
+        (engine(), [NODE], 8),
+        (engine(tensor_parallel=8), [NODE, NODE, NODE], 3),
+        (engine(tensor_parallel=3), [NODE], 2),
+        (engine(tensor_parallel=16), [NODE, NODE], 0),
+        (engine(tensor_parallel=16, executor="ray"), [NODE, NODE], 1),
+        (engine(replicas_per_gpu=4), [{"CPU": 16.0, "GPU": 1.0}], 4),
+        (engine(cpus=12), [{"CPU": 40.0, "GPU": 8.0}], 3),
+        (engine(), [{"CPU": 4.0}], 0),
+        (EngineSettings(model="m", device="cpu", cpus=2), [{"CPU": 5.0}], 2),
+        (EngineSettings(model="m", device="cpu", cpus=0, replicas=3), [{"CPU": 1.0}], 3),
+    ],
+)
+def test_replicas_that_nodes_take(settings: EngineSettings, nodes: list[dict[str, float]], expected: int) -> None:
+    assert placeable(settings, nodes) == expected
+
+
+def test_pools_beside_pools() -> None:
+    total = {"CPU": 288.0, "GPU": 24.0}
+    mixtral, judge = engine(tensor_parallel=8, replicas=1), engine(tensor_parallel=8, replicas=2)
+    assert taken([mixtral, judge]) == (24, 3)
+    assert room_beside(judge, [mixtral], total)
+    assert not room_beside(judge, [mixtral, engine(replicas=1)], total)
+    assert not room_beside(engine(cpus=300), [], total)
+
+
+def test_the_trainer_beside_pools() -> None:
+    train = TrainSettings(workers=8, use_gpu=True, cpus_per_worker=1)
+    assert trainer_fits(train, [engine(replicas=8)], {"CPU": 200.0, "GPU": 16.0})
+    assert not trainer_fits(train, [engine(replicas=9)], {"CPU": 200.0, "GPU": 16.0})
+    assert not trainer_fits(train, [engine(replicas=8)], {"CPU": 10.0, "GPU": 16.0})

@@ -1,0 +1,161 @@
+"""The client stage on a local Ray: every unit arrives once, whatever the engines do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from ray_app.engine.client import drain, program_stage, run_program
+from ray_app.engine.pool import EnginePool
+from ray_app.errors import RunError
+from ray_app.run.shards import closed_units, row_counts
+from ray_app.run.writer_actor import start_writer
+from ray_app.schema import JUDGMENTS
+
+pytestmark = pytest.mark.usefixtures("cluster")
+Make = Callable[..., Any]
+
+
+def judged(tmp_path: Path, pool: EnginePool, dataset: Any, program: Any, total: int) -> dict[str, float]:
+    writer = start_writer(str(tmp_path), JUDGMENTS)
+    return run_program(dataset, pool, program, writer, stage="judgments", label="judging", total=total)
+
+
+def table(tmp_path: Path) -> list[dict[str, Any]]:
+    rows = [row for file in sorted(tmp_path.glob("shard-*.parquet")) for row in pq.read_table(file).to_pylist()]
+    return sorted(rows, key=lambda r: (r["pair_id"], r["order"], r["sample"]))
+
+
+def test_every_unit_is_written_once(tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make) -> None:
+    with EnginePool(scripted({"p": [0.3, 0.9]}, replicas=2), "judge", "t").start() as pool:
+        counters = judged(tmp_path, pool, dataset(150), program(), 300)
+        stats = pool.stats()
+    rows = table(tmp_path)
+    assert closed_units(str(tmp_path), ("pair_id", "order")) == {f"{u['pair_id']}:{u['order']}" for u in units(150)}
+    assert len({(r["pair_id"], r["order"], r["sample"]) for r in rows}) == len(rows) == counters["samples"]
+    assert counters["completion_tokens"] == sum(r["completion_tokens"] for r in rows)
+    assert counters["kept"] == sum(r["kept"] for r in rows)
+    assert sum(s["units"] for s in stats) == 300
+    assert min(s["units"] for s in stats) > 50  # both replicas worked
+
+
+def test_rows_do_not_depend_on_replicas_or_order(tmp_path: Path, dataset: Make, program: Make, scripted: Make) -> None:
+    tables = []
+    for name, replicas, data in (("a", 1, dataset(20)), ("b", 3, dataset(20).random_shuffle(seed=3))):
+        with EnginePool(scripted({"p": [0.2, 0.8]}, replicas=replicas), "judge", "t").start() as pool:
+            judged(tmp_path / name, pool, data, program(), 40)
+        tables.append(table(tmp_path / name))
+    assert tables[0] == tables[1]
+
+
+def test_rows_that_fail_on_their_own_are_quarantined(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make
+) -> None:
+    with EnginePool(scripted({"p": [1.0], "fail": 0.1}), "judge", "t").start() as pool:
+        judged(tmp_path, pool, dataset(60), program(), 120)
+    rows, quarantined = row_counts(str(tmp_path))
+    assert set(quarantined) == {"engine_error"}
+    assert 0 < quarantined["engine_error"] < 40
+    assert rows + quarantined["engine_error"] == 120
+
+
+def test_prompts_that_are_too_long_are_quarantined(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make
+) -> None:
+    with EnginePool(scripted({"p": [1.0]}, max_model_len=20), "judge", "t").start() as pool:
+        judged(tmp_path, pool, dataset(3), program(), 6)
+    assert row_counts(str(tmp_path)) == (0, {"prompt_too_long": 6})
+
+
+@pytest.mark.parametrize("pairs", [3, 200])
+def test_an_engine_that_never_answers_stops_the_run_and_blames_no_row(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make, pairs: int
+) -> None:
+    with (
+        EnginePool(scripted({"fail": 1.0}), "judge", "t").start() as pool,
+        pytest.raises(RunError, match="scripted failure"),
+    ):
+        judged(tmp_path, pool, dataset(pairs), program(), 2 * pairs)
+    assert row_counts(str(tmp_path)) == (0, {})
+
+
+def test_a_killed_engine_loses_no_rows(
+    tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make
+) -> None:
+    with EnginePool(scripted({"p": [0.5], "delay_s": 0.05}, replicas=2, max_num_seqs=4), "judge", "t").start() as pool:
+        killer = threading.Timer(1.5, lambda: ray.kill(pool.actors[0], no_restart=False))
+        killer.start()
+        judged(tmp_path, pool, dataset(150), program(), 300)
+        killer.join()
+        assert ray.get(pool.actors[0].ready.remote())["fault"] is None  # Ray has built it anew
+    assert closed_units(str(tmp_path), ("pair_id", "order")) == {f"{u['pair_id']}:{u['order']}" for u in units(150)}
+    rows = table(tmp_path)
+    assert len({(r["pair_id"], r["order"], r["sample"]) for r in rows}) == len(rows)
+
+
+def test_an_engine_that_is_gone_for_good_is_left_out(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make
+) -> None:
+    with EnginePool(scripted({"p": [1.0], "delay_s": 0.02}, replicas=2, max_num_seqs=4), "judge", "t").start() as pool:
+        killer = threading.Timer(1.0, lambda: ray.kill(pool.actors[0], no_restart=True))
+        killer.start()
+        counters = judged(tmp_path, pool, dataset(150), program(), 300)
+        killer.join()
+    assert counters["kept"] == 300
+
+
+def test_no_engine_left_is_an_error_in_one_line(tmp_path: Path, dataset: Make, program: Make, scripted: Make) -> None:
+    with EnginePool(scripted({"p": [1.0]}), "judge", "t").start() as pool:
+        ray.kill(pool.actors[0], no_restart=True)
+        with pytest.raises(RunError, match="every engine died") as caught:
+            judged(tmp_path, pool, dataset(4), program(), 8)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_over_its_time_limit_is_asked_again_and_then_named(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make
+) -> None:
+    slow = scripted({"p": [1.0], "delay_s": 60}, request_timeout_s=0.2)
+    with EnginePool(slow, "judge", "t").start() as pool:
+        started = time.monotonic()
+        with pytest.raises(RunError, match=r"over the same row.*pair_id"):
+            judged(tmp_path, pool, dataset(1), program(), 2)
+        assert time.monotonic() - started < 50  # it did not wait for the engine
+
+
+def test_a_stage_can_hand_its_rows_to_the_next(tmp_path: Path, dataset: Make, program: Make, scripted: Make) -> None:
+    """Both stages stand in one Ray Data graph; both tables are written."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    with (
+        EnginePool(scripted({"p": [1.0]}), "generator", "t").start() as a,
+        EnginePool(scripted({"p": [0.5], "delay_s": 0.01}), "judge", "t").start() as b,
+    ):
+        writers = [start_writer(str(first), JUDGMENTS), start_writer(str(second), JUDGMENTS)]
+        rows = program_stage(dataset(100), a, program(), writers[0], stage="pairs", emit=JUDGMENTS)
+        again = rows.map(_unit_again)
+        units, held = drain(program_stage(again, b, program(), writers[1], stage="judgments"), "judging")
+        ray.get([writer.finish.remote() for writer in writers])
+    assert (units, held) == (200, [])
+    assert row_counts(str(first))[0] == 200
+    assert len({(r["pair_id"], r["order"]) for r in table(second)}) == 200
+
+
+def _unit_again(row: dict[str, Any]) -> dict[str, Any]:
+    gold = {"chosen_first": "A", "rejected_first": "B"}[row["order"]]
+    sides = ("GOOD", "poor") if gold == "A" else ("poor", "GOOD")
+    return {
+        "id": row["pair_id"],
+        "pair_id": row["pair_id"],
+        "order": row["order"],
+        "instruction": row["text"],
+        "first": sides[0],
+        "second": sides[1],
+        "gold": gold,
+    }

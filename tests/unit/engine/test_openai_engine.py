@@ -1,0 +1,159 @@
+"""The endpoint engine against a real HTTP server of this process: retries, refusals, usage, concurrency."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from ray_app.engine.base import Completion, EngineError, RequestRefused, Sampling
+from ray_app.engine.openai_engine import OpenAIEngine
+from ray_app.engine.settings import EngineSettings
+
+HI = [{"role": "user", "content": "hi"}]
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers by a list of status codes (the last one for ever), and remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.codes, self.delay, self.stop_reason = [200], 0.0, None
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.running = self.most = 0
+        self.guard = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Endpoint
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        at = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with at.guard:
+            at.asked.append(body)
+            at.keys.append(self.headers.get("Authorization"))
+            at.running += 1
+            at.most = max(at.most, at.running)
+            code = at.codes.pop(0) if len(at.codes) > 1 else at.codes[0]
+        time.sleep(at.delay)
+        with at.guard:
+            at.running -= 1
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "It is "}}
+        if at.stop_reason:
+            choice["stop_reason"] = at.stop_reason
+        usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        good = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+        payload = json.dumps(good if code == 200 else {"error": {"message": "prompt is not allowed"}}).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def ask(server: Endpoint, times: int = 1, sampling: Sampling | None = None, **more: Any) -> list[Completion]:
+    part = {"base_url": server.url, "max_retries": 2, "concurrency": 4, **more.pop("endpoint", {})}
+    settings = EngineSettings(model="m", kind="openai", endpoint=part, **more)
+
+    async def main() -> list[Completion]:
+        engine = OpenAIEngine(settings)
+        prepared = engine.prepare(HI)  # type: ignore[arg-type]
+        try:
+            return list(
+                await asyncio.gather(
+                    *(engine.generate(prepared, sampling or Sampling(), 2**40 + i) for i in range(times))
+                )
+            )
+        finally:
+            await engine.close()
+
+    return asyncio.run(main())
+
+
+def test_request_and_answer(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_GATEWAY", "secret-1")
+    sampling = Sampling(temperature=0.5, top_p=0.8, max_tokens=9, stop=("[[A]]",), include_stop=True)
+    kwargs = {"enable_thinking": False}
+    (done,) = ask(endpoint, sampling=sampling, chat_template_kwargs=kwargs, endpoint={"api_key_env": "MY_GATEWAY"})
+    assert done == Completion("It is ", "stop", 7, 3)
+    (asked,) = endpoint.asked
+    assert (asked["temperature"], asked["top_p"], asked["max_tokens"], asked["stop"]) == (0.5, 0.8, 9, ["[[A]]"])
+    assert asked["messages"] == HI
+    assert asked["seed"] == 2**40 % 2**31
+    assert asked["include_stop_str_in_output"] is True
+    assert asked["chat_template_kwargs"] == kwargs
+    assert endpoint.keys == ["Bearer secret-1"]
+
+
+def test_a_stop_string_left_out_by_the_server_is_put_back(endpoint: Endpoint) -> None:
+    endpoint.stop_reason = "[[A]]"
+    (done,) = ask(endpoint, sampling=Sampling(stop=("[[A]]", "[[B]]"), include_stop=True))
+    assert done.text == "It is [[A]]"
+
+
+def test_seeds_can_be_left_out(endpoint: Endpoint) -> None:
+    ask(endpoint, seeded=False)
+    assert "seed" not in endpoint.asked[0]
+
+
+def test_passing_faults_are_retried(endpoint: Endpoint) -> None:
+    endpoint.codes = [429, 503, 200]
+    assert ask(endpoint)[0].completion_tokens == 3
+    assert len(endpoint.asked) == 3
+
+
+def test_lasting_faults_are_engine_errors(endpoint: Endpoint) -> None:
+    endpoint.codes = [500]
+    with pytest.raises(EngineError, match="InternalServerError"):
+        ask(endpoint)
+    assert len(endpoint.asked) == 3
+    endpoint.codes = [401]
+    with pytest.raises(EngineError, match="Authentication"):
+        ask(endpoint)
+
+
+def test_a_refused_request_is_a_fault_of_its_row(endpoint: Endpoint) -> None:
+    endpoint.codes = [400]
+    with pytest.raises(RequestRefused, match="prompt is not allowed"):
+        ask(endpoint)
+    assert len(endpoint.asked) == 1  # not asked again
+
+
+def test_concurrency_is_bounded(endpoint: Endpoint) -> None:
+    endpoint.delay = 0.05
+    assert len(ask(endpoint, times=24)) == 24
+    assert endpoint.most == 4
+
+
+def test_no_server(endpoint: Endpoint) -> None:
+    endpoint.shutdown()
+    endpoint.server_close()
+    with pytest.raises(EngineError, match="APIConnectionError"):
+        ask(endpoint, endpoint={"max_retries": 0})

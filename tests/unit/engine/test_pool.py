@@ -1,0 +1,122 @@
+"""Pools and their manager on a local Ray, with scripted engines: what is taken is given back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from ray_app.engine.base import Work
+from ray_app.engine.manager import PoolManager, same_shape
+from ray_app.engine.pool import EnginePool
+from ray_app.engine.settings import EngineSettings
+from ray_app.errors import InputError, RunError
+from ray_app.train.settings import TrainSettings
+
+pytestmark = pytest.mark.usefixtures("cluster")
+Make = Callable[..., Any]
+
+
+def wait_for_cpus(cpus: float) -> float:
+    for _ in range(100):
+        if ray.available_resources().get("CPU", 0) >= cpus:
+            break
+        time.sleep(0.1)
+    return float(ray.available_resources().get("CPU", 0))
+
+
+def test_a_pool_takes_and_gives_back(scripted: Make) -> None:
+    with EnginePool(scripted(cpus=1, replicas=2), "judge", "run").start() as pool:
+        assert len(pool.actors) == 2
+        assert pool.name.startswith("ste-run-judge-")
+        assert ray.get_actor(f"{pool.name}-1") is not None
+        assert ray.available_resources()["CPU"] == 2
+    assert pool.actors == []
+    assert wait_for_cpus(4) == 4
+
+
+def test_a_model_that_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
+    settings = EngineSettings(model=str(tmp_path / "nowhere"), device="cpu")
+    with pytest.raises(InputError, match=r"judge\.model: model path .*nowhere does not exist"):
+        EnginePool(settings, "judge", "run").start()
+    assert ray.available_resources()["CPU"] == 4
+
+
+def test_an_engine_that_does_not_start_tells_its_cause_in_one_line(scripted: Make) -> None:
+    with pytest.raises(RunError, match=r"judge: engine 0 of scripted did not start: ValueError: .*'often'") as caught:
+        EnginePool(scripted({"fail": "often"}, cpus=1), "judge", "run").start()
+    assert "\n" not in str(caught.value)
+    assert wait_for_cpus(4) == 4
+
+
+def test_too_large_a_pool_fails_at_once_where_the_cluster_cannot_grow(scripted: Make) -> None:
+    with pytest.raises(RunError, match=r"judge: 9 engine\(s\) .* room for 4"):
+        EnginePool(scripted(cpus=1, replicas=9), "judge", "run", may_grow=False).start()
+
+
+def test_a_pool_waits_for_room_only_so_long(scripted: Make) -> None:
+    with pytest.raises(RunError, match=r"1 engine.* not ready after 1 s"):
+        EnginePool(scripted(cpus=9, start_timeout_s=1), "judge", "run").start()
+
+
+def test_equal_settings_share_a_pool(scripted: Make) -> None:
+    manager = PoolManager("run", may_grow=False)
+    try:
+        first = manager.get("generator", scripted({"p": [1.0]}, cpus=1))
+        assert first.how == "started"
+        assert manager.get("judge", scripted({"p": [1.0]}, cpus=1)) is first
+        assert first.how == "reused"
+        other = manager.get("judge", scripted({"p": [0.5]}, cpus=1))
+        assert manager.pools == [first, other]  # both fit
+        third = manager.get("judge", scripted({"p": [0.1]}, cpus=3))
+        assert manager.pools == [other, third]  # the oldest made room, and no more than needed
+    finally:
+        manager.close()
+    assert manager.pools == []
+    assert wait_for_cpus(4) == 4
+
+
+def test_pools_close_for_training_only_when_it_does_not_fit_beside(scripted: Make) -> None:
+    manager = PoolManager("run", may_grow=False)
+    try:
+        manager.get("judge", scripted(cpus=2))
+        manager.release_for_training(TrainSettings(workers=2, use_gpu=False, cpus_per_worker=1))
+        assert len(manager.pools) == 1
+        manager.release_for_training(TrainSettings(workers=3, use_gpu=False, cpus_per_worker=1))
+        assert manager.pools == []
+    finally:
+        manager.close()
+
+
+def test_side_by_side(scripted: Make) -> None:
+    manager = PoolManager("run")
+    assert manager.side_by_side(scripted(cpus=2), scripted({"p": [1.0]}, cpus=2))
+    assert not manager.side_by_side(scripted(cpus=3), scripted({"p": [1.0]}, cpus=3))
+    assert manager.side_by_side(scripted(cpus=3), scripted(cpus=3))  # one pool serves both
+
+
+def test_only_vllm_engines_of_the_same_shape_take_new_weights() -> None:
+    one = EngineSettings(model="a", device="cpu")
+    assert same_shape(one, EngineSettings(model="b", device="cpu"))
+    assert not same_shape(one, EngineSettings(model="b", device="cpu", max_num_seqs=8))
+    endpoint = {"base_url": "http://localhost/v1"}
+    there = EngineSettings(model="a", kind="openai", endpoint=endpoint)
+    assert not same_shape(there, there.model_copy(update={"model": "b"}))
+
+
+def test_a_restarted_engine_serves_the_weights_it_is_asked_for(scripted: Make, units: Make, program: Make) -> None:
+    """Ray builds a restarted actor from its first arguments: the weights of before the reload."""
+    with EnginePool(scripted(), "judge", "run").start() as pool:
+        (actor,) = pool.actors
+        ray.get(actor.reload.remote("second"))
+        before = ray.get(actor.ready.remote())["pid"]
+        ray.kill(actor, no_restart=False)
+        while ray.get(actor.ready.remote())["pid"] == before:
+            time.sleep(0.1)
+        assert ray.get(actor.serving.remote()) == "scripted"
+        ray.get(actor.run.remote(Work(program(), "judgments", 2, "second"), units(1)))
+        assert ray.get(actor.serving.remote()) == "second"

@@ -1,0 +1,67 @@
+"""Engine settings: what is refused, and what follows from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ray_app.engine.settings import EngineSettings
+from ray_app.engine.vllm_engine import engine_arguments, environment
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"replica": 2}, "replica"),
+        ({"replicas": 0}, "replicas"),
+        ({"replicas_per_gpu": 2, "tensor_parallel": 2}, "replicas_per_gpu"),
+        ({"kind": "openai"}, "endpoint.base_url"),
+        ({"env": {"HF_TOKEN": "x"}}, "HF_TOKEN"),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
+    ],
+)
+def test_bad_settings_are_named(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        EngineSettings(model="m", **given)
+
+
+def test_auto_device_follows_the_cluster() -> None:
+    settings = EngineSettings(model="m")
+    assert settings.resolved(0).device == "cpu"
+    assert settings.resolved(8).device == "cuda"
+    assert settings.resolved(0).gpus_per_replica == 0
+    assert EngineSettings(model="m", device="cpu").resolved(8).device == "cpu"
+
+
+def test_two_batches_of_rows_are_in_flight() -> None:
+    assert EngineSettings(model="m", max_num_seqs=100).in_flight == 200
+    endpoint = {"base_url": "http://localhost/v1", "concurrency": 7}
+    assert EngineSettings(model="m", kind="openai", endpoint=endpoint).in_flight == 7
+
+
+def test_vllm_arguments() -> None:
+    gpu = engine_arguments(EngineSettings(model="m", device="cuda", replicas_per_gpu=4, vllm={"quantization": "fp8"}))
+    assert gpu["quantization"] == "fp8"
+    assert gpu["gpu_memory_utilization"] == pytest.approx(0.225)
+    assert gpu["enable_prefix_caching"] is True
+    assert "enforce_eager" not in gpu
+    assert "distributed_executor_backend" not in gpu
+    assert "revision" not in gpu
+    two = engine_arguments(EngineSettings(model="m", device="cuda", tensor_parallel=2))
+    assert (two["tensor_parallel_size"], two["distributed_executor_backend"]) == (2, "mp")
+    cpu = engine_arguments(EngineSettings(model="m", device="cpu", vllm={"enforce_eager": False}))
+    assert cpu["enforce_eager"] is False  # the user has the last word
+    assert "gpu_memory_utilization" not in cpu
+
+
+def test_the_environment_of_an_engine_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cpu = environment(EngineSettings(model="m", device="cpu", cpu_threads=3, cpu_kv_cache_gib=2, env={"A": "b"}))
+    assert cpu["OMP_NUM_THREADS"] == "3"
+    assert cpu["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert cpu["HF_HUB_OFFLINE"] == "1"
+    assert cpu["A"] == "b"
+    gpu = environment(EngineSettings(model="m", device="cuda"))
+    assert not [name for name in gpu if "CPU" in name or "VISIBLE" in name]

@@ -1,0 +1,241 @@
+"""One driver a run: a second one is refused, a dead one replaced, a lost one fenced off. With real processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_app.errors import InputError, RunError
+from ray_app.run import lease as lease_module
+from ray_app.run import storage
+from ray_app.run.lease import Lease, alive
+
+CONTENDERS, ROUNDS = 6, 20
+DRIVER = """
+import sys, time
+from ray_app.run.lease import Lease
+with Lease(sys.argv[1]):
+    print("holds", flush=True)
+    time.sleep(600)
+"""
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait for `condition`; a minute is a failure, not a measurement."""
+    for _ in range(1200):
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def lease_file(folder: str) -> str:
+    return storage.join(folder, "lease.json")
+
+
+def write_holder(folder: str, **values: Any) -> None:
+    record = {**Lease(folder)._record(), "owner": "other", **values}
+    storage.write_json_atomic(lease_file(folder), record)
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A real driver process that holds the run at tmp_path."""
+    process = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "holds\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_hold_and_release(place: str) -> None:
+    with Lease(place) as lease:
+        lease.fence.check()
+        pickle.loads(pickle.dumps(lease.fence)).check()
+        assert storage.read_json(lease_file(place))["pid"] == os.getpid()
+    assert not storage.exists(lease_file(place))
+    with Lease(place):
+        pass
+
+
+def test_a_second_driver_is_refused_and_told_by_whom(place: str) -> None:
+    with Lease(place) as first:
+        with pytest.raises(InputError) as caught, Lease(place):
+            pass
+        message = str(caught.value)
+        assert f"process {os.getpid()} on {socket.gethostname()}" in message
+        assert "last heard" in message
+        assert "\n" not in message
+        first.fence.check()
+
+
+def test_a_living_driver_is_respected_and_a_killed_one_replaced_at_once(
+    tmp_path: Path, driver: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(InputError, match=f"process {driver.pid}"), Lease(str(tmp_path)):
+        pass
+    driver.send_signal(signal.SIGKILL)
+    # Not waited for: until its parent reaps it, the process still has its id and start time.
+    until(lambda: Path(f"/proc/{driver.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    with Lease(str(tmp_path)) as lease:
+        lease.fence.check()
+
+
+def test_a_stopped_driver_is_alive(tmp_path: Path, driver: subprocess.Popen[str]) -> None:
+    driver.send_signal(signal.SIGSTOP)
+    with pytest.raises(InputError, match=f"process {driver.pid}"), Lease(str(tmp_path)):
+        pass
+
+
+def test_a_process_id_that_was_given_out_again_is_not_the_driver(place: str) -> None:
+    write_holder(place, started=storage_ticks() - 1)
+    with Lease(place) as lease:
+        lease.fence.check()
+
+
+def storage_ticks() -> int:
+    ticks = lease_module._start_ticks(os.getpid())
+    assert ticks is not None
+    return ticks
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [{"host": "elsewhere"}, {"boot": "another container"}, {"pid": 2**22 + 1, "boot": "another container"}],
+)
+def test_on_another_host_the_heartbeat_decides(place: str, elsewhere: dict[str, Any]) -> None:
+    write_holder(place, **elsewhere, heartbeat=time.time() - 40)
+    with pytest.raises(InputError, match="another driver is running this run"), Lease(place):
+        pass
+    write_holder(place, **elsewhere, heartbeat=time.time() - 61)
+    with Lease(place) as lease:
+        lease.fence.check()
+
+
+def test_a_lease_without_the_newer_fields_is_read(place: str) -> None:
+    storage.write_json_atomic(lease_file(place), {"owner": "x", "host": socket.gethostname(), "pid": 1})
+    assert not alive(storage.read_json(lease_file(place)), time.time())
+    with Lease(place):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
+def test_a_file_that_is_no_lease_locks_nobody_out(place: str, content: bytes) -> None:
+    storage.write_bytes_atomic(lease_file(place), content)
+    with Lease(place) as lease:
+        lease.fence.check()
+
+
+def test_who_lost_the_lease_is_fenced_off_and_leaves_it_alone(place: str) -> None:
+    with Lease(place) as lease:
+        write_holder(place, host="elsewhere", pid=7)
+        with pytest.raises(RunError, match=r"another driver took over.*process 7 on elsewhere"):
+            lease.fence.check()
+    assert storage.read_json(lease_file(place))["owner"] == "other"
+
+
+def test_a_lease_removed_by_hand_stops_the_driver(place: str) -> None:
+    with Lease(place) as lease:
+        storage.remove(lease_file(place))
+        with pytest.raises(RunError, match=r"lease\.json is gone"):
+            lease.fence.check()
+    assert not storage.exists(lease_file(place))
+
+
+def test_heartbeats_go_on_after_a_store_failed_once(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "HEARTBEAT_S", 0.02)
+    write, failures = storage.write_json_atomic, []
+
+    def fails_once(uri: str, value: Any) -> None:
+        if not failures:
+            failures.append(uri)
+            raise OSError("503 slow down")
+        write(uri, value)
+
+    with Lease(place):
+        first = storage.read_json(lease_file(place))["heartbeat"]
+        monkeypatch.setattr(storage, "write_json_atomic", fails_once)
+        until(lambda: storage.read_json(lease_file(place))["heartbeat"] > first)
+    assert failures
+
+
+def test_a_beat_never_writes_over_another_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "HEARTBEAT_S", 0.0001)
+    for number in range(30):
+        folder = str(tmp_path / str(number))
+        lease = Lease(folder)
+        with lease:
+            with lease_module._locked(lease.uri):
+                write_holder(folder)
+            until(lambda lease=lease: not lease.thread.is_alive())  # it saw the other owner
+            assert storage.read_json(lease_file(folder))["owner"] == "other"
+
+
+def test_no_beat_comes_after_the_release(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "HEARTBEAT_S", 0.0001)
+    for _ in range(20):
+        with Lease(place) as again:
+            pass
+        assert not again.thread.is_alive()
+        assert not storage.exists(lease_file(place))
+
+
+def _contend(folders: list[str], barrier: Any, wins: Any) -> None:
+    read = lease_module._read
+
+    def read_slowly(uri: str) -> dict[str, Any] | None:
+        """What was read is old when it is acted upon: the window that a race needs."""
+        holder = read(uri)
+        time.sleep(random.Random(os.getpid()).uniform(0, 0.02))
+        return holder
+
+    lease_module._read = read_slowly
+    for number, folder in enumerate(folders):
+        barrier.wait()
+        lease = Lease(folder)
+        try:
+            lease.__enter__()
+        except InputError:
+            barrier.wait()
+            continue
+        barrier.wait()  # everyone has tried while this one holds it
+        lease.fence.check()  # and nobody took it away
+        wins.put((number, os.getpid()))
+        lease.__exit__()
+
+
+@pytest.mark.parametrize("before", ["nobody", "a dead driver"])
+def test_of_racing_processes_exactly_one_wins(tmp_path: Path, driver: subprocess.Popen[str], before: str) -> None:
+    driver.kill()
+    driver.wait()
+    dead = storage.read_json(lease_file(str(tmp_path)))
+    folders = [str(tmp_path / f"run{i}") for i in range(ROUNDS)]
+    if before == "a dead driver":
+        for folder in folders:
+            storage.write_json_atomic(lease_file(folder), dead)
+    context = multiprocessing.get_context("fork")
+    barrier, wins = context.Barrier(CONTENDERS, timeout=60), context.SimpleQueue()
+    processes = [context.Process(target=_contend, args=(folders, barrier, wins)) for _ in range(CONTENDERS)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * CONTENDERS
+    won = []
+    while not wins.empty():
+        won.append(wins.get())
+    assert sorted(number for number, _ in won) == list(range(ROUNDS))

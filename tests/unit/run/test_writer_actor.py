@@ -1,0 +1,138 @@
+"""The writer as an actor: units come once, errors are not lost, the timer closes shards; then inside a real Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray
+
+from ray_app.engine.base import UnitResult
+from ray_app.errors import RunError
+from ray_app.run import lease as lease_module
+from ray_app.run import writer_actor
+from ray_app.run.lease import Lease
+from ray_app.run.shards import closed_units, row_counts
+from ray_app.run.writer_actor import _WriterActor, start_writer
+
+SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])
+
+
+def result(name: str, rows: int = 1) -> UnitResult:
+    counters = {"completion_tokens": 10.0, "samples": 1.0}
+    return UnitResult(name, rows=[{"id": name, "value": i} for i in range(rows)], counters=counters)
+
+
+def quarantined(name: str, reason: str = "empty") -> UnitResult:
+    return UnitResult(name, quarantine=[{"id": name, "stage": "pairs", "reason": reason, "detail": ""}])
+
+
+def test_rows_quarantine_and_counters_arrive(tmp_path: Path) -> None:
+    async def work() -> tuple[dict[str, float], dict[str, float]]:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        await actor.add([result("a", 2), quarantined("b")])
+        await actor.add([result("c")])
+        return await actor.progress(), await actor.finish()
+
+    progress, counters = asyncio.run(work())
+    assert progress == {"units": 3, "completion_tokens": 20}
+    assert counters == {"completion_tokens": 20, "samples": 2}
+    assert row_counts(str(tmp_path)) == (3, {"empty": 1})
+    assert closed_units(str(tmp_path), ["id"]) == {"a", "b", "c"}
+
+
+def test_a_unit_that_a_restarted_client_brings_again_is_not_doubled(tmp_path: Path) -> None:
+    async def work() -> dict[str, float]:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        for units in ([result("a"), quarantined("q")], [result("a"), quarantined("q"), result("b")]):
+            await actor.add(units)
+        return await actor.finish()
+
+    assert asyncio.run(work())["samples"] == 2
+    assert row_counts(str(tmp_path)) == (2, {"empty": 1})
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (UnitResult("x", rows=[{"id": "x"}]), "misses column 'value'"),
+        (UnitResult("x", rows=result("x").rows, quarantine=quarantined("x").quarantine), "'x' has rows and is quarant"),
+    ],
+)
+def test_an_error_is_raised_by_every_later_call(tmp_path: Path, bad: UnitResult, words: str) -> None:
+    async def work() -> None:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        for call in (
+            lambda: actor.add([bad]),
+            lambda: actor.add([bad]),
+            lambda: actor.add([result("a")]),
+            actor.finish,
+        ):
+            with pytest.raises(ValueError, match=words):
+                await call()
+
+    asyncio.run(work())
+
+
+def test_the_timer_closes_an_old_shard_by_itself(tmp_path: Path) -> None:
+    async def work() -> None:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        actor.writer.clock = lambda: 0.0
+        await actor.add([result("a")])
+        assert closed_units(str(tmp_path), ["id"]) == set()
+        actor.writer.clock = lambda: 30.0
+        while not closed_units(str(tmp_path), ["id"]):
+            await asyncio.sleep(0.05)
+        await actor.finish()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_a_fault_of_the_timer_reaches_the_next_call(tmp_path: Path) -> None:
+    async def work() -> None:
+        with Lease(str(tmp_path)) as lease:
+            actor = _WriterActor(str(tmp_path / "stage"), SCHEMA, lease.fence)
+            actor.writer.clock = lambda: 0.0
+            await actor.add([result("a")])
+            lease_module.storage.write_json_atomic(lease.uri, {"owner": "other", "pid": 1, "host": "elsewhere"})
+            actor.writer.clock = lambda: 1e9
+            while actor.fault is None:
+                await asyncio.sleep(0.05)
+            with pytest.raises(RunError, match=r"another driver took over.*elsewhere"):
+                await actor.add([result("b")])
+            with pytest.raises(RunError, match="another driver took over"):
+                await actor.finish()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+    assert closed_units(str(tmp_path / "stage"), ["id"]) == set()
+
+
+@pytest.fixture
+def in_ray() -> Iterator[None]:
+    """The Ray that tests before this one have left running, else one of this test alone."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("in_ray")
+def test_in_ray_the_writer_is_on_this_node_and_keeps_to_the_lease(tmp_path: Path) -> None:
+    with Lease(str(tmp_path)) as lease:
+        writer = writer_actor.start_writer(str(tmp_path / "pairs"), SCHEMA, lease.fence)
+        ray.get([writer.add.remote([result(f"u{i}", 3), quarantined(f"q{i}")]) for i in range(100)])
+        assert ray.get(writer.progress.remote())["units"] == 200
+        assert ray.get(writer.finish.remote())["samples"] == 100
+        assert row_counts(str(tmp_path / "pairs")) == (300, {"empty": 100})
+
+        fenced = start_writer(str(tmp_path / "other"), SCHEMA, lease.fence)
+        ray.get(fenced.add.remote([result("a")]))
+        lease_module.storage.write_json_atomic(lease.uri, {"owner": "other", "pid": 1, "host": "elsewhere"})
+        with pytest.raises(RunError, match="another driver took over"):
+            ray.get(fenced.finish.remote())
+    assert closed_units(str(tmp_path / "other"), ["id"]) == set()

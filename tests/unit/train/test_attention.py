@@ -1,0 +1,43 @@
+"""Packed attention sees its own row only, and equals attention over rows one by one."""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from ray_app.train.attention import choose, per_row
+
+
+@pytest.mark.parametrize("lengths", [(7,), (3, 9, 4), (5, 5, 5, 2)])
+def test_rows_do_not_see_each_other(lengths):
+    torch.manual_seed(0)
+    total, heads, kv, dim = sum(lengths), 4, 2, 8
+    q, k, v = (torch.randn(1, h, total, dim, dtype=torch.float64) for h in (heads, kv, kv))
+    out, _ = per_row(None, q, k, v, None, scaling=dim**-0.5, row_lengths=lengths)
+    assert out.shape == (1, total, heads, dim)
+    start = 0
+    for length in lengths:
+        part = [t[:, :, start : start + length] for t in (q, k, v)]
+        alone = scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True).transpose(1, 2)
+        torch.testing.assert_close(out[:, start : start + length], alone)
+        start += length
+
+
+def test_a_row_beyond_the_sliding_window_is_refused():
+    q = torch.randn(1, 1, 6, 4)
+    with pytest.raises(ValueError, match="sliding window 4"):
+        per_row(None, q, q, q, None, row_lengths=(6,), sliding_window=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "batching", "kernel"),
+    [
+        ("auto", True, "packed", "ste_varlen"),
+        ("auto", False, "packed", "ste_sdpa"),
+        ("auto", True, "bucketed", "sdpa"),
+        ("cudnn", True, "packed", "ste_sdpa"),
+        ("flex", True, "packed", "flex_attention"),
+        ("flash_attention_2", True, "packed", "flash_attention_2"),
+    ],
+)
+def test_kernel_names(name, gpu, batching, kernel):
+    assert choose(name, use_gpu=gpu, batching=batching) == kernel
