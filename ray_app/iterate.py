@@ -59,17 +59,17 @@ def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], t
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
         for step in todo:
             log.info("%s: started", step)
-            started = time.monotonic()
+            started, since = time.monotonic(), now()
             result = step.run(context)
             lease.fence.check()
-            commit(step.directory, record_of(step, result))
+            commit(step.directory, record_of(step, result, since))
             metrics_log.rebuild(folder.uri, [s.directory for s in steps])
             log.info("%s: done in %.0f s, %d rows", step, time.monotonic() - started, result.rows_out)
     finally:
         pools.close()
 
 
-def record_of(step: Step, result: StageResult) -> StageRecord:
+def record_of(step: Step, result: StageResult, started: str) -> StageRecord:
     """stage.json of one step."""
     return StageRecord(
         stage=step.stage,
@@ -81,6 +81,7 @@ def record_of(step: Step, result: StageResult) -> StageRecord:
         prompt_tokens=result.prompt_tokens,
         completion_tokens=result.completion_tokens,
         seconds=round(result.seconds, 3),
+        started=started,
         finished=now(),
         extra=result.extra,
     )

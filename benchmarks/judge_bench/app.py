@@ -16,8 +16,8 @@ from typing import Any
 
 import ray
 import ray.data
-from judge_bench.work import Spec, write_pairs
 
+from judge_bench.work import Spec, write_pairs
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings

@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 from judge_bench.work import Spec, make_pairs
-
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import engine_arguments, environment
 from ray_app.programs.rows import judge_messages, pair_units

@@ -10,7 +10,6 @@ from typing import Any
 
 from judge_bench.app import judge, local_ray
 from judge_bench.work import Spec, write_pairs
-
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from judge_bench.app import judge, local_ray
 from judge_bench.work import Spec, write_pairs
-
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 

@@ -193,7 +193,8 @@ def _read_parquet(
 
 def _values(file: str, name: str, before: int, column: pa.Array[Any]) -> list[Any]:
     try:
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
+        return values
     except UnicodeDecodeError as fault:
         rows = f"rows {before + 1} to {before + len(column)}"
         raise InputError(f"{file} {rows} column {name!r} is not UTF-8") from fault
