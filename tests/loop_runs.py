@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -105,33 +106,36 @@ class Loop:
         self.processes.append(process)
         return process
 
-    def ended(self, process: subprocess.Popen[str], timeout: float = 420) -> Ended:
+    def ended(self, process: subprocess.Popen[str], timeout: float = 800) -> Ended:
         """Wait for the end of a command."""
         code = process.wait(timeout)
         number = self.processes.index(process)
         return Ended(code, (self.folder / f"out-{number}").read_text(), (self.folder / f"err-{number}").read_text())
 
-    def __call__(self, *options: str, timeout: float = 420) -> Ended:
+    def __call__(self, *options: str, timeout: float = 800) -> Ended:
         """Run the command to its end."""
         return self.ended(self.start(*options), timeout)
 
-    def succeeds(self, *options: str, timeout: float = 420) -> Ended:
+    def succeeds(self, *options: str, timeout: float = 800) -> Ended:
         """Run the command; it must exit 0."""
         ended = self(*options, timeout=timeout)
         assert ended.code == 0, ended.errors[-4000:]
         return ended
 
-    def killed_when(self, reached: Callable[[], bool], *options: str, timeout: float = 300) -> None:
-        """Start the command and end its driver, and only that, with SIGKILL as soon as `reached`."""
-        process = self.start(*options)
+    def killed_when(self, reached: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> Ended:
+        """Start the command and send its driver, and only that, a signal as soon as `reached`."""
+        process = self.start()
+        self.wait_for(process, reached)
+        os.kill(process.pid, how)
+        return self.ended(process, 120)
+
+    def wait_for(self, process: subprocess.Popen[str], reached: Callable[[], bool], timeout: float = 300) -> None:
+        """Wait until `reached`. Fails when the command ends first."""
         deadline = time.monotonic() + timeout
         while not reached():
-            if process.poll() is not None:
-                raise AssertionError(f"the command ended before it could be killed: {self.ended(process)}")
-            assert time.monotonic() < deadline, f"never reached: {self.files()}"
+            assert process.poll() is None, f"the command ended too early: {self.ended(process)}"
+            assert time.monotonic() < deadline, f"never reached: {sorted(self.files())}"
             time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL
 
     def files(self, pattern: str = "**/*.parquet") -> dict[str, tuple[str, int]]:
         """{path in the run folder: (content hash, time of the last write)} of what matches."""
@@ -149,10 +153,12 @@ class Loop:
         return rows
 
     def stop(self) -> None:
-        """End what is left of every command's process group."""
+        """End what is left of every command: its session, for Ray's processes have process groups of their own."""
         for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            for other in psutil.process_iter():
+                with contextlib.suppress(ProcessLookupError, psutil.Error):
+                    if os.getsid(other.pid) == process.pid:
+                        other.kill()
             process.wait(60)
 
 

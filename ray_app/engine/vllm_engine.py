@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
+from pathlib import Path
 from typing import Any
 
 from ray_app.engine.base import Completion, EngineDied, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.schema import Message
+
+KV_PART = 0.6  # of what the weights leave of a share of a GPU
 
 
 def environment(settings: EngineSettings) -> dict[str, str]:
@@ -49,9 +52,42 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         length = settings.max_model_len or 8192
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False}
         arguments["max_num_batched_tokens"] = max(4096, length)
+        arguments["worker_extension_cls"] = "ray_app.engine.vllm_worker.TiedHead"
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization / settings.replicas_per_gpu
     return {k: v for k, v in arguments.items() if v is not None} | settings.vllm
+
+
+def memory_of_share(settings: EngineSettings, gpu_bytes: int, weight_bytes: int) -> dict[str, Any]:
+    """The KV cache of an engine that shares a GPU, in bytes. Pure. Raises ValueError where the weights do not fit.
+
+    vLLM would measure what is free, and so what its neighbours take meanwhile. Of what the weights leave of a share,
+    a part stays for activations, logits, CUDA graphs and the process's own context.
+    """
+    if settings.replicas_per_gpu == 1 or settings.device == "cpu" or "kv_cache_memory_bytes" in settings.vllm:
+        return {}
+    share = gpu_bytes * settings.gpu_memory_utilization / settings.replicas_per_gpu
+    if weight_bytes >= share * KV_PART:
+        gib = 2**30
+        raise ValueError(
+            f"replicas_per_gpu {settings.replicas_per_gpu} is too many: weights of {weight_bytes / gib:.1f} GiB leave "
+            f"too little of a share of {share / gib:.1f} GiB"
+        )
+    return {"kv_cache_memory_bytes": int((share - weight_bytes) * KV_PART)}
+
+
+def _measured_share(settings: EngineSettings) -> dict[str, Any]:
+    if settings.replicas_per_gpu == 1 or settings.device == "cpu":
+        return {}
+    from vllm.platforms import current_platform
+
+    files = Path(settings.model).glob("*.safetensors")  # of a hub id nothing is known yet: then 0
+    return memory_of_share(settings, current_platform.get_device_total_memory(), sum(f.stat().st_size for f in files))
+
+
+def complete_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """`engine_arguments`, and what depends on the GPU of this process."""
+    return _measured_share(settings) | engine_arguments(settings)
 
 
 class VllmEngine:
@@ -62,7 +98,7 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self.settings = settings
-        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(settings)))
+        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**complete_arguments(settings)))
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.limit = int(self.llm.model_config.max_model_len)
 
@@ -119,6 +155,8 @@ class VllmEngine:
 
     async def reload(self, model: str) -> None:
         await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})
+        if self.settings.device == "cpu":
+            await self.llm.collective_rpc("repack_tied_head")
         await self.llm.reset_prefix_cache()
         self.settings = self.settings.model_copy(update={"model": model})
 

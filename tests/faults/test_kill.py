@@ -1,10 +1,9 @@
-"""kill -9 of the driver in each stage: the same command again finishes, and nothing committed or closed is redone."""
+"""kill -9 of the driver in each stage, Ctrl-C in one: the same command goes on, and redoes nothing that is closed."""
 
 from __future__ import annotations
 
 import json
 import signal
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -37,11 +36,18 @@ class Killing:
     """Kills one run again and again; after every attempt, what was committed or closed must be as it was."""
 
     def __init__(self, loop: Loop) -> None:
-        self.loop, self.closed = loop, dict[str, Any]()
-        self.seen: set[str] = set()
+        self.loop = loop
+        self.closed: dict[str, Any] = {}
 
     def at(self, reached: Callable[[], bool]) -> None:
-        self.loop.killed_when(reached)
+        assert self.loop.killed_when(reached).code == -signal.SIGKILL
+        self.compare()
+
+    def interrupted(self, reached: Callable[[], bool]) -> None:
+        ended = self.loop.killed_when(reached, signal.SIGINT)
+        assert ended.code == 1
+        assert "the same command continues" in ended.errors
+        assert "Traceback" not in ended.errors
         self.compare()
 
     def compare(self) -> None:
@@ -71,14 +77,17 @@ def test_kill_9_in_every_stage(slow: Loop) -> None:
     assert 0 < len(slow.rows("instructions")) < 24
     killing.at(killing.inside("pairs"))
     assert 0 < len(slow.rows("pairs")) < 24
-    killing.at(killing.inside("iter_00/evaluation/validation"))
+    killing.interrupted(killing.inside("iter_00/evaluation/validation"))
     killing.at(killing.inside("iter_01/judgments"))
     killing.at(lambda: killing.committed("iter_01/judgments"))
-    killing.at(killing.inside("iter_01/train_state", "**/state-*"))
+    killing.at(killing.inside("iter_01/train_state", "**/progress-000002.json"))
     assert not killing.committed("iter_01/training")
+    first_step = slow.files("iter_01/train_state/**/progress-000001.json")
     killing.at(killing.inside("iter_01/evaluation/validation"))
     slow.succeeds()
     killing.compare()
+    assert len(first_step) == 1  # training went on behind it
+    assert slow.files("iter_01/train_state/**/progress-000001.json") == first_step
     whole_and_once(slow)
 
 
@@ -109,35 +118,10 @@ def whole_and_once(loop: Loop) -> None:
 def test_a_second_driver_is_refused(loop: Make) -> None:
     run = loop(limit=16, generator=scripted(delay_s=1.0), shards={"max_rows": 4, "max_seconds": 2})
     first = run.start()
-    wait_for(first, lambda: any((run.run / "pairs").glob("shard-*.parquet")))
+    run.wait_for(first, lambda: any((run.run / "pairs").glob("shard-*.parquet")))
     second = run()
     assert second.code == 2
     assert f"process {first.pid} " in second.one_line
     assert "another driver" in second.one_line
     assert run.ended(first).code == 0
     assert len(run.rows("pairs")) == 16
-
-
-def test_interrupt_says_how_to_go_on(loop: Make) -> None:
-    run = loop(limit=16, generator=scripted(delay_s=0.5), shards={"max_rows": 4, "max_seconds": 2})
-    process = run.start()
-    wait_for(process, lambda: any((run.run / "pairs").glob("shard-*.parquet")))
-    process.send_signal(signal.SIGINT)
-    ended = run.ended(process)
-    assert ended.code == 1
-    assert "the same command continues" in ended.errors
-    before = run.files("pairs/shard-*.parquet")
-    assert before
-    run.succeeds()
-    after = run.files("pairs/shard-*.parquet")
-    assert {name: after[name] for name in before} == before
-    assert len({row["instruction_id"] for row in run.rows("pairs")}) == len(run.rows("pairs")) == 16
-
-
-def wait_for(process: Any, reached: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if reached():
-            return
-        assert process.poll() is None, "the command ended too early"
-        time.sleep(0.02)
-    raise AssertionError("never reached")

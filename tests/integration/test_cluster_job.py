@@ -80,7 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     code = tmp_path_factory.mktemp("code")
     for folder in ("ray_app", "configs"):
         shutil.copytree(ROOT / folder, code / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    port, dashboard, metrics = free_ports(3)
+    port, dashboard, metrics, agent, clients = free_ports(5)
     variables = {
         **environment(),
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
@@ -92,6 +92,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="ste-", ignore_cleanup_errors=True) as scratch:
         command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", f"--port={port}"]
         command += [f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}", f"--temp-dir={scratch}"]
+        # Their defaults are fixed numbers, which any other Ray on this machine may hold; then no job can be submitted.
+        command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={clients}"]
         command += ["--object-store-memory=100000000", "--disable-usage-stats"]
         with open(code.parent / "head.log", "w") as log:
             head = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from loop_runs import DEMO, SMALL_TRAINING, Loop
 
+pytestmark = pytest.mark.timeout(900)
+
 # The seed judge is right in about 8 % of its samples; of 24 samples for each of about 20 (pair, order) with either
 # letter as gold, the chance that one letter never comes up is below one in a million.
 SAMPLES = 24
@@ -33,12 +35,11 @@ def finished(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
             "evaluation": {"limit": 4, "generation": {"temperature": 0, "top_p": 1.0, "max_tokens": 24}},
         },
     )
-    loop.succeeds()
-    yield loop
-    loop.stop()
-
-
-pytestmark = pytest.mark.timeout(900)
+    try:
+        loop.succeeds()
+        yield loop
+    finally:
+        loop.stop()
 
 
 def test_every_stage_is_committed(finished: Loop) -> None:
