@@ -1,6 +1,7 @@
 """Judging: bare vLLM against ray_app, what until-correct saves, reloads, and the driver under many pairs.
 
     python benchmarks/judging.py compare --set model=DIR [device=cuda replicas=4 replicas_per_gpu=4 …] [--json FILE]
+    python benchmarks/judging.py bare    --set model=DIR …              side (a) alone; `app`: side (b) alone
     python benchmarks/judging.py cost    --set model=DIR samples=15     until_correct against all: tokens, tail
     python benchmarks/judging.py reload  --set model=DIR                checkpoint written → first judgment
     python benchmarks/judging.py scale   --sizes 10000 100000           scripted pairs: time and driver memory
@@ -34,8 +35,6 @@ sys.path.insert(0, str(ROOT))
 from judge_bench.cost import expected_tokens, kept, plug_in_tokens  # noqa: E402
 from judge_bench.work import Spec  # noqa: E402
 
-PARTS = ("bare", "app", "cost", "reload", "scale")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
@@ -44,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return side(arguments)
     given = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     found = {
-        "compare": compare,
+        "compare": lambda given, _: compare(given, ("bare", "app")),
+        "bare": lambda given, _: compare(given, ("bare",)),
+        "app": lambda given, _: compare(given, ("app",)),
         "cost": cost,
         "reload": lambda given, _: {"reload": in_own_process("reload", given)},
         "scale": lambda _, sizes: {"scale": in_own_process("scale", {"sizes": sizes})},
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["compare", "cost", "reload", "scale", "side"])
+    parser.add_argument("part", choices=["compare", "bare", "app", "cost", "reload", "scale", "side"])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of Spec, as YAML")
     parser.add_argument("--sizes", nargs="*", type=int, default=[10_000, 100_000])
     parser.add_argument("--label", help="name of this record")
@@ -104,11 +105,11 @@ def in_own_process(part: str, given: dict[str, Any]) -> list[dict[str, Any]]:
         return records
 
 
-def compare(given: dict[str, Any], _: object) -> dict[str, Any]:
-    """Tokens a second of both sides in mode `all`, and their ratio."""
-    sides = {name: in_own_process(name, given) for name in ("bare", "app")}
+def compare(given: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Tokens a second of the sides in mode `all`, and the ratio of both."""
+    sides = {name: in_own_process(name, given) for name in names}
     rates = {name: [r["completion_tokens"] / r["seconds"] for r in records] for name, records in sides.items()}
-    for record in sides["app"]:
+    for record in sides.get("app", []):
         del record["samples"]
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
@@ -116,7 +117,7 @@ def compare(given: dict[str, Any], _: object) -> dict[str, Any]:
         "spec": dataclasses.asdict(Spec(**given)),
         "tokens_per_s": rates,
         "median": medians,
-        "ratio": medians["app"] / medians["bare"],
+        "ratio": medians["app"] / medians["bare"] if len(medians) == 2 else None,
         **sides,
     }
 

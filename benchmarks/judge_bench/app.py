@@ -6,6 +6,7 @@ Engines are started and warm; Ray Data, the client, the shard writer and the las
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 import threading
@@ -32,11 +33,13 @@ from ray_app.schema import JUDGMENTS
 def local_ray(gpus: int) -> Iterator[None]:
     """A Ray of this machine, or the one at RAY_ADDRESS."""
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     root = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     cpus = max(4, os.cpu_count() or 1)
     ray.init(num_cpus=cpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:

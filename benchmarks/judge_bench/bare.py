@@ -12,7 +12,7 @@ from typing import Any
 
 from judge_bench.work import Spec, make_pairs
 from ray_app.engine.settings import EngineSettings
-from ray_app.engine.vllm_engine import engine_arguments, environment
+from ray_app.engine.vllm_engine import complete_arguments, environment
 from ray_app.programs.rows import judge_messages, pair_units
 from ray_app.schema import derive_seed
 
@@ -54,9 +54,10 @@ def _replica(spec: Spec, index: int, barrier: Any, results: Any) -> None:
     from vllm import LLM
 
     started = time.monotonic()
-    for turn in range(spec.replicas):  # engines that share a GPU measure its free memory when they start
-        if turn == index:
-            llm = LLM(**engine_arguments(settings))
+    if index and spec.replicas_per_gpu > 1:
+        barrier.wait()  # as in ray_app: the first compiles alone
+    llm = LLM(**complete_arguments(settings))
+    if index == 0 and spec.replicas_per_gpu > 1:
         barrier.wait()
     print(f"bare {index}: engine after {time.monotonic() - started:.0f} s", flush=True)
     _generate(llm, *_requests(spec, llm, index, -1, WARM_UP))

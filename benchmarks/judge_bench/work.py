@@ -18,7 +18,9 @@ from ray_app.programs.judge import JudgeProgram, Mode
 from ray_app.prompts import load_prompt
 from ray_app.schema import PAIRS, TRAIN, pair_id
 
-WORDS = ["answer", "because", "better", "compare", "correct", "detail", "each", "example", "fact", "general", "however", "instruction", "just", "known", "line", "more", "never", "often", "part", "question", "reason", "second", "short", "that", "under", "value", "which", "yet", "zero", "first", "response", "clear", "order"]
+VOCABULARY = """answer because better compare correct detail each example fact general however instruction just known
+line more never often part question reason second short that under value which yet zero first response clear order"""
+WORDS = VOCABULARY.split()
 SHARD_ROWS = 256
 
 

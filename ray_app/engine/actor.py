@@ -7,14 +7,10 @@ imported here, inside the actor, and nowhere else. Faults leave it as strings: v
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import os
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from ray_app.engine.base import Engine, EngineDied, EngineError, PromptTooLong, RequestRefused, UnitResult, Work
@@ -52,8 +48,7 @@ class EngineActor:
         self.fault: str | None = None
         started = time.monotonic()
         try:
-            with _alone_on_gpu(settings):
-                self.engine = build_engine(settings)
+            self.engine = build_engine(settings)
         except Exception as fault:  # kept and told by `ready`: raised here, Ray would start the actor again and again
             log.exception("%s: the engine did not start", role)
             self.fault = one_line(fault)
@@ -136,15 +131,3 @@ def one_line(fault: BaseException) -> str:
     """Type and first line of a fault."""
     lines = str(fault).strip().splitlines()
     return f"{type(fault).__name__}: {lines[0] if lines else ''}"[:500]
-
-
-@contextlib.contextmanager
-def _alone_on_gpu(settings: EngineSettings) -> Iterator[None]:
-    """Engines that share a GPU measure its free memory when they start: one after the other, process start aside."""
-    if settings.replicas_per_gpu == 1:
-        yield
-        return
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace("/", "-")
-    with open(os.path.join(tempfile.gettempdir(), f"ste-gpu-{gpus}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

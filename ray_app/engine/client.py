@@ -48,8 +48,8 @@ class ClientSettings:
 class PoolClient:
     """Ray Data UDF, one async actor for all replicas. A batch is done when all of its units are with the writer."""
 
-    def __init__(self, actors: list[Any], work: Any, writer: Any, settings: ClientSettings) -> None:
-        self.actors, self.work, self.settings = actors, work, settings
+    def __init__(self, actors: list[Any], work: Work, writer: Any, settings: ClientSettings) -> None:
+        self.actors, self.work, self.settings = actors, ray.put(work), settings
         self.outbox = Outbox(writer)
         self.replicas = Replicas(len(actors))
         self.slots = asyncio.Semaphore(settings.in_flight)
@@ -191,7 +191,7 @@ def program_stage(
         dataset = dataset.repartition(target_num_rows_per_block=STREAM_ROWS)
     in_flight = pool.settings.in_flight * len(pool.actors)
     blocks = min(256, max(8, in_flight // 32))
-    work = ray.put(Work(program, stage, iteration, pool.model))
+    work = Work(program, stage, iteration, pool.model)
     return dataset.map_batches(
         PoolClient,
         fn_constructor_args=(
@@ -205,6 +205,9 @@ def program_stage(
         zero_copy_batch=True,
         num_cpus=0.01,
         compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=blocks),
+        # A client that died may have written part of its batch: the stage is to end, and to resume from its shards.
+        max_restarts=0,
+        max_task_retries=0,
     )
 
 

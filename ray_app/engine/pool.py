@@ -53,9 +53,12 @@ class EnginePool:
             require_model(self.settings.model, f"{self.role}.model")
         self._check_room()
         try:
-            for index in range(self.settings.replicas):
-                self.actors.append(self._actor(index))
-            self._wait()
+            # The first of engines that share a GPU compiles alone; the others then find what it compiled.
+            for many in (
+                (1, self.settings.replicas) if self.settings.replicas_per_gpu > 1 else (self.settings.replicas,)
+            ):
+                self.actors += [self._actor(index) for index in range(len(self.actors), many)]
+                self._wait()
         except BaseException:
             self.close()
             raise
@@ -105,7 +108,7 @@ class EnginePool:
         return {"num_gpus": 0, "scheduling_strategy": where}
 
     def _wait(self) -> None:
-        waiting = {actor.ready.remote(): index for index, actor in enumerate(self.actors)}
+        waiting = {a.ready.remote(): i for i, a in enumerate(self.actors) if a not in self.started}
         deadline = time.monotonic() + self.settings.start_timeout_s
         told = time.monotonic()
         while waiting:

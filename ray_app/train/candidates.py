@@ -63,14 +63,15 @@ def export_candidate(worker: Worker, step: int) -> None:
 def _write(worker: Worker, folder: Path) -> None:
     lm = base_lm(worker.model.lm)
     dtype = torch.bfloat16 if worker.settings.bf16 else torch.float32
+    limit = int(worker.settings.export_shard_gib * 2**30)
     if worker.settings.lora is not None:
         merged = merged_tensors(lm)
         shapes = {tensor.name: merged_shape(tensor) for tensor in merged}
-        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()})
+        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()}, limit)
         stream = gathered_merged(merged, shards, worker.rank, dtype)
     else:
         shapes = describe(lm)
-        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()})
+        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()}, limit)
         stream = gathered(lm, shards, worker.rank)
     if worker.rank == 0:
         write_weights(stream, shard_names(len(shards)), folder)

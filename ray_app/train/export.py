@@ -18,7 +18,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-SHARD_BYTES = 4 * 2**30
 INDEX = "model.safetensors.index.json"
 
 
@@ -26,7 +25,7 @@ class ExportError(RuntimeError):
     """An exported folder that is not what it should be. Names the file or tensor."""
 
 
-def plan_shards(sizes: Mapping[str, int], limit: int = SHARD_BYTES) -> list[list[str]]:
+def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     """Group tensors, in their order, into shards of at most `limit` bytes (a larger tensor has its own)."""
     shards: list[list[str]] = []
     room = 0

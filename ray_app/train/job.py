@@ -26,6 +26,7 @@ class Job:
     total_steps: int
     stop_at: int  # this segment ends after so many steps (selection between segments)
     shape: dict[str, Any] | None = None  # random weights of this config instead of the seed model (benchmarks)
+    candidates: bool = False  # export at every checkpoint, not only at the end
     export: bool = True
 
 
@@ -39,7 +40,15 @@ def fit_id(
     """Names what a fit computes: state of another fit is never resumed. `files` are content hashes, in order."""
     computed = settings.model_dump(
         mode="json",
-        exclude={"tracking", "selection", "max_failures", "timeout_s", "log_every", "cpus_per_worker"},
+        exclude={
+            "tracking",
+            "selection",
+            "max_failures",
+            "timeout_s",
+            "log_every",
+            "cpus_per_worker",
+            "keep_candidates",
+        },
     )
     what = [computed, model_identity(seed_model), list(files), seed, template]
     return hashlib.sha256(canonical(what).encode()).hexdigest()[:16]

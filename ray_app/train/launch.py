@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ray_app.errors import RunError
+from ray_app.errors import InputError, RunError
 from ray_app.train.job import Job
 from ray_app.train.settings import TrainSettings
-from ray_app.train.state import RAY_RUN
+from ray_app.train.state import RAY_RUN, clear_fault, read_fault
 
 
 def run_workers(job: Job) -> None:
@@ -18,6 +18,8 @@ def run_workers(job: Job) -> None:
 
     from ray_app.train import worker
 
+    # Nodes of an autoscaled cluster take minutes to come; Ray Train gives up after one by default.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     settings = job.settings
     resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.use_gpu else {})
     trainer = TorchTrainer(
@@ -35,11 +37,21 @@ def run_workers(job: Job) -> None:
             worker_runtime_env={"env_vars": worker_environment(settings)},
         ),
     )
+    clear_fault(job.work_dir)
     try:
         trainer.fit()
     except Exception as fault:
+        _raise_known(job.work_dir)
         lines = str(fault).strip().splitlines()
         raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
+    _raise_known(job.work_dir)
+
+
+def _raise_known(work_dir: str) -> None:
+    known = read_fault(work_dir)
+    if known is not None:
+        kind, message = known
+        raise InputError(message) if kind == "input" else RunError(f"training failed: {message}")
 
 
 def worker_environment(settings: TrainSettings, driver: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -110,7 +110,11 @@ def quantized(seed_model: str, settings: TrainSettings, attention_name: str) -> 
         bnb_4bit_quant_storage=getattr(torch, settings.lora.quant_storage),
     )
     return AutoModelForCausalLM.from_pretrained(
-        seed_model, dtype=dtype, quantization_config=quantization, attn_implementation=attention_name
+        seed_model,
+        dtype=dtype,
+        quantization_config=quantization,
+        attn_implementation=attention_name,
+        device_map={"": torch.cuda.current_device()},
     )
 
 

@@ -102,7 +102,8 @@ class TrainSettings(Part):
     epochs: int = Field(2, ge=1)
     max_steps: int | None = Field(None, ge=1)
     checkpoint_every: int = Field(100, ge=0, description="steps between checkpoints (resume, candidates); 0: last only")
-    keep_candidates: bool = Field(True, description="export a judge at every checkpoint, for the selection")
+    keep_candidates: bool = Field(True, description="export a judge at every checkpoint, where a validation selects")
+    export_shard_gib: float = Field(4.0, gt=0, description="of a weight file, and what rank 0 gathers at once")
     log_every: int = Field(1, ge=1, description="steps between points of the curves")
     workers: int = Field(8, ge=1, description="one GPU each, or `cpus_per_worker` CPU cores")
     use_gpu: bool = True

@@ -68,6 +68,29 @@ def read_progress(work_dir: str, step: int) -> Progress:
     return Progress(**json.loads(filesystem.cat_file(f"{root}/progress-{step:06d}.json")))
 
 
+def write_fault(work_dir: str, kind: str, message: str) -> None:
+    """Note a fault that no restart can cure; the driver raises it, and restarted workers return at once."""
+    filesystem, root = url_to_fs(work_dir)
+    filesystem.makedirs(root, exist_ok=True)
+    filesystem.pipe_file(f"{root}/fault.json", json.dumps({"kind": kind, "message": message}).encode())
+
+
+def read_fault(work_dir: str) -> tuple[str, str] | None:
+    """(kind, message) of such a fault."""
+    filesystem, root = url_to_fs(work_dir)
+    if not filesystem.exists(f"{root}/fault.json"):
+        return None
+    fault = json.loads(filesystem.cat_file(f"{root}/fault.json"))
+    return fault["kind"], fault["message"]
+
+
+def clear_fault(work_dir: str) -> None:
+    """Forget the fault of an earlier call: its cause may be gone."""
+    filesystem, root = url_to_fs(work_dir)
+    if filesystem.exists(f"{root}/fault.json"):
+        filesystem.rm(f"{root}/fault.json")
+
+
 def resume(engine: Any, checkpoint: Any) -> Progress:
     """Load Ray Train's newest checkpoint, if there is one. Every rank must call this."""
     if checkpoint is None:

@@ -88,7 +88,8 @@ def fit(
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     steps = total_steps(lengths, plan_settings(settings, seed), settings.epochs, settings.max_steps)
-    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps)
+    keep = settings.keep_candidates and judge is not None
+    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep)
     log.info("training %s: %d rows, %d steps on %d workers", run_name, len(lengths), steps, settings.workers)
     scores, progress = train_and_select(job, judge)
     candidates = list_candidates(work_dir)

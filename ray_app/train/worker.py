@@ -6,6 +6,7 @@ The loop is our own rather than TRL's SFTTrainer: docs/training.md says what was
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ray_app.errors import InputError
 from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
 from ray_app.train.candidates import export_candidate
@@ -37,8 +39,21 @@ def run(config: dict[str, Any]) -> None:
 
     job: Job = config["job"]
     context = ray.train.get_context()
-    connect(job.settings)
-    Worker(job, context.get_world_rank(), context.get_world_size()).train()
+    if state.read_fault(job.work_dir) is not None:
+        return  # a restart would end in the same fault
+    try:
+        connect(job.settings)
+        Worker(job, context.get_world_rank(), context.get_world_size()).train()
+    except InputError as fault:
+        state.write_fault(job.work_dir, "input", str(fault))
+        raise
+    except FloatingPointError as fault:
+        state.write_fault(job.work_dir, "loss", str(fault))
+        raise
+    except torch.OutOfMemoryError as fault:
+        advice = "lower train.tokens_per_batch, or set train.recompute or train.zero.offload"
+        state.write_fault(job.work_dir, "memory", f"a GPU is out of memory ({str(fault).splitlines()[0]}): {advice}")
+        raise
 
 
 def connect(settings: TrainSettings) -> None:
@@ -164,6 +179,8 @@ class Worker:
             flops = train_flops(self.model.size, lengths, **shape_of(base_lm(self.model.lm).config))
             point["mfu"] = mfu(flops, seconds, self.world)
             point["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if not math.isfinite(point["loss"]):
+            raise FloatingPointError(f"the loss is {point['loss']} at step {self.progress.step}: lower train.lr")
         self.progress.history.append({"step": self.progress.step, **point})
         for tracker in self.trackers:
             tracker.log(self.progress.step, point)
@@ -188,7 +205,7 @@ class Worker:
         if self.settings.checkpoint_every:
             state.save(self.engine, self.job, self.progress)
         saved = time.perf_counter()
-        if self.job.export and (done == self.job.total_steps or self.settings.keep_candidates):
+        if self.job.export and (done == self.job.total_steps or self.job.candidates):
             export_candidate(self, done)
         self.note("step %d: state %.1f s, export %.1f s", done, saved - started, time.perf_counter() - saved)
 

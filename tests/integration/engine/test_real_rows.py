@@ -74,20 +74,50 @@ def test_a_prompt_over_the_context_is_quarantined_alone(pool: EnginePool, units:
     assert "the model takes 1024" in fault["detail"]
 
 
+class Examples:
+    """The classification task by example turns: so small a model does not follow the shipped prompt."""
+
+    SHOWN = (
+        ("Write a Python function that sorts a list.", "coding", 3),
+        ("What is 15 times 7?", "mathematical reasoning", 2),
+        ("Write a short poem about the sea.", "creative writing", 4),
+        ("How can I sleep better?", "asking for advice", 3),
+    )
+
+    def render(self, instruction: str, categories: list[str]) -> list[dict[str, str]]:
+        assert {category for _, category, _ in self.SHOWN} <= set(categories)
+        turns = []
+        for shown, category, complexity in self.SHOWN:
+            turns.append({"role": "user", "content": f"Classify: {shown}"})
+            turns.append({"role": "assistant", "content": f"Category: {category}\nComplexity: {complexity}"})
+        return [*turns, {"role": "user", "content": f"Classify: {instruction}"}]
+
+
+def classified(pool: EnginePool, prompt: Any, keep: tuple[str, ...]) -> list[UnitResult]:
+    texts = [json.loads(line)["instruction"] for line in (DEMO / "instructions.jsonl").read_text().splitlines()][:24]
+    program = ClassifyProgram(prompt, Sampling(temperature=0, top_p=1, max_tokens=24), keep, None, 0)
+    return ask(pool, program, [{"instruction_id": str(i), "text": text} for i, text in enumerate(texts)])
+
+
 def test_classification_of_real_output(pool: EnginePool) -> None:
-    """Two lines are asked for; what the model writes is read into a known category and the scale, or left empty."""
-    texts = [json.loads(line)["instruction"] for line in (DEMO / "instructions.jsonl").read_text().splitlines()][:16]
-    program = ClassifyProgram(load_prompt("classify"), Sampling(temperature=0, top_p=1, max_tokens=32), (), None, 0)
-    rows = [{"instruction_id": str(i), "text": text} for i, text in enumerate(texts)]
-    found = [result.rows[0] for result in ask(pool, program, rows)]
-    categories = [row["category"] for row in found if row["category"]]
-    assert len(categories) >= len(texts) // 2
-    assert set(categories) <= set(CATEGORIES)
-    assert all(row["complexity"] is None or 1 <= row["complexity"] <= 10 for row in found)
-    kept = program.__class__(program.prompt, program.sampling, (categories[0],), None, 0)
-    results = ask(pool, kept, rows)
-    assert [bool(r.rows) for r in results] == [row["category"] == categories[0] for row in found]
-    assert {f["reason"] for r in results for f in r.quarantine} <= {"category_filter", "unclassified"}
+    """Categories off the list are none; the filter keeps what it names, and says why the rest went."""
+    found = [result.rows[0] for result in classified(pool, Examples(), ())]
+    named = [row["category"] for row in found]
+    assert set(named) <= {*CATEGORIES, None}
+    assert "creative writing" in named
+    assert None in named  # it invents categories, such as "critical thinking"
+    assert sum(row["complexity"] is not None for row in found) > len(found) // 2
+    results = classified(pool, Examples(), ("creative writing",))
+    assert [bool(result.rows) for result in results] == [name == "creative writing" for name in named]
+    reasons = [fault["reason"] for result in results for fault in result.quarantine]
+    assert reasons == ["unclassified" if n is None else "category_filter" for n in named if n != "creative writing"]
+
+
+def test_a_classifier_that_does_not_follow_the_prompt_loses_no_row(pool: EnginePool) -> None:
+    """The shipped prompt: what cannot be read is left empty where nothing is filtered."""
+    found = [result.rows[0] for result in classified(pool, load_prompt("classify"), ())]
+    assert len(found) == 24
+    assert {row["category"] for row in found} <= {*CATEGORIES, None}
 
 
 def test_a_reload_moves_the_tied_output_layer_too(

@@ -54,6 +54,6 @@ def dpo_file(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def sft_run(cluster, model, sft_file, tmp_path_factory):
-    """The undisturbed run: 4 steps of 6 rows, a candidate every 2 steps."""
+    """The undisturbed run: 4 steps of 6 rows, a checkpoint every 2 steps, weights in several files."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, run(small(checkpoint_every=2), folder, sft_file, model)
+    return folder, run(small(checkpoint_every=2, export_shard_gib=0.1), folder, sft_file, model)

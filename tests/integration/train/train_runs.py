@@ -79,7 +79,7 @@ def run(settings: Any, folder: Path, file: str, model: str, **options: Any):
 
 
 class Killer(threading.Thread):
-    """Kills one training worker with SIGKILL as soon as the first candidate is complete."""
+    """Kills one training worker with SIGKILL as soon as Ray Train knows a first checkpoint."""
 
     def __init__(self, state_dir: Path) -> None:
         import ray
@@ -90,7 +90,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         pid = self._until(self._worker)
-        self._until(lambda: list(self.state_dir.glob("*/candidates/step-000002/candidate.json")))
+        self._until(lambda: list(self.state_dir.glob("*/ray/checkpoint_manager_snapshot.json")))
         os.kill(pid, 9)
         self.killed = pid
 

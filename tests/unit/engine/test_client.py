@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -128,6 +131,38 @@ def test_a_row_over_its_time_limit_is_asked_again_and_then_named(
         with pytest.raises(RunError, match=r"over the same row.*pair_id"):
             judged(tmp_path, pool, dataset(1), program(), 2)
         assert time.monotonic() - started < 50  # it did not wait for the engine
+
+
+class FatalWriter:
+    """The writer's handle as the client has it; the client's process dies after a few calls."""
+
+    def __init__(self, writer: Any, calls: int) -> None:
+        self.writer, self.calls, self.add = writer, calls, self
+
+    async def remote(self, finished: list[Any]) -> None:
+        await self.writer.add.remote(finished)
+        self.calls -= 1
+        if not self.calls:
+            os._exit(1)
+
+
+def test_a_client_that_dies_ends_the_stage_and_nothing_is_written_twice(
+    tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make
+) -> None:
+    """Ray Data would run its batches again, units that are already written among them."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with EnginePool(scripted({"p": [1.0], "delay_s": 0.02}, max_num_seqs=2), "judge", "t").start() as pool:
+        writer = start_writer(str(tmp_path), JUDGMENTS)
+        stage = program_stage(dataset(40), pool, program(), FatalWriter(writer, 5), stage="judgments")
+        with pytest.raises(RunError):
+            drain(stage, "judging")
+        ray.get(writer.finish.remote())
+        done = closed_units(str(tmp_path), ("pair_id", "order"))
+        assert 5 <= len(done) < 80
+        rest = [u for u in units(40) if f"{u['pair_id']}:{u['order']}" not in done]
+        judged(tmp_path, pool, ray.data.from_arrow(pa.Table.from_pylist(rest)), program(), len(rest))
+    rows = table(tmp_path)
+    assert len(rows) == len({(r["pair_id"], r["order"]) for r in rows}) == 80
 
 
 def test_a_stage_can_hand_its_rows_to_the_next(tmp_path: Path, dataset: Make, program: Make, scripted: Make) -> None:

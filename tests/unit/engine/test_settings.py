@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from ray_app.engine.settings import EngineSettings
-from ray_app.engine.vllm_engine import engine_arguments, environment
+from ray_app.engine.vllm_engine import engine_arguments, environment, memory_of_share
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,16 @@ def test_the_environment_of_an_engine_process(monkeypatch: pytest.MonkeyPatch) -
     assert cpu["A"] == "b"
     gpu = environment(EngineSettings(model="m", device="cuda"))
     assert not [name for name in gpu if "CPU" in name or "VISIBLE" in name]
+
+
+def test_engines_that_share_a_gpu_are_told_their_part() -> None:
+    gib = 2**30
+    four = EngineSettings(model="m", device="cuda", replicas=4, replicas_per_gpu=4)
+    share = memory_of_share(four, 80 * gib, gib)["kv_cache_memory_bytes"]
+    assert 4 * (share + gib) < 0.9 * 80 * gib  # and room is left for what is no cache
+    assert share > 8 * gib
+    assert memory_of_share(EngineSettings(model="m", device="cuda"), 80 * gib, gib) == {}
+    own = EngineSettings(model="m", device="cuda", replicas_per_gpu=4, vllm={"kv_cache_memory_bytes": 1})
+    assert memory_of_share(own, 80 * gib, gib) == {}
+    with pytest.raises(ValueError, match="replicas_per_gpu 4 is too many"):
+        memory_of_share(four, 80 * gib, 16 * gib)

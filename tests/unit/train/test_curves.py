@@ -2,6 +2,8 @@
 
 import importlib.util
 import struct
+import sys
+import types
 
 import pytest
 
@@ -34,3 +36,40 @@ def test_points_are_in_the_event_file(tmp_path):
 def test_a_tracker_that_is_not_installed_names_its_setting(tmp_path):
     with pytest.raises(InputError, match=r"train\.tracking\.to: wandb is not installed"):
         open_trackers(TrackingSettings(to=("wandb",)), name="r", folder=str(tmp_path), config={})
+
+
+def test_wandb_and_mlflow_get_the_same_points(tmp_path, monkeypatch):
+    """Against recorders with the two libraries' signatures: neither is a dependency, and both need an account."""
+    wandb, mlflow = Recorder(), Recorder(search_runs=[])
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    settings = TrackingSettings(to=("wandb", "mlflow"), project="p")
+    trackers = open_trackers(settings, name="run-1", folder=str(tmp_path), config={"lr": 1})[1:]
+    for tracker in trackers:
+        tracker.log(7, {"loss": 0.5})
+        tracker.close()
+    assert (
+        "init",
+        {"project": "p", "name": "run-1", "id": "run-1", "resume": "allow", "config": {"lr": 1}},
+    ) in wandb.calls
+    assert ("log", {"0": {"train/loss": 0.5}, "step": 7}) in wandb.calls
+    assert ("log_metrics", {"0": {"train/loss": 0.5}, "step": 7}) in mlflow.calls
+    assert mlflow.calls[-1] == ("end_run", {})
+
+
+class Recorder(types.ModuleType):
+    """Notes every call; returns itself, or what was given for a name."""
+
+    def __init__(self, **returns):
+        super().__init__("recorder")
+        self.calls, self.returns = [], returns
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*values, **options):
+            self.calls.append((name, {**{str(i): v for i, v in enumerate(values)}, **options}))
+            return self.returns.get(name, self)
+
+        return call
