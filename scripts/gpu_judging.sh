@@ -16,19 +16,19 @@ python=${PYTHON:-python3}
 json=$OUT/judging.jsonl; log=$OUT/judging.log; mkdir -p "$OUT"; : >"$json"; : >"$log"
 began=$SECONDS
 
-# name | part | fields of Spec (benchmarks/judge_bench/work.py). 16,384 or 8,192 requests of mixed lengths.
+# name | part | fields of Spec (benchmarks/judge_bench/work.py). 8,192 or 4,096 requests of mixed lengths.
 variants() {
   cat <<LIST
-share4|compare|replicas=4 replicas_per_gpu=4 max_num_seqs=256 pairs=$((4096 / SCALE)) samples=2 repeats=3
-one|compare|max_num_seqs=1024 pairs=$((2048 / SCALE)) samples=2 repeats=3
-one-unseeded|bare|max_num_seqs=1024 pairs=$((2048 / SCALE)) samples=2 repeats=2 seeded=false
-one-v1-runner|bare|max_num_seqs=1024 pairs=$((2048 / SCALE)) samples=2 repeats=1 env={VLLM_USE_V2_MODEL_RUNNER:\ '0'}
-one-sync|bare|max_num_seqs=1024 pairs=$((2048 / SCALE)) samples=2 repeats=1 vllm={async_scheduling:\ false}
-one-eager|bare|max_num_seqs=1024 pairs=$((2048 / SCALE)) samples=2 repeats=1 vllm={enforce_eager:\ true}
+share4|compare|replicas=4 replicas_per_gpu=4 max_num_seqs=256 pairs=$((2048 / SCALE)) samples=2 repeats=3
+one|compare|max_num_seqs=1024 pairs=$((1024 / SCALE)) samples=2 repeats=3
+one-unseeded|bare|max_num_seqs=1024 pairs=$((1024 / SCALE)) samples=2 repeats=2 seeded=false
+one-v1-runner|bare|max_num_seqs=1024 pairs=$((1024 / SCALE)) samples=2 repeats=1 env={VLLM_USE_V2_MODEL_RUNNER:\ '0'}
+one-sync|bare|max_num_seqs=1024 pairs=$((1024 / SCALE)) samples=2 repeats=1 vllm={async_scheduling:\ false}
+one-eager|bare|max_num_seqs=1024 pairs=$((1024 / SCALE)) samples=2 repeats=1 vllm={enforce_eager:\ true}
 reload|reload|max_num_seqs=256 pairs=$((64 / SCALE)) samples=2 repeats=2
-cost|cost|max_num_seqs=1024 pairs=$((1024 / SCALE)) samples=15 repeats=1
-share2|compare|replicas=2 replicas_per_gpu=2 max_num_seqs=512 pairs=$((4096 / SCALE)) samples=2 repeats=3
-share4-unseeded|compare|replicas=4 replicas_per_gpu=4 max_num_seqs=256 pairs=$((4096 / SCALE)) samples=2 repeats=3 seeded=false
+cost|cost|max_num_seqs=1024 pairs=$((512 / SCALE)) samples=15 repeats=1
+share2|compare|replicas=2 replicas_per_gpu=2 max_num_seqs=512 pairs=$((2048 / SCALE)) samples=2 repeats=3
+share4-unseeded|compare|replicas=4 replicas_per_gpu=4 max_num_seqs=256 pairs=$((2048 / SCALE)) samples=2 repeats=3 seeded=false
 LIST
 }
 
@@ -37,7 +37,7 @@ while IFS='|' read -r -u 3 name part fields; do
   left=$((BUDGET - (SECONDS - began)))
   ((left > 45)) || { echo "$name: no time left"; continue; }
   limit=$((left < LIMIT ? left : LIMIT))
-  common=("model=$MODEL" "device=$DEVICE" max_tokens=256)
+  common=("model=$MODEL" "device=$DEVICE" max_tokens=512)
   IFS=$'\x1f' read -r -a own <<<"$(sed 's/\\ /\x1e/g; s/ /\x1f/g; s/\x1e/ /g' <<<"$fields")"
   start=$SECONDS; echo "=== $name" >>"$log"
   timeout -k 10 "$limit" "$python" benchmarks/judging.py "$part" --label "$name" --json "$json" \

@@ -25,7 +25,7 @@ def run(sizes: list[int]) -> list[dict[str, Any]]:
         manager = PoolManager("scale", may_grow=False)
         try:
             for number, size in enumerate([100, *sizes]):  # the first warms up
-                spec = Spec(model="scripted", pairs=size, samples=15, words=(5, 20))
+                spec = Spec(model="scripted", pairs=size, samples=15, sentences=(1, 2))
                 pairs = write_pairs(spec, number, Path(folder))
                 with Memory() as memory:
                     record = judge(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,9 +20,8 @@ from ray_app.programs.judge import JudgeProgram, Mode
 from ray_app.prompts import load_prompt
 from ray_app.schema import PAIRS, TRAIN, pair_id
 
-VOCABULARY = """answer because better compare correct detail each example fact general however instruction just known
-line more never often part question reason second short that under value which yet zero first response clear order"""
-WORDS = VOCABULARY.split()
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "configs" / "demo"
 SHARD_ROWS = 256
 
 
@@ -40,10 +41,10 @@ class Spec:
     max_tokens: int = 64
     max_model_len: int = 2048
     max_num_seqs: int = 64
-    words: tuple[int, int] = (8, 160)  # shortest and longest response
+    sentences: tuple[int, int] = (1, 12)  # in the shortest and the longest response
     seeded: bool = True
     stop: bool = True  # at the verdict, as the product does
-    prompt: str = "judge_pairwise_small"
+    prompt: str = str(Path(__file__).parent / "prompt.yaml")
     cpu_threads: int = 2
     vllm: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
@@ -78,9 +79,11 @@ class Spec:
 def make_pairs(spec: Spec, repeat: int) -> Iterator[dict[str, Any]]:
     """Rows of the pairs table; other texts in every repeat, so that no prefix cache carries over."""
     draw = random.Random(f"pairs {repeat}")
+    instructions = [row["instruction"] for row in _lines("instructions")]
+    sentences = [row[side] for row in _lines("validation") for side in ("response_a", "response_b")]
     for _ in range(spec.pairs):
-        low, high = spec.words
-        texts = [" ".join(draw.choices(WORDS, k=draw.randint(low, high))) for _ in range(3)]
+        sides = [" ".join(draw.choices(sentences, k=draw.randint(*spec.sentences))) for _ in range(2)]
+        texts = [f"{draw.choice(instructions)} (Question {draw.randrange(10**6)})", *sides]
         yield {
             "pair_id": pair_id(texts[0], texts[1], texts[2], "benchmark", "benchmark"),
             "instruction_id": texts[0][:40],
@@ -94,6 +97,12 @@ def make_pairs(spec: Spec, repeat: int) -> Iterator[dict[str, Any]]:
             "category": None,
             "complexity": None,
         }
+
+
+@functools.cache
+def _lines(name: str) -> list[dict[str, Any]]:
+    text = (DEMO / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def write_pairs(spec: Spec, repeat: int, folder: Path) -> Path:
