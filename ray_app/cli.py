@@ -125,6 +125,7 @@ _Loader.add_implicit_resolver(
 
 
 def _command_line(cls: type[S], arguments: list[str]) -> dict[str, Any]:
+    arguments = _repeat_flags(cls, arguments)
     try:
         source: CliSettingsSource[Any] = CliSettingsSource(
             cls,
@@ -138,6 +139,20 @@ def _command_line(cls: type[S], arguments: list[str]) -> dict[str, Any]:
         unknown = [a for a in arguments if a.startswith("--") and a.split("=")[0] in text]
         hint = _nearest_option(cls, unknown[0].split("=")[0]) if unknown else ""
         raise InputError(f"{text.splitlines()[0]}{hint}") from fault
+
+
+def _repeat_flags(cls: type[BaseModel], arguments: list[str]) -> list[str]:
+    """`--benchmark a b` as `--benchmark a --benchmark b`: the settings library takes one value a flag."""
+    lists = {f"--{name}" for name, field in cls.model_fields.items() if typing.get_origin(field.annotation) is list}
+    out: list[str] = []
+    flag = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag = argument if argument in lists else ""
+        elif flag and out[-1] != flag:
+            out.append(flag)
+        out.append(argument)
+    return out
 
 
 def _program(cls: type[Any]) -> str:

@@ -1,0 +1,88 @@
+"""What a judge is: its model, its prompt, and how it is sampled.
+
+A checkpoint of this project carries `judge.json`, which is used by itself. Any other model is a judge with a prompt
+file (`--prompt FILE`, or the shipped `judge_pairwise`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray_app.engine.settings import EngineSettings
+from ray_app.errors import InputError
+from ray_app.model_files import require_model
+from ray_app.programs.judge import JudgeProgram
+from ray_app.prompts import Prompt, load_prompt, prompt_from
+from ray_app.run import storage
+from ray_app.runner import sampling_from
+
+CARD = "judge.json"
+SHIPPED_PROMPT = "judge_pairwise"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge ready to be served."""
+
+    engine: EngineSettings
+    prompt: Prompt
+    stop_after_verdict: bool
+
+    def identity(self) -> dict[str, Any]:
+        """What a fingerprint covers of a judge."""
+        return {
+            "model": self.engine.model,
+            "prompt": self.prompt.hash,
+            "chat_template_kwargs": self.engine.chat_template_kwargs,
+            "stop_after_verdict": self.stop_after_verdict,
+        }
+
+    def program(self, generation: Any, votes: int, seed: int, early_stop: bool) -> JudgeProgram:
+        """The voting program of this judge. `generation` is a `SamplingSettings`."""
+        return JudgeProgram(
+            prompt=self.prompt,
+            sampling=sampling_from(generation, self.stop_after_verdict),
+            mode="votes",
+            samples=votes,
+            judge=self.engine.model,
+            run_seed=seed,
+            iteration=0,
+            stage="evaluation",
+            key=("benchmark", "id", "order"),
+            early_stop=early_stop,
+        )
+
+
+def judge_of(engine: EngineSettings, prompt: str | None, stop_after_verdict: bool | None) -> Judge:
+    """The judge behind `engine.model`; what is given wins over `judge.json`, which wins over the defaults.
+
+    Raises InputError naming the model or the prompt file that cannot be used.
+    """
+    if engine.kind == "vllm":
+        require_model(engine.model, "model")
+    card = read_card(engine.model)
+    if prompt is not None:
+        chosen = load_prompt(prompt)
+    else:
+        chosen = prompt_from(card["prompt"]) if card else load_prompt(SHIPPED_PROMPT)
+    updates: dict[str, Any] = {}
+    if card and engine.max_model_len is None and card.get("max_model_len"):
+        updates["max_model_len"] = card["max_model_len"]
+    if card and not engine.chat_template_kwargs:
+        updates["chat_template_kwargs"] = card.get("chat_template_kwargs", {})
+    stop = card.get("stop_after_verdict", True) if stop_after_verdict is None else stop_after_verdict
+    return Judge(engine.model_copy(update=updates), chosen, stop)
+
+
+def read_card(model: str) -> dict[str, Any]:
+    """`judge.json` of a local checkpoint; empty for any other model. Raises InputError when it is damaged."""
+    uri = storage.join(model, CARD)
+    try:
+        if not storage.exists(uri):
+            return {}
+        card: dict[str, Any] = storage.read_json(uri)
+        prompt_from(card["prompt"])
+    except (ValueError, KeyError, TypeError) as fault:
+        raise InputError(f"{uri} is damaged: {fault}") from fault
+    return card

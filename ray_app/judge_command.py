@@ -1,0 +1,113 @@
+"""What `evaluate` and `judge` share: their settings, and judging a benchmark's rows into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from ray_app.benchmarks import Benchmark
+from ray_app.cli import CommandSettings
+from ray_app.cluster import connected
+from ray_app.config import RaySettings, SamplingSettings
+from ray_app.engine.manager import PoolManager
+from ray_app.engine.settings import EngineSettings
+from ray_app.errors import InputError
+from ray_app.judge_card import Judge, judge_of
+from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
+from ray_app.metrics import write_verdicts
+from ray_app.run import storage
+from ray_app.run.fingerprint import Fingerprint, check, fingerprint
+from ray_app.run.lease import Lease
+from ray_app.runner import Runner, StageResult
+
+FINGERPRINT = "fingerprint.json"
+
+
+class JudgingCommand(CommandSettings):
+    """Settings of a command that serves one judge."""
+
+    model: str | None = Field(None, description="checkpoint folder or hub id")
+    engine: EngineSettings = Field(EngineSettings(model=""), description="how it is served; its model is --model")
+    prompt: str | None = Field(None, description="prompt file; default: the checkpoint's own, else judge_pairwise")
+    votes: int = Field(1, ge=1, description="samples an order; 1 is greedy")
+    generation: SamplingSettings | None = Field(None, description="default: greedy, or T 0.7 / top_p 0.9 for votes")
+    early_stop: bool = True
+    stop_after_verdict: bool | None = None
+    seed: int = 0
+    limit: int | None = Field(None, ge=1)
+    ray: RaySettings = RaySettings()
+
+    def judge(self) -> Judge:
+        """The judge of these settings. Raises InputError naming what is missing or wrong."""
+        if self.model is None:
+            raise InputError("--model is missing")
+        engine = self.engine.model_copy(update={"model": self.model})
+        return judge_of(engine, self.prompt, self.stop_after_verdict)
+
+    def sampling(self) -> SamplingSettings:
+        if self.generation is not None:
+            return self.generation
+        return SamplingSettings(temperature=0, top_p=1) if self.votes == 1 else SamplingSettings()
+
+    def fingerprint_of(self, benchmark: Benchmark, judge: Judge, orders: str) -> Fingerprint:
+        """What makes votes comparable; a folder with others in it is refused."""
+        covered = {
+            "seed": self.seed,
+            "votes": self.votes,
+            "limit": self.limit,
+            "orders": orders,
+            "early_stop": self.early_stop,
+            "generation": self.sampling().model_dump(mode="json"),
+            "judge": judge.identity(),
+        }
+        source = benchmark.source
+        content = storage.content_hash(source) if storage.exists(source) else source
+        return fingerprint("evaluation", covered, {source: content}, [])
+
+
+def judge_all(
+    command: JudgingCommand,
+    work: Mapping[str, Benchmark],
+    orders: Mapping[str, Mapping[str, tuple[str, ...]] | None],
+    protocol: str = "both_orders",
+) -> dict[str, StageResult]:
+    """Judge the rows of every benchmark into its folder ({folder: benchmark}); a second call continues.
+
+    Raises InputError when a folder holds votes made with other settings.
+    """
+    judge = command.judge()
+    for folder, benchmark in work.items():
+        claim(folder, command.fingerprint_of(benchmark, judge, protocol))
+    results: dict[str, StageResult] = {}
+    with connected(command.ray):
+        pools = PoolManager(run_id="judge")
+        try:
+            for folder, benchmark in work.items():
+                with Lease(folder) as lease:
+                    results[folder] = judge_rows(
+                        Runner(pools, lease.fence),
+                        units=units_of(benchmark.name, benchmark.rows, orders.get(folder)),
+                        directory=folder,
+                        program=judge.program(command.sampling(), command.votes, command.seed, command.early_stop),
+                        engine=judge.engine,
+                    )
+        finally:
+            pools.close()
+    return results
+
+
+def claim(folder: str, wanted: Fingerprint) -> None:
+    """Mark a folder with the settings of its votes. Raises InputError naming the setting that differs."""
+    uri = storage.join(folder, FINGERPRINT)
+    if storage.exists(uri):
+        check(Fingerprint.model_validate(storage.read_json(uri)), wanted, folder)
+    else:
+        storage.write_json_atomic(uri, wanted.model_dump(mode="json"))
+
+
+def save_verdicts(benchmark: Benchmark, folder: str, target: str, votes: int) -> int:
+    """The verdict file of every id: judged ones in the file's order, then those the loader quarantined."""
+    lost = quarantined_ids(folder) | {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
+    ids = [row.id for row in benchmark.rows] + [fault.id for fault in benchmark.faulty]
+    return write_verdicts(target, verdict_records(ids, tallies_of(folder), votes, lost))

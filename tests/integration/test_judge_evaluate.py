@@ -1,0 +1,91 @@
+"""`judge` and `evaluate` as their users run them; the scripted engine stands for the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAIRS = ROOT / "configs" / "demo" / "validation.jsonl"
+FIXTURES = ROOT / "tests" / "fixtures"
+ENGINE = ["--model", "scripted", "--engine.kind", "scripted", "--engine.script", '{"gold_marker": "is"}']
+QUIET = ["--no-ray.dashboard", "--ray.object_store_gib", "0.1"]
+
+
+def command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    line = [sys.executable, "-m", f"ray_app.{name}", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_judge_then_score_the_verdicts_then_continue(tmp_path: Path) -> None:
+    verdicts = tmp_path / "verdicts.jsonl"
+    arguments = [*ENGINE, *QUIET, "--input", PAIRS, "--output", verdicts, "--votes", 5]
+    first = command("judge", *arguments)
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert "tok/s" in first.stdout
+    assert [v["id"] for v in lines(verdicts)] == [r["id"] for r in lines(PAIRS)], "the input's order"
+    shards = {p.name: p.stat().st_mtime_ns for p in Path(f"{verdicts}.parts").glob("shard-*.parquet")}
+    text = verdicts.read_text()
+
+    assert command("judge", *arguments).returncode == 0
+    again = {p.name: p.stat().st_mtime_ns for p in Path(f"{verdicts}.parts").glob("shard-*.parquet")}
+    assert (again, verdicts.read_text()) == (shards, text), "nothing is judged twice"
+
+    refused = command("judge", *arguments[:-1], 7)
+    assert refused.returncode == 2
+    assert "setting votes was 5, is now 7" in refused.stderr
+
+    scored = command("evaluate", "--verdicts", verdicts, "--benchmark", f"val={PAIRS}", "--output", tmp_path / "given")
+    assert scored.returncode == 0, scored.stderr[-2000:]
+    judged = command(
+        "evaluate", *ENGINE, *QUIET, "--benchmark", f"val={PAIRS}", "--output", tmp_path / "own", "--votes", 5
+    )
+    assert judged.returncode == 0, judged.stderr[-2000:]
+    summaries = [json.loads((tmp_path / d / "summary.json").read_text())["val"] for d in ("given", "own")]
+    assert summaries[0]["n"] == summaries[1]["n"] == 32
+    assert summaries[0]["overall"].keys() == summaries[1]["overall"].keys()
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("duplicate_ids_pairwise.jsonl", "twice"),
+        ("empty.jsonl", "no rows"),
+        ("nowhere.jsonl", "does not exist"),
+    ],
+)
+def test_a_fault_of_the_file_is_one_line(tmp_path: Path, file: str, named: str) -> None:
+    ended = command("judge", *ENGINE, *QUIET, "--input", FIXTURES / file, "--output", tmp_path / "v.jsonl")
+    assert ended.returncode == 2
+    assert named in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_invalid_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(PAIRS.read_bytes() + b'{"id": "x\xff"}\n')
+    ended = command("judge", *ENGINE, *QUIET, "--input", path, "--output", tmp_path / "v.jsonl")
+    assert ended.returncode == 2
+    assert "line 33" in ended.stderr
+
+
+def test_a_fault_of_a_row_leaves_its_id_unparsed(tmp_path: Path) -> None:
+    output = tmp_path / "v.jsonl"
+    rows = lines(FIXTURES / "label_c.jsonl")
+    ended = command("judge", *ENGINE, *QUIET, "--input", FIXTURES / "label_c.jsonl", "--output", output)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = {v["id"]: v for v in lines(output)}
+    assert set(found) == {row["id"] for row in rows}
+    assert found["c3"]["verdict"] is None
+    assert found["c3"]["quarantined"] == "bad_label"
