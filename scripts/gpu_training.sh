@@ -18,6 +18,18 @@ began=$SECONDS
 
 # name | settings of train.*  (most telling first: the budget may end the list early)
 variants() {
+  if [[ $SHAPE == 8b ]]; then
+    cat <<'LIST'
+packed-8k|tokens_per_batch=8192
+compile-8k|tokens_per_batch=8192 compile=inductor
+compile-cudnn-8k|tokens_per_batch=8192 batching=bucketed attention=cudnn compile=inductor
+TRL|tokens_per_batch=8192 batching=bucketed
+bucketed-8k|tokens_per_batch=8192 batching=bucketed
+selective-12k|tokens_per_batch=12288 recompute=selective
+full-16k|tokens_per_batch=16384 recompute=full
+LIST
+    return
+  fi
   cat <<'LIST'
 packed-8k|tokens_per_batch=8192
 packed-12k|tokens_per_batch=12288
@@ -40,7 +52,7 @@ while IFS='|' read -r name settings <&3; do
   limit=$((left < LIMIT ? left : LIMIT))
   common=(--shape "$SHAPE" --workers "$WORKERS" --name "$name" --json "$json" --set $settings)
   if [[ $name == TRL* ]]; then
-    command=(torchrun --nproc-per-node "$WORKERS" benchmarks/training_trl.py --tokenizer "$MODEL" "${common[@]}")
+    command=("$python" -m torch.distributed.run --nproc-per-node "$WORKERS" benchmarks/training_trl.py --tokenizer "$MODEL" "${common[@]}")
   else
     command=("$python" benchmarks/training.py "${common[@]}")
   fi
