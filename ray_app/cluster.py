@@ -71,6 +71,8 @@ def _quiet_ray_data() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="Use 'expr' instead of 'fn'")
+    # Restarts of a map actor have no other argument yet in Ray 2.60.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 
 
 def resources() -> str:
