@@ -52,6 +52,8 @@ def _batch(s: TrainSettings) -> None:
         _fail("accumulation", "has no effect beside train.batch_rows; leave one of them out")
     if s.selection.when == "between" and not s.checkpoint_every:
         _fail("checkpoint_every", "train.selection.when between needs checkpoints: set it above 0")
+    if s.compile == "inductor" and s.batching == "packed" and s.attention in ("sdpa", "cudnn"):
+        _fail("compile", f"with packed rows, attention {s.attention} would compile anew for every batch: use varlen")
     if s.batching == "bucketed" and s.attention in ("varlen", "flex"):
         _fail("attention", f"{s.attention} is for packed batches; with train.batching bucketed use sdpa or auto")
 

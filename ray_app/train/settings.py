@@ -115,7 +115,9 @@ class TrainSettings(Part):
     recompute: Literal["none", "selective", "full"] = Field("full", description="of activations, in the backward pass")
     recompute_every: int = Field(2, ge=2, description="selective: every so manyth block is recomputed")
     kernels: Literal["auto", "liger", "torch"] = Field("auto", description="auto: Liger's fused kernels on GPUs")
-    compile: Literal["none", "inductor", "aot_eager"] = Field("none", description="torch.compile of each decoder block")
+    compile: Literal["none", "inductor", "aot_eager"] = Field(
+        "none", description="torch.compile of each decoder block; inductor needs a compiler on CPU workers"
+    )
     optimizer: Literal["torch", "deepspeed"] = Field("torch", description="fused AdamW; deepspeed's needs nvcc")
     grad_dtype: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of gradients summed over micro-batches; auto: fp32 where a step has several"

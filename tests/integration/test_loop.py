@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from loop_runs import DEMO, SMALL_TRAINING, Loop
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1200)
 
 # A third of the instructions give a whole pair, and the seed judge is right in about 5 % of its samples: of 16 samples
 # for each of about 24 (pair, order), some ten are kept, of either letter.

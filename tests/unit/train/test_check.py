@@ -31,6 +31,7 @@ def test_the_papers_defaults_pass():
         ("attention", {"use_gpu": False, "attention": "varlen"}),
         ("attention", {"batching": "bucketed", "attention": "varlen"}),
         ("attention", {"bf16": False, "attention": "varlen"}),
+        ("compile", {"compile": "inductor", "attention": "cudnn"}),
         ("kernels", {"use_gpu": False, "kernels": "liger"}),
         ("zero.offload.parameters", {"zero": {"stage": 2, "offload": {"parameters": "cpu"}}}),
         ("zero.offload.nvme_path", {"zero": {"offload": {"optimizer": "nvme"}}}),
