@@ -1,5 +1,5 @@
 # make demo    the whole loop on this machine's CPU, with a real 135M judge
-# make test    unit, integration and fault tests
+# make test    unit tests, then integration, fault and GPU tests (each kind in a process and a Ray of its own)
 # Both set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -18,7 +18,8 @@ demo: setup
 	$(BIN)/python -m ray_app.iterate --config configs/smollm2-135m-cpu.yaml
 
 test: setup
-	$(BIN)/python -m pytest -q --durations=15 tests
+	$(BIN)/python -m pytest -q --durations=5 tests/unit
+	$(BIN)/python -m pytest -q --durations=15 tests/integration tests/faults tests/gpu
 
 unit: $(READY)
 	$(BIN)/python -m pytest -q tests/unit
