@@ -67,6 +67,11 @@ def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
+def _hear_interrupts() -> None:
+    """A test run that a shell put in the background hands an ignored SIGINT down to the commands it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Ended:
     """A command that came to its end."""
@@ -101,7 +106,14 @@ class Loop:
         command = [sys.executable, "-m", "ray_app.iterate", "--config", str(self.config), *options]
         with open(self.folder / f"out-{number}", "w") as out, open(self.folder / f"err-{number}", "w") as err:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment(), stdout=out, stderr=err, text=True, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=environment(),
+                stdout=out,
+                stderr=err,
+                text=True,
+                start_new_session=True,
+                preexec_fn=_hear_interrupts,
             )
         self.processes.append(process)
         return process
