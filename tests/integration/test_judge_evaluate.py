@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,12 @@ QUIET = ["--no-ray.dashboard", "--ray.object_store_gib", "0.1"]
 def command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     line = [sys.executable, "-m", f"ray_app.{name}", *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    options: dict[str, Any] = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 300}
+    ended = subprocess.run(line, **options, check=False)
+    if ended.returncode == -signal.SIGABRT:
+        # Seen once: Ray's core aborted while it shut down on a busy machine. The same command continues, as promised.
+        ended = subprocess.run(line, **options, check=False)
+    return ended
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
