@@ -25,8 +25,9 @@ def model() -> str:
     return str(MODEL)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster():
+    """Ends with this folder: a Ray left alone for the minutes of the fault tests has hung at its shutdown."""
     import ray
 
     root = str(Path(__file__).resolve().parents[3])
@@ -52,7 +53,7 @@ def dpo_file(tmp_path_factory) -> str:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sft_run(cluster, model, sft_file, tmp_path_factory):
     """The undisturbed run: 4 steps of 6 rows, a checkpoint every 2 steps, weights in several files."""
     folder = tmp_path_factory.mktemp("undisturbed")
