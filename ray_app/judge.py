@@ -22,6 +22,7 @@ class JudgeSettings(JudgingCommand):
 
     input: str = Field(description="pairwise JSONL or Parquet: id, instruction, response_a, response_b")
     output: str = Field(description="verdict file (JSONL)")
+    explanations: bool = Field(False, description="put the judge's texts into the verdict file too")
 
 
 def main(settings: JudgeSettings) -> int:
@@ -29,7 +30,7 @@ def main(settings: JudgeSettings) -> int:
     pairs = load_benchmark(f"pairwise={settings.input}", settings.limit, labelled=False)
     folder = f"{settings.output}.parts"
     result = judge_all(settings, {folder: pairs}, {})[folder]
-    written = save_verdicts(pairs, folder, settings.output, settings.votes)
+    written = save_verdicts(pairs, folder, settings.output, settings.votes, settings.explanations)
     rate = result.completion_tokens / result.seconds if result.seconds else 0
     print(f"{written} verdicts in {settings.output}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
     return 0

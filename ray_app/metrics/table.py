@@ -159,10 +159,23 @@ def _special(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType
             yield _figures(title, summary[name], plain)
     if summary.get("calibration"):
         yield _calibration(summary["calibration"], plain)
+    if "compared" in summary:
+        yield _compared(summary["compared"], plain)
     if "human_agreement" in summary:
         agreement = {k: v for k, v in summary["human_agreement"].items() if isinstance(v, Mapping)}
         title = f"{summary['human_agreement']['pairs']} pairs, several votes"
         yield _figures(title, agreement, plain)
+
+
+def _compared(found: Mapping[str, Any], plain: bool) -> Table:
+    table = _figures(
+        "against the other run",
+        {"the other run": found["accuracy_a"], "this run": found["accuracy_b"], "difference": found["difference"]},
+        plain,
+    )
+    test = found["mcnemar"]
+    table.add_row("McNemar, exact", f"p = {test['p_value']:.3g}", f"{test['b_better']} : {test['a_better']}", "")
+    return table
 
 
 def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:

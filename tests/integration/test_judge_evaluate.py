@@ -44,6 +44,9 @@ def test_judge_then_score_the_verdicts_then_continue(tmp_path: Path) -> None:
     shards = {p.name: p.stat().st_mtime_ns for p in Path(f"{verdicts}.parts").glob("shard-*.parquet")}
     text = verdicts.read_text()
 
+    assert command("judge", *arguments, "--explanations").returncode == 0
+    explained = lines(verdicts)
+    assert all(len(v["explanations"][o]) == sum(v["orders"][o]["votes"].values()) for v in explained for o in ("ab", "ba"))
     assert command("judge", *arguments).returncode == 0
     again = {p.name: p.stat().st_mtime_ns for p in Path(f"{verdicts}.parts").glob("shard-*.parquet")}
     assert (again, verdicts.read_text()) == (shards, text), "nothing is judged twice"
@@ -54,13 +57,14 @@ def test_judge_then_score_the_verdicts_then_continue(tmp_path: Path) -> None:
 
     scored = command("evaluate", "--verdicts", verdicts, "--benchmark", f"val={PAIRS}", "--output", tmp_path / "given")
     assert scored.returncode == 0, scored.stderr[-2000:]
-    judged = command(
-        "evaluate", *ENGINE, *QUIET, "--benchmark", f"val={PAIRS}", "--output", tmp_path / "own", "--votes", 5
-    )
+    own = ["--benchmark", f"val={PAIRS}", "--output", tmp_path / "own", "--compare", tmp_path / "given"]
+    judged = command("evaluate", *ENGINE, *QUIET, *own, "--votes", 5)
     assert judged.returncode == 0, judged.stderr[-2000:]
+    assert "against the other run" in judged.stdout
     summaries = [json.loads((tmp_path / d / "summary.json").read_text())["val"] for d in ("given", "own")]
     assert summaries[0]["n"] == summaries[1]["n"] == 32
     assert summaries[0]["overall"].keys() == summaries[1]["overall"].keys()
+    assert summaries[1]["compared"]["difference"]["value"] == 0, "the same judge, the same seeds"
 
 
 @pytest.mark.parametrize(

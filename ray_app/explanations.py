@@ -1,0 +1,49 @@
+"""The judge's own words beside its verdicts (`judge --explanations`), read back from the votes' shards.
+
+Texts are the bulk of a run, so they are never all in memory: an index says which shard holds a row, and a few shards
+stay cached. Rows are asked for in the input's order, which is nearly the order of the shards.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ray_app.run.shards import shard_files
+from ray_app.run.storage import read_parquet
+
+CACHED_SHARDS = 64
+
+
+class Explanations:
+    """Texts of the votes in a folder, by id."""
+
+    def __init__(self, directory: str) -> None:
+        self.files: dict[str, list[str]] = defaultdict(list)
+        for file in shard_files(directory):
+            for identity in set(read_parquet(file, columns=["id"]).column("id").to_pylist()):
+                self.files[identity].append(file)
+        self._shard = functools.lru_cache(maxsize=CACHED_SHARDS)(_texts)
+
+    def of(self, identity: str) -> dict[str, list[str]]:
+        """{order: texts by sample}; empty for an id that was never judged."""
+        orders: dict[str, list[str]] = {}
+        for file in self.files.get(identity, ()):
+            orders |= self._shard(file).get(identity, {})
+        return dict(sorted(orders.items()))
+
+    def added(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Verdict records with their `explanations`."""
+        for record in records:
+            yield {**record, "explanations": self.of(record["id"])}
+
+
+def _texts(file: str) -> dict[str, dict[str, list[str]]]:
+    """{id: {order: texts by sample}} of one shard; a unit never spans two."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    rows = read_parquet(file, columns=["id", "order", "sample", "text"]).to_pylist()
+    for row in sorted(rows, key=lambda row: row["sample"]):
+        found[row["id"]][row["order"]].append(row["text"])
+    return {identity: dict(orders) for identity, orders in found.items()}

@@ -1,0 +1,28 @@
+"""Texts beside verdicts: every sample of every order, in the order of the samples, whichever shard holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray_app.explanations import Explanations
+from ray_app.run.shards import ShardWriter
+from ray_app.schema import VOTES
+
+
+def vote(identity: str, order: str, sample: int) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(VOTES.names)
+    return {**row, "id": identity, "order": order, "sample": sample, "text": f"{identity} {order} {sample}"}
+
+
+def test_texts_are_joined_by_id_and_sample(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), VOTES, max_rows=2) as writer:
+        writer.add([vote("x", "ba", 1), vote("x", "ba", 0)])
+        writer.add([vote("y", "ab", 0)])
+        writer.add([vote("x", "ab", 0)])
+    explanations = Explanations(str(tmp_path))
+    assert explanations.of("x") == {"ab": ["x ab 0"], "ba": ["x ba 0", "x ba 1"]}
+    assert explanations.of("y") == {"ab": ["y ab 0"]}
+    assert explanations.of("never judged") == {}
+    (record,) = explanations.added([{"id": "y", "verdict": "A"}])
+    assert record == {"id": "y", "verdict": "A", "explanations": {"ab": ["y ab 0"]}}
