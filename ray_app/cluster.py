@@ -57,6 +57,9 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     if root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])
+    # Ray warns when it starts more worker processes than this machine has cores; ours mostly wait.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that the default is on
     ray.init(
         num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
         object_store_memory=int(settings.object_store_gib * 2**30),

@@ -43,7 +43,7 @@ def _download(folder: Path) -> Path:
 
 
 def _convert(gguf: Path, destination: Path) -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -61,4 +61,4 @@ def _convert(gguf: Path, destination: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m ray_app.demo_model DIR")
-    print(build(Path(sys.argv[1])))
+    print(f"model: {build(Path(sys.argv[1]))}")

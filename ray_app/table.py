@@ -1,4 +1,7 @@
-"""The table at the end of a run: one line an iteration, and one line a stage. Read from committed stages only."""
+"""The tables at the end of a run: one line an iteration and set, what each iteration changed, one line a stage.
+
+Read from committed stages only. Figures are percent; accuracy counts unparsed as wrong.
+"""
 
 from __future__ import annotations
 
@@ -20,36 +23,45 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
         iteration = line["iteration"]
         if iteration is None:
             continue
-        row = rows.setdefault(iteration, {"iteration": iteration, "sets": {}, "seconds": 0.0, "tokens": 0})
+        row = rows.setdefault(
+            iteration, {"iteration": iteration, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0}
+        )
         row["seconds"] += line["seconds"]
         row["tokens"] += line["completion_tokens"]
         extra = line["extra"]
         if line["stage"] == "train_set":
-            row.update({k: extra[k] for k in ("tried", "kept", "keep_rate", "pass_rate", "rows") if k in extra})
+            row.update(
+                {k: extra[k] for k in ("tried", "kept", "keep_rate", "pass_rate", "rows", "pairs") if k in extra}
+            )
         elif line["stage"] == "judgments":
             row["unparsed_rate"] = extra.get("unparsed_rate")
         elif line["stage"] == "evaluation":
             row["sets"][extra["set"]] = extra["headline"]
+            if extra.get("change"):
+                row["changes"][extra["set"]] = extra["change"]
     return [rows[i] for i in sorted(rows)]
 
 
 def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print both tables."""
+    """Print the tables."""
     console = console or Console(soft_wrap=False)
-    console.print(_iterations(iteration_rows(metrics)))
+    rows = iteration_rows(metrics)
+    console.print(_iterations(rows))
+    if any(row["changes"] for row in rows):
+        console.print(_changes(rows))
     console.print(_stages(metrics))
 
 
 def _iterations(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Iterations (0 is the seed model)", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
-    for name in ("iter", "kept", "keep", "unparsed"):
+    table = Table(title="Iterations (0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    for name in ("iter", "pairs", "rows", "keep", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("set", no_wrap=True)
-    for name in ("accuracy [95 %]", "consist.", "unparsed"):
+    for name in ("accuracy [95 %]", "consistent", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = [str(row["iteration"]), _whole(row.get("rows")), _rate(row.get("keep_rate"))]
-        cells.append(_rate(row.get("unparsed_rate")))
+        cells = [str(row["iteration"]), _whole(row.get("pairs")), _whole(row.get("rows"))]
+        cells += [_rate(row.get("keep_rate")), _rate(row.get("unparsed_rate"))]
         sets = row["sets"] or {"-": None}
         for name, headline in sets.items():
             table.add_row(*cells, name, *_set_cells(headline))
@@ -57,14 +69,33 @@ def _iterations(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _changes(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Accuracy against the iteration before", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    table.add_column("iter", justify="right")
+    table.add_column("set", no_wrap=True)
+    for name in ("change [95 %]", "better : worse", "p (McNemar)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        for name, change in row["changes"].items():
+            found, test = change["difference"], change["mcnemar"]
+            bounds = "" if found["low"] is None else f" [{100 * found['low']:+.0f} – {100 * found['high']:+.0f}]"
+            counts = f"{test['b_better']} : {test['a_better']}"
+            table.add_row(
+                str(row["iteration"]), name, f"{100 * found['value']:+.1f}{bounds}", counts, f"{test['p_value']:.2g}"
+            )
+    return table
+
+
 def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
     if not headline:
         return ["-", "-", "-"]
     # Votes that stopped early have a vote accuracy only: their single samples are no fair sample.
-    main = headline.get("accuracy") or headline["vote_accuracy"]
-    interval = f"[{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
-    others = [headline[name]["value"] for name in ("position_consistent_accuracy", "unparsed_rate")]
-    return [f"{100 * main['value']:.1f} {interval}", *map(_rate, others)]
+    main = headline.get("accuracy") or headline.get("vote_accuracy")
+    if main is None or main["value"] is None:
+        return ["-", "-", "-"]
+    interval = "" if main["low"] is None else f" [{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
+    others = [headline.get(name, {}).get("value") for name in ("position_consistent_accuracy", "unparsed_rate")]
+    return [f"{100 * main['value']:.1f}{interval}", *map(_rate, others)]
 
 
 def _stages(metrics: list[dict[str, Any]]) -> Table:
@@ -92,7 +123,7 @@ def _position(line: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _whole(value: float | None) -> str:

@@ -12,11 +12,13 @@ from typing import Any
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
+from ray_app.errors import InputError
 from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
-from ray_app.metrics import outcomes_of, summarise, write_verdicts
+from ray_app.metrics import Outcome, compare, outcomes_of, read_verdicts, summarise, write_verdicts
+from ray_app.metrics.verdict_file import join as joined
 from ray_app.programs.judge import JudgeProgram
 from ray_app.prompts import load_prompt
-from ray_app.run.storage import content_hash, join, list_files, read_parquet, write_json_atomic
+from ray_app.run.storage import content_hash, exists, join, list_files, read_parquet, write_json_atomic
 from ray_app.runner import StageResult, sampling_from
 from ray_app.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.stages.context import Context
@@ -86,8 +88,26 @@ def run(
     lost |= {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
     ids = [row.id for row in benchmark.rows] + [fault.id for fault in benchmark.faulty]
     write_verdicts(join(directory, "verdicts.jsonl"), verdict_records(ids, tallies, part.votes, lost))
+    change = against_before(context, benchmark, outcomes, iteration, name)
+    if change:
+        summary["against_iteration_before"] = change
     write_json_atomic(join(directory, "summary.json"), summary)
-    return result.with_extra({"set": name, "headline": headline(summary)})
+    return result.with_extra({"set": name, "headline": headline(summary), "change": change})
+
+
+def against_before(
+    context: Context, benchmark: Benchmark, outcomes: list[Outcome], iteration: int, name: str
+) -> dict[str, Any] | None:
+    """M(iteration) against M(iteration - 1) on the same rows, or None where these were not (all) judged."""
+    if iteration == 0:
+        return None
+    before = join(context.folder.stage_dir(STAGE, iteration - 1), name, "verdicts.jsonl")
+    if not exists(before):
+        return None
+    try:
+        return compare(joined(benchmark, read_verdicts(before)), outcomes, context.settings.seed)
+    except InputError:  # pairs made anew each iteration are other rows
+        return None
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def test_judge_then_score_the_verdicts_then_continue(tmp_path: Path) -> None:
 
     assert command("judge", *arguments, "--explanations").returncode == 0
     explained = lines(verdicts)
-    assert all(len(v["explanations"][o]) == sum(v["orders"][o]["votes"].values()) for v in explained for o in ("ab", "ba"))
+    assert all(
+        len(v["explanations"][o]) == sum(v["orders"][o]["votes"].values()) for v in explained for o in ("ab", "ba")
+    )
     assert command("judge", *arguments).returncode == 0
     again = {p.name: p.stat().st_mtime_ns for p in Path(f"{verdicts}.parts").glob("shard-*.parquet")}
     assert (again, verdicts.read_text()) == (shards, text), "nothing is judged twice"
