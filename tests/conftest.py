@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from loop_runs import ROOT, Loop
+
+# Machines are noisy: no test may fail because an example was slow. The examples are the same in every run.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 
