@@ -26,6 +26,7 @@ from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
 from ray_app.runner import Runner, StageResult
+from ray_app.stages import instructions
 from ray_app.stages.context import Context
 from ray_app.steps import Step, steps_of
 from ray_app.table import show
@@ -43,6 +44,7 @@ def main(settings: IterateSettings) -> int:
     log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
     if todo:
         check_training(settings)
+        tell_late_benchmarks(settings, folder)
         with Lease(folder.uri) as lease:
             storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))
             with connected(settings.ray):
@@ -102,6 +104,15 @@ def check_training(settings: IterateSettings) -> None:
 
     if settings.iterations:
         check(settings.train, model_facts(settings.judge.model))
+
+
+def tell_late_benchmarks(settings: IterateSettings, folder: RunFolder) -> None:
+    """Warn of benchmarks that were configured after the instructions were decontaminated."""
+    made = read_record(folder.stage_dir(instructions.STAGE))
+    if made is None:
+        return
+    for name, count in instructions.late_overlap(settings, folder, made.extra.get(instructions.CHECKED, ())).items():
+        log.warning("%s came after the instructions: %d of %d share an n-gram with it", name, count, made.rows_out)
 
 
 def describe(settings: IterateSettings, steps: list[Step]) -> dict[str, Any]:

@@ -54,13 +54,13 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
 
 def _iterations(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Iterations (0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
-    for name in ("iter", "pairs", "rows", "keep", "unparsed"):
+    for name in ("iter", "pairs", "keep", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("set", no_wrap=True)
-    for name in ("accuracy [95 %]", "consistent", "unparsed"):
+    for name in ("accuracy [95 %]", "consist.", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = [str(row["iteration"]), _whole(row.get("pairs")), _whole(row.get("rows"))]
+        cells = [str(row["iteration"]), _whole(row.get("pairs"))]
         cells += [_rate(row.get("keep_rate")), _rate(row.get("unparsed_rate"))]
         sets = row["sets"] or {"-": None}
         for name, headline in sets.items():

@@ -20,13 +20,15 @@ from ray_app.errors import InputError
 from ray_app.ngrams import Contamination
 from ray_app.programs.classify import ClassifyProgram
 from ray_app.prompts import load_prompt, transcript
-from ray_app.run.shards import ShardWriter, row_counts
+from ray_app.run.folder import RunFolder
+from ray_app.run.shards import ShardWriter, column_values, row_counts
 from ray_app.run.storage import content_hash
 from ray_app.runner import StageResult, sampling_from, table_rows
-from ray_app.schema import INSTRUCTIONS, content_id, pack_text, split_of
+from ray_app.schema import INSTRUCTIONS, content_id, pack_text, split_of, unpack_text
 from ray_app.stages.context import Context
 
 STAGE = "instructions"
+CHECKED = "decontaminated_against"
 
 
 def settings_of(settings: IterateSettings) -> dict[str, Any]:
@@ -34,7 +36,6 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
     covered: dict[str, Any] = {
         "instructions": settings.instructions.model_dump(mode="json"),
         "limit": settings.limit,
-        "benchmarks": list(settings.benchmarks) if settings.instructions.decontamination.enabled else [],
     }
     if settings.instructions.classify:
         covered["prompts"] = {"classify": load_prompt(settings.prompts.classify).hash}
@@ -56,7 +57,7 @@ def run(context: Context) -> StageResult:
     directory = context.folder.stage_dir(STAGE)
     classify = settings.instructions.classify
     target = directory if not classify else context.folder.join(directory, "candidates")
-    result = _write_candidates(context, target)
+    result = _write_candidates(context, target).with_extra({CHECKED: checked_benchmarks(settings)})
     if not classify:
         return result
     classified = context.runner.run(
@@ -71,7 +72,28 @@ def run(context: Context) -> StageResult:
         role="generator",
     )
     dropped = Counter(result.quarantined) + Counter(classified.quarantined)
-    return dataclasses.replace(classified, rows_in=result.rows_in, quarantined=dict(dropped))
+    whole = dataclasses.replace(classified, rows_in=result.rows_in, quarantined=dict(dropped))
+    return whole.with_extra(result.extra)
+
+
+def checked_benchmarks(settings: IterateSettings) -> list[str]:
+    """The benchmarks that instructions are checked against."""
+    return list(settings.benchmarks) if settings.instructions.decontamination.enabled else []
+
+
+def late_overlap(settings: IterateSettings, folder: RunFolder, checked: Iterable[str]) -> dict[str, int]:
+    """{benchmark configured after the instructions were made: how many of them share an n-gram with it}.
+
+    More benchmarks never invalidate a run (design §4), so what was not dropped then is at least counted now.
+    """
+    late = [name for name in checked_benchmarks(settings) if name not in set(checked)]
+    found: dict[str, int] = {}
+    for name in late:
+        grams = Contamination(settings.instructions.decontamination.ngram)
+        grams.add(transcript(text) for text in load_benchmark(name).instructions())
+        texts = column_values(folder.stage_dir(STAGE), "text")
+        found[name] = sum(grams.matches(transcript(unpack_text(text))) for text in texts)
+    return found
 
 
 def classify_program(settings: IterateSettings) -> ClassifyProgram:
