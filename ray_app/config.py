@@ -92,6 +92,9 @@ class PairSettings(Part):
 class JudgingSettings(Part):
     """Rejection sampling of judgments (paper, section 3.3)."""
 
+    mode: Literal["pairwise", "pointwise"] = Field(
+        "pairwise", description="judge pairs in both orders, or score single responses (section 7)"
+    )
     sampling: Literal["until_correct", "all"] = "until_correct"
     samples: int = Field(15, ge=1, description="N: at most so many judgments a (pair, order)")
     generation: SamplingSettings = SamplingSettings()
@@ -148,6 +151,17 @@ class IterateSettings(CommandSettings):
     judging: JudgingSettings = JudgingSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _recipe_fits_mode(self) -> IterateSettings:
+        if self.judging.mode == "pointwise" and self.train.recipe == "dpo":
+            raise ValueError("train.recipe dpo needs judging.mode pairwise: a score is neither right nor wrong")
+        return self
+
+    @property
+    def judge_prompt(self) -> str:
+        """The prompt file of this run's judges."""
+        return self.prompts.judge_single if self.judging.mode == "pointwise" else self.prompts.judge
 
     @property
     def run_uri(self) -> str:

@@ -15,18 +15,22 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ray_app import best_of
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.benchmarks.files import read_rows
 from ray_app.cli import run_command
 from ray_app.errors import InputError
+from ray_app.judge_card import Mode
 from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
 from ray_app.judging import quarantined_ids, tallies_of
 from ray_app.metrics import compare, outcomes_of, read_verdicts, score_verdict_file, summarise, write_verdicts
 from ray_app.metrics.outcome import asked_orders
 from ray_app.metrics.rewardbench import leaderboard_json
+from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
 from ray_app.metrics.table import print_summary
 from ray_app.metrics.verdict_file import join
 from ray_app.run import storage
+from ray_app.scoring import mean_scores, pointwise_outcomes
 
 VERDICTS = "verdicts.jsonl"
 
@@ -106,28 +110,38 @@ def score_given(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> dict
 
 def score_judge(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> list[dict[str, Any]]:
     """Judge every benchmark and summarise its votes."""
-    for benchmark in benchmarks:
-        if benchmark.kind == "best_of":
-            raise InputError(f"{benchmark.name}: rows with several responses are scored from --verdicts only")
+    mode = settings.judge().mode
+    if mode == "pointwise" and settings.protocol == "official":
+        raise InputError("--protocol official is an order of two responses; --mode pointwise shows one")
     work = {storage.join(settings.output, benchmark.name): benchmark for benchmark in benchmarks}
     orders = {
         folder: {row.id: asked_orders(settings.protocol, settings.seed, row.id) for row in benchmark.rows}
         for folder, benchmark in work.items()
     }
     judge_all(settings, work, orders, settings.protocol)
-    summaries = []
-    for folder, benchmark in work.items():
-        outcomes = outcomes_of(
-            benchmark,
-            tallies_of(folder),
-            votes=settings.votes,
-            protocol=settings.protocol,
-            seed=settings.seed,
-            quarantined=quarantined_ids(folder),
-        )
-        save_verdicts(benchmark, folder, storage.join(folder, VERDICTS), settings.votes)
-        summaries.append(summarise(benchmark, outcomes, seed=settings.seed))
-    return summaries
+    return [summary_of(settings, mode, folder, benchmark) for folder, benchmark in work.items()]
+
+
+def summary_of(settings: EvaluateSettings, mode: Mode, folder: str, benchmark: Benchmark) -> dict[str, Any]:
+    """Write the verdicts of a judged folder; its summary."""
+    target = storage.join(folder, VERDICTS)
+    if benchmark.kind == "best_of":
+        answers = best_of.answers_in(folder, benchmark, settings.seed)
+        write_verdicts(target, ({"id": identity, **answer} for identity, answer in answers.items()))
+        return summarise_best_of(benchmark, best_of_outcomes(benchmark, answers), settings.seed)
+    save_verdicts(benchmark, folder, target, settings.votes, mode)
+    if mode == "pointwise":
+        outcomes = pointwise_outcomes(benchmark, mean_scores(folder), settings.seed)
+        return summarise(benchmark, outcomes, seed=settings.seed) | {"protocol": mode, "votes": settings.votes}
+    outcomes = outcomes_of(
+        benchmark,
+        tallies_of(folder),
+        votes=settings.votes,
+        protocol=settings.protocol,
+        seed=settings.seed,
+        quarantined=quarantined_ids(folder),
+    )
+    return summarise(benchmark, outcomes, seed=settings.seed)
 
 
 if __name__ == "__main__":

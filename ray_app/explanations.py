@@ -20,15 +20,16 @@ CACHED_SHARDS = 64
 class Explanations:
     """Texts of the votes in a folder, by id."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, mode: str = "pairwise") -> None:
+        part = "side" if mode == "pointwise" else "order"
         self.files: dict[str, list[str]] = defaultdict(list)
         for file in shard_files(directory):
             for identity in set(read_parquet(file, columns=["id"]).column("id").to_pylist()):
                 self.files[identity].append(file)
-        self._shard = functools.lru_cache(maxsize=CACHED_SHARDS)(_texts)
+        self._shard = functools.lru_cache(maxsize=CACHED_SHARDS)(functools.partial(_texts, part=part))
 
     def of(self, identity: str) -> dict[str, list[str]]:
-        """{order: texts by sample}; empty for an id that was never judged."""
+        """{order (pointwise: side): texts by sample}; empty for an id that was never judged."""
         orders: dict[str, list[str]] = {}
         for file in self.files.get(identity, ()):
             orders |= self._shard(file).get(identity, {})
@@ -40,10 +41,10 @@ class Explanations:
             yield {**record, "explanations": self.of(record["id"])}
 
 
-def _texts(file: str) -> dict[str, dict[str, list[str]]]:
-    """{id: {order: texts by sample}} of one shard; a unit never spans two."""
+def _texts(file: str, part: str) -> dict[str, dict[str, list[str]]]:
+    """{id: {order or side: texts by sample}} of one shard; a unit never spans two."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    rows = read_parquet(file, columns=["id", "order", "sample", "text"]).to_pylist()
+    rows = read_parquet(file, columns=["id", part, "sample", "text"]).to_pylist()
     for row in sorted(rows, key=lambda row: row["sample"]):
-        found[row["id"]][row["order"]].append(row["text"])
+        found[row["id"]][row[part]].append(row["text"])
     return {identity: dict(orders) for identity, orders in found.items()}

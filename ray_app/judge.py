@@ -29,8 +29,9 @@ def main(settings: JudgeSettings) -> int:
     """Judge what no closed shard holds yet, then write the verdict file."""
     pairs = load_benchmark(f"pairwise={settings.input}", settings.limit, labelled=False)
     folder = f"{settings.output}.parts"
+    mode = settings.judge().mode
     result = judge_all(settings, {folder: pairs}, {})[folder]
-    written = save_verdicts(pairs, folder, settings.output, settings.votes, settings.explanations)
+    written = save_verdicts(pairs, folder, settings.output, settings.votes, mode, settings.explanations)
     rate = result.completion_tokens / result.seconds if result.seconds else 0
     print(f"{written} verdicts in {settings.output}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
     return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
+from ray_app import best_of
 from ray_app.benchmarks import Benchmark
 from ray_app.cli import CommandSettings
 from ray_app.cluster import connected
@@ -14,13 +16,15 @@ from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.explanations import Explanations
-from ray_app.judge_card import Judge, judge_of
+from ray_app.judge_card import BEST_OF_PROMPT, SHIPPED_PROMPTS, Judge, Mode, judge_of
 from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
 from ray_app.metrics import write_verdicts
+from ray_app.prompts import load_prompt
 from ray_app.run import storage
 from ray_app.run.fingerprint import Fingerprint, check, fingerprint
 from ray_app.run.lease import Lease
 from ray_app.runner import Runner, StageResult
+from ray_app.scoring import mean_scores, pairwise_scoring_units, score_records, score_rows, unscored_ids
 
 FINGERPRINT = "fingerprint.json"
 
@@ -30,8 +34,9 @@ class JudgingCommand(CommandSettings):
 
     model: str | None = Field(None, description="checkpoint folder or hub id")
     engine: EngineSettings = Field(EngineSettings(model=""), description="how it is served; its model is --model")
-    prompt: str | None = Field(None, description="prompt file; default: the checkpoint's own, else judge_pairwise")
-    votes: int = Field(1, ge=1, description="samples an order; 1 is greedy")
+    prompt: str | None = Field(None, description="prompt file; default: the checkpoint's own, else the shipped one")
+    mode: Mode | None = Field(None, description="pairwise, or pointwise: scores 1-10; default: the checkpoint's own")
+    votes: int = Field(1, ge=1, description="samples an order (pointwise: a response); 1 is greedy")
     generation: SamplingSettings | None = Field(None, description="default: greedy, or T 0.7 / top_p 0.9 for votes")
     early_stop: bool = True
     stop_after_verdict: bool | None = None
@@ -44,7 +49,7 @@ class JudgingCommand(CommandSettings):
         if self.model is None:
             raise InputError("--model is missing")
         engine = self.engine.model_copy(update={"model": self.model})
-        return judge_of(engine, self.prompt, self.stop_after_verdict)
+        return judge_of(engine, self.prompt, self.stop_after_verdict, self.mode)
 
     def sampling(self) -> SamplingSettings:
         if self.generation is not None:
@@ -53,7 +58,7 @@ class JudgingCommand(CommandSettings):
 
     def fingerprint_of(self, benchmark: Benchmark, judge: Judge, orders: str) -> Fingerprint:
         """What makes votes comparable; a folder with others in it is refused."""
-        covered = {
+        covered: dict[str, Any] = {
             "seed": self.seed,
             "votes": self.votes,
             "limit": self.limit,
@@ -62,6 +67,9 @@ class JudgingCommand(CommandSettings):
             "generation": self.sampling().model_dump(mode="json"),
             "judge": judge.identity(),
         }
+        if benchmark.kind == "best_of":
+            names = (BEST_OF_PROMPT, SHIPPED_PROMPTS["pointwise"])
+            covered["prompts"] = {name: load_prompt(name).hash for name in names}
         source = benchmark.source
         content = storage.content_hash(source) if storage.exists(source) else source
         return fingerprint("evaluation", covered, {source: content}, [])
@@ -86,16 +94,35 @@ def judge_all(
         try:
             for folder, benchmark in work.items():
                 with Lease(folder) as lease:
-                    results[folder] = judge_rows(
-                        Runner(pools, lease.fence),
-                        units=units_of(benchmark.name, benchmark.rows, orders.get(folder)),
-                        directory=folder,
-                        program=judge.program(command.sampling(), command.votes, command.seed, command.early_stop),
-                        engine=judge.engine,
-                    )
+                    runner = Runner(pools, lease.fence)
+                    results[folder] = _judge(command, judge, runner, folder, benchmark, orders.get(folder))
         finally:
             pools.close()
     return results
+
+
+def _judge(
+    command: JudgingCommand,
+    judge: Judge,
+    runner: Runner,
+    folder: str,
+    benchmark: Benchmark,
+    orders: Mapping[str, tuple[str, ...]] | None,
+) -> StageResult:
+    sampling, votes, seed = command.sampling(), command.votes, command.seed
+    if benchmark.kind == "best_of":
+        return best_of.judge_rows(runner, benchmark, folder, judge, sampling, votes, seed)
+    if judge.mode == "pointwise":
+        units = pairwise_scoring_units(benchmark.name, benchmark.rows)
+        program = judge.scoring_program(sampling, votes, seed)
+        return score_rows(runner, units=units, directory=folder, program=program, engine=judge.engine)
+    return judge_rows(
+        runner,
+        units=units_of(benchmark.name, benchmark.rows, orders),
+        directory=folder,
+        program=judge.program(sampling, votes, seed, command.early_stop),
+        engine=judge.engine,
+    )
 
 
 def claim(folder: str, wanted: Fingerprint) -> None:
@@ -107,9 +134,14 @@ def claim(folder: str, wanted: Fingerprint) -> None:
         storage.write_json_atomic(uri, wanted.model_dump(mode="json"))
 
 
-def save_verdicts(benchmark: Benchmark, folder: str, target: str, votes: int, explanations: bool = False) -> int:
+def save_verdicts(
+    benchmark: Benchmark, folder: str, target: str, votes: int, mode: Mode, explanations: bool = False
+) -> int:
     """The verdict file of every id: judged ones in the file's order, then those the loader quarantined."""
-    lost = quarantined_ids(folder) | {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
+    lost = {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
     ids = [row.id for row in benchmark.rows] + [fault.id for fault in benchmark.faulty]
-    records = verdict_records(ids, tallies_of(folder), votes, lost)
-    return write_verdicts(target, Explanations(folder).added(records) if explanations else records)
+    if mode == "pointwise":
+        records = score_records(ids, mean_scores(folder), unscored_ids(folder) | lost)
+    else:
+        records = verdict_records(ids, tallies_of(folder), votes, quarantined_ids(folder) | lost)
+    return write_verdicts(target, Explanations(folder, mode).added(records) if explanations else records)

@@ -63,7 +63,7 @@ def units_of(
         yield from pairwise_units(benchmark, row, orders[row.id] if orders else (AB, BA))
 
 
-def spool(units: Iterable[dict[str, Any]], directory: str) -> int:
+def spool(units: Iterable[dict[str, Any]], directory: str, schema: pa.Schema = UNITS) -> int:
     """Write units as Parquet files of at most 256 rows and return how many units there are.
 
     Deterministic, so a resumed run writes the same files again.
@@ -74,7 +74,7 @@ def spool(units: Iterable[dict[str, Any]], directory: str) -> int:
         if not chunk:
             return total
         total += len(chunk)
-        table = pa.Table.from_pylist(chunk, schema=UNITS)
+        table = pa.Table.from_pylist(chunk, schema=schema)
         write_parquet_atomic(table, join(directory, f"shard-{index:05d}.parquet"))
     return total
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,9 +103,9 @@ class Runner:
         return StageResult(total, rows, quarantined, *tokens, seconds, {"resumed_units": len(done)})
 
 
-def sampling_from(settings: Any, stop_after_verdict: bool = False, letters: str = "AB") -> Sampling:
-    """Engine sampling from `SamplingSettings`. Stopping at the verdict keeps it in the text (design: issue 5)."""
-    stop = tuple(f"[[{letter}]]" for letter in letters) if stop_after_verdict else ()
+def sampling_from(settings: Any, stop_after_verdict: bool = False, verdicts: Iterable[str] = "AB") -> Sampling:
+    """Engine sampling from `SamplingSettings`. Stopping at a verdict keeps it in the text."""
+    stop = tuple(f"[[{verdict}]]" for verdict in verdicts) if stop_after_verdict else ()
     return Sampling(settings.temperature, settings.top_p, settings.max_tokens, stop, bool(stop))
 
 

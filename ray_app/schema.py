@@ -95,6 +95,7 @@ SCORES = pa.schema(
         ("completion_tokens", pa.int32()),
     ]
 )
+RATINGS = pa.schema([("benchmark", pa.string()), ("id", pa.string()), *[f for f in SCORES if f.name != "pair_id"]])
 _TRAIN_KEY = [
     ("pair_id", pa.string()),
     ("order", pa.string()),

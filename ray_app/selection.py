@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ray_app.schema import unit_interval
@@ -91,6 +91,46 @@ def preferences(samples: Iterable[Sample], run_seed: int, iteration: int) -> lis
         )
 
     return [(sample, pick(sample)) for sample in balanced(both, run_seed, iteration)]
+
+
+def first_win(scores: Sequence[tuple[float | None, float | None]]) -> int | None:
+    """The first sample in which the first side's score exceeds the second's; a missing score never wins."""
+    for index, (first, second) in enumerate(scores):
+        if first is not None and second is not None and first > second:
+            return index
+    return None
+
+
+def select_scored(scores: Mapping[str, Sequence[tuple[float | None, float | None]]]) -> Selection:
+    """Pointwise rejection sampling: {pair_id: (chosen's, rejected's score) by sample} to two judgments a kept pair.
+
+    There is no letter to balance: each kept pair gives one judgment of a better and one of a worse response. The
+    pass rate is the share of pairs whose sample 0 puts the chosen side higher.
+    """
+    wins = {identity: first_win(samples) for identity, samples in scores.items()}
+    rows = [
+        Sample(identity, side, won, None, True, True)
+        for identity, won in sorted(wins.items())
+        if won is not None
+        for side in ("chosen", "rejected")
+    ]
+    return Selection(
+        rows=tuple(rows),
+        tried=len(scores),
+        kept=len(rows) // 2,
+        kept_by_letter={},
+        dropped_by_balance=0,
+        pass_rate=sum(won == 0 for won in wins.values()) / len(wins) if wins else None,
+    )
+
+
+def empty_scored_cause(selection: Selection, unparsed: int, drawn: int) -> str:
+    """Why a pointwise training set is empty, in numbers."""
+    return (
+        f"the training set is empty: {selection.tried} pairs judged with {drawn} scores, {unparsed} of them unparsed; "
+        "in none did the chosen response score higher. A judge that gives every response one score, or never ends "
+        "in a score, leaves nothing to train on"
+    )
 
 
 def empty_cause(selection: Selection, unparsed: int, drawn: int) -> str:

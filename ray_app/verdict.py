@@ -52,6 +52,9 @@ def parse_verdict(text: str, letters: str = "AB") -> str | None:
     return found[-1] if found else None
 
 
+SCORES = tuple(str(score) for score in range(1, 11))
+
+
 def parse_score(text: str) -> float | None:
     """The last `[[1]]`…`[[10]]` of a pointwise judgment; None when there is none."""
     answer = own_text(text)

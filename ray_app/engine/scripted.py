@@ -9,7 +9,8 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     words        words of an answer, drawn from this list by hash (default [12])
     letter       every verdict names this letter (default: none, `p` decides)
 
-The answer to a modified instruction holds no gold marker, so the pairs it makes have a better side.
+The answer to a modified instruction holds no gold marker, so the pairs it makes have a better side. A pointwise judge
+gives the better response 8 and the other 3, where it is right.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.schema import Message, unit_interval
 
 _MODIFIED = "other"
-_SECTION = re.compile(r"<response_([ab])>(.*?)</response_\1>", re.DOTALL)
+_SECTION = re.compile(r"<response_([a-d])>(.*?)</response_\1>", re.DOTALL)
+_SINGLE = re.compile(r"<response>(.*?)</response>.*\[\[4\]\]", re.DOTALL)
 
 
 class ScriptedEngine:
@@ -57,17 +59,21 @@ class ScriptedEngine:
         sections: dict[str, str] = dict(_SECTION.findall(prompt))
         length = self.words[int(self._draw("words", prompt, None) * len(self.words))]
         filler = " ".join([f"w{int(self._draw('text', prompt, seed) * 1e6)}"] * length)
-        if len(sections) < 2:
+        single = _SINGLE.search(prompt)
+        if len(sections) < 2 and not single:
             modified = "<instruction>" in prompt or prompt.startswith(_MODIFIED)
             return f"{_MODIFIED if modified else self.marker} {filler}"
         if self._draw("unparsed", prompt, seed) < self.unparsed:
             return filler
-        if self.letter:
-            return f"{filler} [[{self.letter}]]"
-        gold = "A" if self.marker in sections["a"] else "B"
         p = self.p[int(self._draw("p", prompt, None) * len(self.p))]
         right = self._draw("verdict", prompt, seed) < p
-        return f"{filler} [[{gold if right else 'AB'.replace(gold, '')}]]"
+        if single:
+            return f"{filler} [[{8 if (self.marker in single.group(1)) == right else 3}]]"
+        if self.letter:
+            return f"{filler} [[{self.letter}]]"
+        gold = next((name.upper() for name, text in sections.items() if self.marker in text), "B")
+        others = [name.upper() for name in sections if name.upper() != gold]
+        return f"{filler} [[{gold if right else others[0]}]]"
 
     def _draw(self, *parts: Any) -> float:
         return unit_interval(*parts)

@@ -9,6 +9,7 @@ from ray_app.prompts import Prompt
 from ray_app.schema import AB, BA, CHOSEN_FIRST, REJECTED_FIRST, Message, PairwiseRow, pack_text, unpack_text
 
 TURNED = {"A": "B", "B": "A", None: None}
+SIDES = ("chosen", "rejected")
 
 
 def pair_units(pair: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -42,10 +43,24 @@ def pairwise_units(benchmark: str, row: PairwiseRow, orders: tuple[str, ...] = (
         }
 
 
+def score_unit(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair of the run as one unit of pointwise judging: the first side ought to score higher."""
+    return {
+        "id": pair["pair_id"],
+        "pair_id": pair["pair_id"],
+        "instruction": pair["instruction"],
+        "sides": list(SIDES),
+        "responses": [pair[side] for side in SIDES],
+    }
+
+
 def judge_messages(prompt: Prompt, unit: Mapping[str, Any]) -> list[Message]:
-    """The messages a judge sees for one unit; training renders the very same."""
-    return prompt.render(
-        instruction=unpack_text(unit["instruction"]),
-        response_a=unpack_text(unit["first"]),
-        response_b=unpack_text(unit["second"]),
-    )
+    """The messages a judge sees for one unit; training renders the very same. `responses`: of a best-of unit."""
+    responses = unit.get("responses") or (unit["first"], unit["second"])
+    named = {f"response_{'abcd'[i]}": unpack_text(text) for i, text in enumerate(responses)}
+    return prompt.render(instruction=unpack_text(unit["instruction"]), **named)
+
+
+def score_messages(prompt: Prompt, instruction: str, response: str) -> list[Message]:
+    """The messages a pointwise judge sees for one packed response; training renders the very same."""
+    return prompt.render(instruction=unpack_text(instruction), response=unpack_text(response))

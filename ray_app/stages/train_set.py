@@ -1,5 +1,7 @@
 """Training set: the selected judgments of one iteration, joined with their pairs, in TRL's formats.
 
+Pointwise, both judgments of the kept sample of a pair are rows of their own; their `order` is the side judged.
+
 The decision (which judgments) looks at keys and letters only. The texts stream: each shard of pairs is joined with
 the few judgment shards that hold its samples, as one Ray task, so nothing is collected or shuffled.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,33 +21,44 @@ import ray.data
 
 from ray_app.config import IterateSettings
 from ray_app.errors import RunError
-from ray_app.programs.rows import judge_messages, pair_units
+from ray_app.programs.rows import SIDES, judge_messages, pair_units, score_messages
 from ray_app.prompts import Prompt, load_prompt
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.runner import StageResult
-from ray_app.schema import TRAIN_DPO, TRAIN_SFT
-from ray_app.selection import Sample, Selection, empty_cause, preferences, select
+from ray_app.schema import TRAIN_DPO, TRAIN_SFT, Message
+from ray_app.selection import (
+    Sample,
+    Selection,
+    empty_cause,
+    empty_scored_cause,
+    preferences,
+    select,
+    select_scored,
+)
 from ray_app.stages.context import Context
 
 STAGE = "train_set"
 KEYS = ["pair_id", "order", "sample", "verdict", "correct", "kept"]
+SCORE_KEYS = ["pair_id", "side", "sample", "score"]
 
 
 @dataclass(frozen=True)
 class JoinTask:
-    """One shard of pairs and the judgment shards to join with it; `wanted` maps (pair_id, order) to samples."""
+    """One shard of pairs and the judgment shards to join with it; `wanted` maps (pair_id, order or side) to samples."""
 
     pairs_file: str
     judgment_files: tuple[str, ...]
     wanted: Mapping[tuple[str, str], tuple[int, ...]]
+    pointwise: bool = False
 
 
 def settings_of(settings: IterateSettings) -> dict[str, Any]:
     """What the stage's fingerprint covers."""
+    balance = settings.judging.balance if settings.judging.mode == "pairwise" else None
     return {
         "seed": settings.seed,
-        "judging": {"balance": settings.judging.balance},
+        "judging": {"balance": balance},
         "train": {"recipe": settings.train.recipe},
     }
 
@@ -56,19 +69,58 @@ def run(context: Context, iteration: int) -> StageResult:
     directory = context.folder.stage_dir(STAGE, iteration)
     context.folder.clear(directory)  # quick and deterministic: an interrupted attempt starts again
     judgment_files = list_files(context.folder.stage_dir("judgments", iteration), "shard-*.parquet")
-    samples, files = read_samples(judgment_files)
-    selection = select(samples, settings.seed, iteration, settings.judging.balance)
-    selected = chosen_samples(settings, samples, selection, iteration)
-    if not selected:
-        raise RunError(empty_cause(selection, sum(s.verdict is None for s in samples), len(samples)))
+    pointwise = settings.judging.mode == "pointwise"
+    made = choose_scored(judgment_files) if pointwise else choose(settings, judgment_files, iteration)
+    if not made.selected:
+        raise RunError(made.empty_cause)
     pairs_files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
-    tasks = plan(pairs_files, selected, files)
-    prompt = load_prompt(settings.prompts.judge)
+    tasks = plan(pairs_files, made.selected, made.files, pointwise)
+    prompt = load_prompt(settings.judge_prompt)
     with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
         for row in joined(tasks, prompt, iteration):
             writer.add([row])
     rows, _ = row_counts(directory)
-    return StageResult(len(samples), rows, {}, seconds=time.monotonic() - started, extra=numbers(selection, rows))
+    seconds = time.monotonic() - started
+    return StageResult(made.drawn, rows, {}, seconds=seconds, extra=numbers(made.selection, rows))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was drawn, what is selected of it, and where its texts are ({pair_id: judgment files})."""
+
+    selection: Selection
+    selected: Sequence[tuple[Sample, ...]]
+    files: Mapping[str, set[str]]
+    drawn: int
+    empty_cause: str
+
+
+def choose(settings: IterateSettings, judgment_files: Iterable[str], iteration: int) -> Choice:
+    """Pairwise: balanced letters for SFT, (correct, wrong) for DPO."""
+    samples, files = read_samples(judgment_files)
+    selection = select(samples, settings.seed, iteration, settings.judging.balance)
+    selected = chosen_samples(settings, samples, selection, iteration)
+    cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
+    return Choice(selection, selected, files, len(samples), cause)
+
+
+def choose_scored(judgment_files: Iterable[str]) -> Choice:
+    """Pointwise: both judgments of the first sample whose chosen score is higher."""
+    drawn: dict[str, dict[int, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
+    files: dict[str, set[str]] = defaultdict(set)
+    unparsed = rows = 0
+    for file in judgment_files:
+        for row in read_parquet(file, columns=SCORE_KEYS).to_pylist():
+            drawn[row["pair_id"]][row["sample"]][row["side"]] = row["score"]
+            files[row["pair_id"]].add(file)
+            unparsed, rows = unparsed + (row["score"] is None), rows + 1
+    scores = {
+        identity: [(samples[j].get("chosen"), samples[j].get("rejected")) for j in sorted(samples)]
+        for identity, samples in drawn.items()
+    }
+    selection = select_scored(scores)
+    cause = empty_scored_cause(selection, unparsed, rows)
+    return Choice(selection, [(row,) for row in selection.rows], files, rows, cause)
 
 
 def chosen_samples(
@@ -117,7 +169,10 @@ def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str,
 
 
 def plan(
-    pairs_files: Iterable[str], selected: Iterable[tuple[Sample, ...]], files: Mapping[str, set[str]]
+    pairs_files: Iterable[str],
+    selected: Iterable[tuple[Sample, ...]],
+    files: Mapping[str, set[str]],
+    pointwise: bool = False,
 ) -> list[JoinTask]:
     """One task for every shard of pairs that has selected judgments."""
     wanted = {group[0].unit: tuple(sample.sample for sample in group) for group in selected}
@@ -130,24 +185,27 @@ def plan(
         units = [unit for identity in ids for unit in by_pair.get(identity, ())]
         if units:
             needed = sorted({file for unit in units for file in files[unit[0]]})
-            tasks.append(JoinTask(pairs_file, tuple(needed), {unit: wanted[unit] for unit in units}))
+            tasks.append(JoinTask(pairs_file, tuple(needed), {unit: wanted[unit] for unit in units}, pointwise))
     return tasks
 
 
 def join(task: JoinTask, prompt: Prompt, iteration: int) -> list[dict[str, Any]]:
     """Rows of the training set (SFT where one sample is wanted, DPO where two) of one shard of pairs."""
     ids = pa.array(sorted({unit[0] for unit in task.wanted}))
-    units = {
-        (unit["pair_id"], unit["order"]): unit for pair in _only(task.pairs_file, ids) for unit in pair_units(pair)
+    prompts = {
+        unit: messages
+        for pair in _only(task.pairs_file, ids)
+        for unit, messages in prompts_of(pair, prompt, task.pointwise)
     }
+    part = "side" if task.pointwise else "order"
     texts = {
-        (row["pair_id"], row["order"], row["sample"]): row["text"]
+        (row["pair_id"], row[part], row["sample"]): row["text"]
         for file in task.judgment_files
         for row in _only(file, ids)
     }
     rows = []
     for (identity, order), samples in sorted(task.wanted.items()):
-        messages = judge_messages(prompt, units[identity, order])
+        messages = prompts[identity, order]
         answers = [[{"role": "assistant", "content": texts[identity, order, sample]}] for sample in samples]
         key = {"pair_id": identity, "order": order, "sample": samples[0], "iteration": iteration}
         if len(samples) == 1:
@@ -155,6 +213,18 @@ def join(task: JoinTask, prompt: Prompt, iteration: int) -> list[dict[str, Any]]
         else:
             rows.append({**key, "prompt": messages, "chosen": answers[0], "rejected": answers[1]})
     return rows
+
+
+def prompts_of(
+    pair: Mapping[str, Any], prompt: Prompt, pointwise: bool
+) -> Iterator[tuple[tuple[str, str], list[Message]]]:
+    """((pair_id, order or side), the messages the judge saw) of everything asked about a pair."""
+    if pointwise:
+        for side in SIDES:
+            yield (pair["pair_id"], side), score_messages(prompt, pair["instruction"], pair[side])
+    else:
+        for unit in pair_units(pair):
+            yield (unit["pair_id"], unit["order"]), judge_messages(prompt, unit)
 
 
 def schema_of(recipe: str) -> pa.Schema:

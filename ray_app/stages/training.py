@@ -71,8 +71,10 @@ def judge_card(settings: IterateSettings, iteration: int, train_set_digest: str)
         "run": settings.name,
         "iteration": iteration,
         "seed_model": settings.judge.model,
-        "prompt": load_prompt(settings.prompts.judge).to_dict(),
-        "parser": "the last [[A]] or [[B]] after any </think>",
+        "mode": settings.judging.mode,
+        "prompt": load_prompt(settings.judge_prompt).to_dict(),
+        "parser": f"the last {'[[1]] to [[10]]' if settings.judging.mode == 'pointwise' else '[[A]] or [[B]]'} "
+        "after any </think>",
         "stop_after_verdict": settings.judging.stop_after_verdict,
         "generation": settings.evaluation.generation.model_dump(mode="json"),
         "chat_template_kwargs": settings.judge.chat_template_kwargs,

@@ -13,6 +13,8 @@ VARIABLES = {
     "response": "An apple.",
     "response_a": "An apple.",
     "response_b": "A carrot.",
+    "response_c": "A brick.",
+    "response_d": "Nothing.",
     "categories": list(CATEGORIES),
 }
 FILES = sorted(PROMPTS_DIR.glob("*.yaml"))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_app.selection import Sample, balanced, empty_cause, preferences, select
+from ray_app.selection import Sample, balanced, empty_cause, empty_scored_cause, preferences, select, select_scored
 
 
 def sample(pair: int, order: str, index: int, verdict: str | None, kept: bool = False) -> Sample:
@@ -76,3 +76,21 @@ def test_preferences_pair_a_correct_with_a_wrong_parsed_judgment() -> None:
         (("p1", "chosen_first"), 0, 2),
         (("p1", "rejected_first"), 0, 1),
     ]
+
+
+def test_a_pointwise_pair_is_kept_at_its_first_win() -> None:
+    scores = {
+        "p1": [(5.0, 5.0), (None, 2.0), (6.0, 4.0), (9.0, 1.0)],
+        "p2": [(8.0, 3.0)],
+        "p3": [(2.0, 9.0), (4.0, None)],
+    }
+    result = select_scored(scores)
+    assert [(row.pair_id, row.order, row.sample) for row in result.rows] == [
+        ("p1", "chosen", 2),
+        ("p1", "rejected", 2),
+        ("p2", "chosen", 0),
+        ("p2", "rejected", 0),
+    ]
+    assert (result.tried, result.kept, result.keep_rate) == (3, 2, 2 / 3)
+    assert result.pass_rate == 1 / 3
+    assert "3 pairs judged with 14 scores, 2 of them unparsed" in empty_scored_cause(result, 2, 14)
