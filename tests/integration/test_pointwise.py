@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ENGINE, QUIET, command, lines
 from loop_runs import DEMO, ROOT, Loop, scripted
-from test_judge_evaluate import ENGINE, QUIET, command, lines
 
 PAIRS = DEMO / "validation.jsonl"
 REWARDBENCH2 = ROOT / "tests" / "fixtures" / "benchmarks" / "rewardbench2.jsonl"
