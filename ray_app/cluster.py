@@ -66,7 +66,8 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
         include_dashboard=settings.dashboard,
         **options,
     )
-    log.info("started a local Ray: %s; dashboard http://%s", resources(), ray._private.worker.get_dashboard_url())
+    dashboard = f"; dashboard http://{ray._private.worker.get_dashboard_url()}" if settings.dashboard else ""
+    log.info("started a local Ray: %s%s", resources(), dashboard)
 
 
 def _quiet_ray_data() -> None:

@@ -1,6 +1,7 @@
-"""Use a judge: a file of response pairs in, a file of verdicts out.
+"""Use a judge: a file of response pairs in, a file of verdicts out; or the same behind HTTP.
 
     python -m ray_app.judge --model M --input pairs.jsonl --output verdicts.jsonl [--votes 32] [--limit N]
+    python -m ray_app.judge --model M --serve [--http.port 8000] [--votes 8]
 
 Both orders of every pair are judged. Votes are durable as they come, in OUTPUT.parts/ (one Parquet row a vote, with its
 explanation), so the same command continues after a kill; the verdict file appears whole, in the input's order.
@@ -14,26 +15,43 @@ from pydantic import Field
 
 from ray_app.benchmarks import load_benchmark
 from ray_app.cli import run_command
-from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
+from ray_app.errors import InputError
+from ray_app.http_request import HttpSettings
+from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts, serve_judge
 
 
 class JudgeSettings(JudgingCommand):
     """`python -m ray_app.judge`."""
 
-    input: str = Field(description="pairwise JSONL or Parquet: id, instruction, response_a, response_b")
-    output: str = Field(description="verdict file (JSONL)")
+    input: str | None = Field(None, description="pairwise JSONL or Parquet: id, instruction, response_a, response_b")
+    output: str | None = Field(None, description="verdict file (JSONL)")
     explanations: bool = Field(False, description="put the judge's texts into the verdict file too")
+    serve: bool = Field(False, description="answer POST /judge over HTTP instead (docs/serving.md)")
+    http: HttpSettings = HttpSettings()
 
 
 def main(settings: JudgeSettings) -> int:
-    """Judge what no closed shard holds yet, then write the verdict file."""
-    pairs = load_benchmark(f"pairwise={settings.input}", settings.limit, labelled=False)
-    folder = f"{settings.output}.parts"
+    """Judge what no closed shard holds yet, then write the verdict file; or serve."""
+    if settings.serve:
+        given = next((name for name in ("input", "output", "limit") if getattr(settings, name) is not None), None)
+        if given:
+            raise InputError(f"--{given} has no meaning with --serve: pairs come over HTTP")
+        serve_judge(settings, settings.http)
+        return 0
+    if settings.input is None or settings.output is None:
+        raise InputError(f"--{'input' if settings.input is None else 'output'} is missing")
+    return judge_file(settings, settings.input, settings.output)
+
+
+def judge_file(settings: JudgeSettings, source: str, target: str) -> int:
+    """Verdicts of every pair of `source` in `target`."""
+    pairs = load_benchmark(f"pairwise={source}", settings.limit, labelled=False)
+    folder = f"{target}.parts"
     mode = settings.judge().mode
     result = judge_all(settings, {folder: pairs}, {})[folder]
-    written = save_verdicts(pairs, folder, settings.output, settings.votes, mode, settings.explanations)
+    written = save_verdicts(pairs, folder, target, settings.votes, mode, settings.explanations)
     rate = result.completion_tokens / result.seconds if result.seconds else 0
-    print(f"{written} verdicts in {settings.output}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
+    print(f"{written} verdicts in {target}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
     return 0
 
 

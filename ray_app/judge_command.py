@@ -12,10 +12,12 @@ from ray_app.benchmarks import Benchmark
 from ray_app.cli import CommandSettings
 from ray_app.cluster import connected
 from ray_app.config import RaySettings, SamplingSettings
+from ray_app.engine.base import Work
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.explanations import Explanations
+from ray_app.http_request import HttpSettings
 from ray_app.judge_card import BEST_OF_PROMPT, SHIPPED_PROMPTS, Judge, Mode, judge_of
 from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
 from ray_app.metrics import write_verdicts
@@ -123,6 +125,26 @@ def _judge(
         program=judge.program(sampling, votes, seed, command.early_stop),
         engine=judge.engine,
     )
+
+
+def serve_judge(command: JudgingCommand, http: HttpSettings) -> None:
+    """Serve the judge over HTTP until it is told to stop. Raises InputError and RunError as `judge_all` does."""
+    from ray_app.http_service import run_service
+
+    judge = command.judge()
+    sampling, votes, seed = command.sampling(), command.votes, command.seed
+    program = (
+        judge.scoring_program(sampling, votes, seed)
+        if judge.mode == "pointwise"
+        else judge.program(sampling, votes, seed, command.early_stop)
+    )
+    with connected(command.ray):
+        pools = PoolManager(run_id="serve")
+        try:
+            pool = pools.get("judge", judge.engine)
+            run_service(pool, judge, Work(program, "serve", None, pool.model), http)
+        finally:
+            pools.close()
 
 
 def claim(folder: str, wanted: Fingerprint) -> None:

@@ -77,16 +77,17 @@ def score_rows(
 
 def mean_scores(directory: str) -> dict[str, dict[str, float | None]]:
     """{id: {side: mean of its parsed scores, None without any}}."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for file in list_files(directory, "shard-*.parquet"):
         for row in read_parquet(file, columns=["id", "side", "score"]).to_pylist():
-            parsed = found[row["id"]][row["side"]]
-            if row["score"] is not None:
-                parsed.append(row["score"])
-    return {
-        identity: {side: sum(scores) / len(scores) if scores else None for side, scores in sides.items()}
-        for identity, sides in found.items()
-    }
+            found[row["id"]][row["side"]].append(row["score"])
+    return {identity: {side: mean_of(scores) for side, scores in sides.items()} for identity, sides in found.items()}
+
+
+def mean_of(scores: Iterable[float | None]) -> float | None:
+    """The mean of the parsed scores; None without any."""
+    parsed = [score for score in scores if score is not None]
+    return sum(parsed) / len(parsed) if parsed else None
 
 
 def unscored_ids(directory: str) -> dict[str, str]:
@@ -104,11 +105,14 @@ def pointwise_outcomes(benchmark: Benchmark, means: Means, seed: int) -> list[Ou
     return rows + lost(benchmark, "official", seed)
 
 
+def score_record(identity: str, sides: Mapping[str, float | None], reason: str | None = None) -> dict[str, Any]:
+    """One line of a verdict file, with the mean scores behind the verdict."""
+    a, b = sides.get("a"), sides.get("b")
+    verdict = None if a is None or b is None or a == b else "A" if a > b else "B"
+    record = {"id": identity, "verdict": verdict, "inconsistent": False, "scores": {"a": a, "b": b}}
+    return record if reason is None else {**record, "quarantined": reason}
+
+
 def score_records(ids: Iterable[str], means: Means, quarantined: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Lines of a verdict file, with the mean scores behind each verdict."""
-    for identity in ids:
-        sides = means.get(identity, {})
-        a, b = sides.get("a"), sides.get("b")
-        verdict = None if a is None or b is None or a == b else "A" if a > b else "B"
-        record = {"id": identity, "verdict": verdict, "inconsistent": False, "scores": {"a": a, "b": b}}
-        yield {**record, "quarantined": quarantined[identity]} if identity in quarantined else record
+    """A line for every id, in order."""
+    return (score_record(identity, means.get(identity, {}), quarantined.get(identity)) for identity in ids)

@@ -1,0 +1,199 @@
+"""`judge --serve`: one judge behind HTTP, on Ray Serve. Imported only there.
+
+The deployment holds no model: it hands each pair to the least loaded engine of a pool, as the file mode does, with the
+same program, prompt, seeds and parser. docs/serving.md has the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import signal
+import threading
+import time
+from typing import Any
+
+import ray
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from ray import serve
+
+from ray_app.benchmarks import Faulty
+from ray_app.engine.base import UnitResult, Work
+from ray_app.engine.pool import EnginePool
+from ray_app.engine.replicas import Replicas
+from ray_app.errors import RunError
+from ray_app.http_request import Asked, HttpFault, HttpSettings, parse_request
+from ray_app.judge_card import Judge
+from ray_app.judging import verdict_record
+from ray_app.programs.rows import pairwise_units
+from ray_app.schema import PairwiseRow
+from ray_app.scoring import mean_of, pairwise_scoring_units, score_record
+from ray_app.verdict import count
+
+log = logging.getLogger(__name__)
+NAME, TRIES, PING_S = "judge", 3, 5.0
+BUCKETS = (0.05, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+app = FastAPI(title="Self-taught evaluator", docs_url=None, redoc_url=None, openapi_url=None)
+
+
+class Meters:
+    """What GET /metrics shows. Tokens and samples of the engines are Ray metrics besides."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("judge_requests", "requests by status", ["status"], registry=self.registry)
+        self.pairs = Counter("judge_pairs", "pairs answered by outcome", ["outcome"], registry=self.registry)
+        self.tokens = Counter("judge_tokens", "tokens by kind", ["kind"], registry=self.registry)
+        self.in_flight = Gauge("judge_pairs_in_flight", "pairs being judged", registry=self.registry)
+        self.seconds = Histogram("judge_request_seconds", "of a request", buckets=BUCKETS, registry=self.registry)
+
+    def judged(self, record: dict[str, Any], units: list[UnitResult]) -> None:
+        """Count one pair."""
+        quarantined = "quarantined" in record
+        self.pairs.labels("quarantined" if quarantined else record["verdict"] or "none").inc()
+        for name in ("prompt_tokens", "completion_tokens"):
+            self.tokens.labels(name.removesuffix("_tokens")).inc(sum(unit.counters.get(name, 0) for unit in units))
+
+
+# What the routes use stands before them: Serve freezes the application where it is declared.
+
+
+def record_of(mode: str, identity: str, units: list[UnitResult], asked: Asked, reason: str | None) -> dict[str, Any]:
+    """One line of a verdict file, from the units of one pair."""
+    part = "side" if mode == "pointwise" else "order"
+    rows = sorted((row for unit in units for row in unit.rows), key=lambda row: (row[part], row["sample"]))
+    names = dict.fromkeys(row[part] for row in rows)
+    if mode == "pointwise":
+        means = {name: mean_of(row["score"] for row in rows if row[part] == name) for name in names}
+        record = score_record(identity, means, reason)
+    else:
+        votes = {name: count(row["verdict"] for row in rows if row[part] == name) for name in names}
+        record = verdict_record(identity, votes, asked.votes, reason)
+    if asked.explanations:
+        record["explanations"] = {name: [row["text"] for row in rows if row[part] == name] for name in names}
+    return record
+
+
+async def _answers(actor: Any) -> bool:
+    try:
+        found = await asyncio.wait_for(_ready(actor), PING_S)
+    except (TimeoutError, ray.exceptions.RayError):
+        return False
+    return found["fault"] is None
+
+
+async def _ready(actor: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = await actor.ready.remote()
+    return answer
+
+
+def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Response:
+    text = json.dumps(value, ensure_ascii=False) + "\n"
+    return Response(text, status, headers, media_type="application/json")
+
+
+@serve.deployment(name=NAME, num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})
+@serve.ingress(app)
+class JudgeService:
+    """The application. `work` says what is asked of an engine for one unit, and of which weights."""
+
+    def __init__(self, actors: list[Any], work: Work, mode: str, limits: HttpSettings) -> None:
+        self.actors, self.work, self.mode, self.limits = actors, work, mode, limits
+        self.replicas, self.meters, self.in_flight = Replicas(len(actors)), Meters(), 0
+
+    @app.post("/judge")
+    async def judge(self, request: Request) -> Response:
+        """Verdicts in the form of a verdict file: one record, or {"verdicts": […]}."""
+        started = time.monotonic()
+        try:
+            response = _json(200, await self._answer(request))
+        except HttpFault as fault:
+            headers = {"Retry-After": "1"} if fault.status == 503 else {}
+            response = _json(fault.status, {"error": fault.message}, headers)
+        self.meters.requests.labels(str(response.status_code)).inc()
+        self.meters.seconds.observe(time.monotonic() - started)
+        return response
+
+    @app.get("/health")
+    async def health(self) -> Response:
+        """200 while at least one engine answers."""
+        pings = await asyncio.gather(*(_answers(actor) for actor in self.actors))
+        status = {"model": self.work.model, "engines": len(pings), "answering": sum(pings)}
+        return _json(200 if any(pings) else 503, status)
+
+    @app.get("/metrics")
+    async def metrics(self) -> Response:
+        self.meters.in_flight.set(self.in_flight)
+        return Response(generate_latest(self.meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _answer(self, request: Request) -> dict[str, Any]:
+        asked = parse_request(await request.body(), self.limits, self.work.program.samples)  # type: ignore[attr-defined]
+        if self.in_flight + len(asked.pairs) > self.limits.max_in_flight:
+            raise HttpFault(503, f"{self.in_flight} pairs are being judged; at most {self.limits.max_in_flight} are")
+        self.in_flight += len(asked.pairs)
+        try:
+            records = await asyncio.gather(*(self._pair(pair, asked) for pair in asked.pairs))
+        finally:
+            self.in_flight -= len(asked.pairs)
+        if asked.single:
+            if "quarantined" in records[0]:
+                raise HttpFault(422, f"the pair cannot be judged: {records[0]['quarantined']}")
+            return records[0]
+        return {"verdicts": records}
+
+    async def _pair(self, pair: PairwiseRow | Faulty, asked: Asked) -> dict[str, Any]:
+        units: list[UnitResult] = []
+        if isinstance(pair, PairwiseRow):
+            program = dataclasses.replace(self.work.program, samples=asked.votes)  # type: ignore[type-var]
+            work = dataclasses.replace(self.work, program=program)
+            pointwise = self.mode == "pointwise"
+            rows = pairwise_scoring_units(NAME, [pair]) if pointwise else pairwise_units(NAME, pair)
+            units = await self._ask(work, list(rows))
+            reason = next((fault["reason"] for unit in units for fault in unit.quarantine), None)
+        else:
+            reason = pair.reason
+        record = record_of(self.mode, pair.id, units, asked, reason)
+        self.meters.judged(record, units)
+        return record
+
+    async def _ask(self, work: Work, rows: list[dict[str, Any]]) -> list[UnitResult]:
+        for _ in range(TRIES):
+            index = self.replicas.pick()
+            if index is None:
+                break
+            with self.replicas.busy(index, len(rows)):
+                try:
+                    units: list[UnitResult] = await self.actors[index].run.remote(work, rows)
+                    return units
+                except ray.exceptions.ActorDiedError:
+                    self.replicas.dead.add(index)
+                except ray.exceptions.RayActorError:
+                    await asyncio.sleep(1)  # Ray builds it anew
+        raise HttpFault(503, "no engine answers")
+
+
+def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises RunError when the service does not start (a port that is taken)."""
+    stop = threading.Event()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, lambda *_: stop.set())
+    # Serve's own lines speak of replicas and routes; its log files keep them.
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        service = JudgeService.options(logging_config=quiet).bind(pool.actors, work, judge.mode, settings)  # type: ignore[attr-defined]
+        serve.run(service, name=NAME, route_prefix="/")
+    except (RuntimeError, ray.exceptions.RayError) as fault:
+        lines = str(fault).strip().splitlines()
+        raise RunError(f"the service did not start: {lines[-1] if lines else fault!r}") from fault
+    try:
+        where = f"http://{settings.host}:{settings.port}"
+        print(f"{judge.engine.model} is served at {where}: POST /judge, GET /health, GET /metrics", flush=True)
+        stop.wait()
+        log.info("the service ends")
+    finally:
+        serve.shutdown()

@@ -1,0 +1,173 @@
+"""`judge --serve` as a client sees it: right under load, clear when it refuses, and gone when it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from commands import QUIET, ROOT, command, lines
+from loop_runs import DEMO, environment
+
+pytestmark = pytest.mark.timeout(600)
+PAIR = {"instruction": "Name a fruit.", "response_a": "GOOD apple", "response_b": "brick"}
+
+
+class Service:
+    """A `judge --serve` process, and a client of it."""
+
+    def __init__(self, folder: Path, *options: object) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        line = [sys.executable, "-m", "ray_app.judge", "--serve", "--http.port", port, *QUIET, *options]
+        self.log = folder / "serve.log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [str(part) for part in line],
+                cwd=ROOT,
+                env=environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
+
+    def ready(self) -> Service:
+        deadline = time.monotonic() + 240
+        while " is served at http://127.0.0.1:" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+        return self
+
+    def judge(self, **body: Any) -> httpx.Response:
+        return self.client.post("/judge", json=body)
+
+    def metric(self, name: str) -> float:
+        found = [line for line in self.client.get("/metrics").text.splitlines() if line.startswith(name + " ")]
+        return float(found[0].split()[1]) if found else 0.0
+
+    def stop(self) -> None:
+        for other in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError, psutil.Error):
+                if os.getsid(other.pid) == self.process.pid:
+                    other.kill()
+
+
+def scripted(**script: Any) -> list[str]:
+    return ["--model", "scripted", "--engine.kind", "scripted", "--engine.script", json.dumps(script)]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    limits = ["--http.max_pairs", 8, "--http.max_body_mib", 0.1, "--http.max_in_flight", 32]
+    folder = tmp_path_factory.mktemp("serve")
+    made = Service(folder, *scripted(p=[1.0], delay_s=0.05), "--engine.replicas", 2, "--votes", 3, *limits)
+    try:
+        yield made.ready()
+    finally:
+        made.stop()
+
+
+def test_one_pair_many_pairs_and_explanations(service: Service) -> None:
+    found = service.judge(**PAIR, id="x", explanations=True).json()
+    texts = found.pop("explanations")
+    assert found["verdict"] == "A"
+    assert found["orders"]["ba"] == {"verdict": "B", "votes": {"A": 0, "B": 2, "unparsed": 0}, "partial": True}
+    assert [text[-5:] for text in texts["ab"]] == ["[[A]]"] * 2, "two of three votes settle it"
+    many = service.judge(pairs=[{**PAIR, "id": "good"}, {**PAIR, "id": "bad", "instruction": ""}], votes=1).json()
+    assert [v["verdict"] for v in many["verdicts"]] == ["A", None]
+    assert many["verdicts"][1]["quarantined"] == "empty_instruction"
+
+
+def test_every_answer_under_load_is_its_own(service: Service) -> None:
+    before = service.metric('judge_requests_total{status="200"}')
+
+    def ask(number: int) -> bool:
+        sides = [f"GOOD {number}", f"other {number}"]
+        a, b = sides if number % 2 else sides[::-1]
+        pairs = [
+            {"id": f"{number}-{i}", "instruction": f"q {number} {i}", "response_a": a, "response_b": b} for i in "xy"
+        ]
+        while True:
+            answer = service.judge(pairs=pairs)
+            if answer.status_code != 503:
+                break
+            assert answer.headers["Retry-After"] == "1"
+            time.sleep(0.05)
+        verdicts = answer.json()["verdicts"]
+        gold = "A" if number % 2 else "B"
+        return [(v["id"], v["verdict"]) for v in verdicts] == [(f"{number}-x", gold), (f"{number}-y", gold)]
+
+    with ThreadPoolExecutor(12) as threads:
+        assert all(threads.map(ask, range(200)))
+    assert service.metric('judge_requests_total{status="200"}') == before + 200
+    assert service.metric("judge_pairs_in_flight") == 0
+
+
+def test_more_than_it_takes_is_refused_and_it_goes_on(service: Service) -> None:
+    pairs = [{**PAIR, "id": i, "instruction": f"slow {i}"} for i in range(8)]
+    with ThreadPoolExecutor(12) as threads:
+        codes = list(threads.map(lambda _: service.judge(pairs=pairs).status_code, range(24)))
+    assert set(codes) == {200, 503}
+    assert service.judge(pairs=pairs * 2).status_code == 413
+    assert service.judge(**{**PAIR, "response_a": "x" * 200_000}).status_code == 413
+    refused = service.judge(**PAIR, vote=3)
+    assert refused.status_code == 422
+    assert "vote" in refused.json()["error"]
+    assert service.client.post("/judge", content=b"{").status_code == 400
+    assert service.judge(**{**PAIR, "response_a": None}).status_code == 422
+    assert service.judge(**PAIR).status_code == 200
+
+
+def test_health_and_a_clean_end(service: Service) -> None:
+    """Last of this service's tests: it is stopped here."""
+    health = service.client.get("/health")
+    assert health.status_code == 200
+    assert health.json() == {"model": "scripted", "engines": 2, "answering": 2}
+    os.kill(service.process.pid, signal.SIGTERM)
+    assert service.process.wait(120) == 0
+    assert "Traceback" not in service.log.read_text()
+    with pytest.raises(httpx.TransportError):
+        service.client.get("/health")
+
+
+def test_files_and_http_exclude_each_other(tmp_path: Path) -> None:
+    both = command("judge", *scripted(), "--serve", "--input", DEMO / "test.jsonl")
+    assert both.returncode == 2
+    assert "--input has no meaning with --serve" in both.stderr
+    neither = command("judge", *scripted(), "--output", tmp_path / "v.jsonl")
+    assert neither.returncode == 2
+    assert "--input is missing" in neither.stderr
+
+
+def test_the_real_model_says_over_http_what_it_says_of_a_file(tmp_path: Path, model: str) -> None:
+    greedy = ["--prompt", "judge_pairwise_small", "--generation", '{"max_tokens": 24, "temperature": 0}']
+    engine = ["--model", model, "--engine.device", "cpu", "--engine.max_model_len", 1024, "--engine.dtype", "float32"]
+    pairs = lines(DEMO / "test.jsonl")[:2]
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    target = tmp_path / "v.jsonl"
+    ended = command("judge", *engine, *greedy, *QUIET, "--input", source, "--output", target, "--explanations")
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    service = Service(tmp_path, *engine, *greedy)
+    try:
+        names = ("id", "instruction", "response_a", "response_b")
+        asked = [{name: pair[name] for name in names} for pair in pairs]
+        answer = service.ready().judge(pairs=asked, explanations=True)
+        assert answer.json()["verdicts"] == lines(target)
+    finally:
+        service.stop()
