@@ -61,10 +61,18 @@ def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
     if not headline:
         return ["-", "-", "-"]
     # Votes that stopped early have a vote accuracy only: their single samples are no fair sample.
-    main = headline.get("accuracy") or headline["vote_accuracy"]
-    interval = f"[{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
-    others = [headline[name]["value"] for name in ("position_consistent_accuracy", "unparsed_rate")]
-    return [f"{100 * main['value']:.1f} {interval}", *map(_rate, others)]
+    main = headline.get("accuracy") or headline.get("vote_accuracy")
+    others = [headline.get(name, {}).get("value") for name in ("position_consistent_accuracy", "unparsed_rate")]
+    return [_interval(main), *map(_rate, others)]
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    """An estimate with its interval, in percent; one cluster alone has none."""
+    if found is None:
+        return "-"
+    if found["low"] is None:
+        return f"{100 * found['value']:.1f}"
+    return f"{100 * found['value']:.1f} [{100 * found['low']:.0f}–{100 * found['high']:.0f}]"
 
 
 def _stages(metrics: list[dict[str, Any]]) -> Table:

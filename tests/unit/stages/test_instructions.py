@@ -128,7 +128,7 @@ def test_an_id_that_occurs_twice_in_a_dataset_of_the_hub(monkeypatch: pytest.Mon
     class Stream(list[Row]):
         column_names = ("id", "instruction")
 
-    rows = Stream([{"id": "a", "instruction": "x\x1e"}, {"id": "b", "instruction": "y"}, {"id": "a", "instruction": "z"}])
+    rows = Stream({"id": identity, "instruction": text} for identity, text in (("a", "x\x1e"), ("b", "y"), ("a", "z")))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
     settings = part(source="hf:someone/prompts")
     with pytest.raises(InputError, match=r"^hf:someone/prompts row 3 column 'id': id 'a' occurs twice$"):
