@@ -18,7 +18,7 @@ from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.cli import run_command
 from ray_app.errors import InputError
 from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
-from ray_app.judging import quarantined_ids, tallies_of
+from ray_app.judging import results_of
 from ray_app.metrics import outcomes_of, score_verdict_file, summarise
 from ray_app.metrics.outcome import asked_orders
 from ray_app.metrics.table import print_summary
@@ -77,15 +77,16 @@ def score_judge(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> list
     judge_all(settings, work, orders, settings.protocol)
     summaries = []
     for folder, benchmark in work.items():
+        tallies, lost = results_of(folder, benchmark.rows, orders[folder])
         outcomes = outcomes_of(
             benchmark,
-            tallies_of(folder),
+            tallies,
             votes=settings.votes,
             protocol=settings.protocol,
             seed=settings.seed,
-            quarantined=quarantined_ids(folder),
+            quarantined=lost,
         )
-        save_verdicts(benchmark, folder, storage.join(folder, "verdicts.jsonl"), settings.votes)
+        save_verdicts(benchmark, tallies, lost, storage.join(folder, "verdicts.jsonl"), settings.votes)
         summaries.append(summarise(benchmark, outcomes, seed=settings.seed))
     return summaries
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from ray_app.benchmarks import load_benchmark
 from ray_app.cli import run_command
 from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
+from ray_app.judging import results_of
 
 
 class JudgeSettings(JudgingCommand):
@@ -29,7 +30,7 @@ def main(settings: JudgeSettings) -> int:
     pairs = load_benchmark(f"pairwise={settings.input}", settings.limit, labelled=False)
     folder = f"{settings.output}.parts"
     result = judge_all(settings, {folder: pairs}, {})[folder]
-    written = save_verdicts(pairs, folder, settings.output, settings.votes)
+    written = save_verdicts(pairs, *results_of(folder, pairs.rows), settings.output, settings.votes)
     rate = result.completion_tokens / result.seconds if result.seconds else 0
     print(f"{written} verdicts in {settings.output}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
     return 0

@@ -14,7 +14,7 @@ from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.judge_card import Judge, judge_of
-from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
+from ray_app.judging import Tallies, judge_rows, units_of, verdict_records
 from ray_app.metrics import write_verdicts
 from ray_app.run import storage
 from ray_app.run.fingerprint import Fingerprint, check, fingerprint
@@ -106,8 +106,10 @@ def claim(folder: str, wanted: Fingerprint) -> None:
         storage.write_json_atomic(uri, wanted.model_dump(mode="json"))
 
 
-def save_verdicts(benchmark: Benchmark, folder: str, target: str, votes: int) -> int:
+def save_verdicts(
+    benchmark: Benchmark, tallies: Tallies, quarantined: Mapping[str, str], target: str, votes: int
+) -> int:
     """The verdict file of every id: judged ones in the file's order, then those the loader quarantined."""
-    lost = quarantined_ids(folder) | {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
+    lost = {**quarantined, **{fault["id"]: fault["reason"] for fault in benchmark.quarantined}}
     ids = [row.id for row in benchmark.rows] + [fault.id for fault in benchmark.faulty]
-    return write_verdicts(target, verdict_records(ids, tallies_of(folder), votes, lost))
+    return write_verdicts(target, verdict_records(ids, tallies, votes, lost))

@@ -12,7 +12,7 @@ from typing import Any
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
-from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
+from ray_app.judging import judge_rows, results_of, units_of, verdict_records
 from ray_app.metrics import outcomes_of, summarise, write_verdicts
 from ray_app.programs.judge import JudgeProgram
 from ray_app.prompts import load_prompt
@@ -80,7 +80,7 @@ def run(
         engine=engine,
         iteration=iteration,
     )
-    tallies, lost = tallies_of(directory), quarantined_ids(directory)
+    tallies, lost = results_of(directory, benchmark.rows)
     outcomes = outcomes_of(benchmark, tallies, votes=part.votes, seed=settings.seed, quarantined=lost)
     summary = summarise(benchmark, outcomes, seed=settings.seed)
     lost |= {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
