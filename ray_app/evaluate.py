@@ -11,6 +11,7 @@ a paired difference with its interval. Definitions: `ray_app/metrics/`, one figu
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from ray_app.cli import run_command
 from ray_app.errors import InputError
 from ray_app.judge_card import Mode
 from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
-from ray_app.judging import quarantined_ids, tallies_of
+from ray_app.judging import results_of
 from ray_app.metrics import compare, outcomes_of, read_verdicts, score_verdict_file, summarise, write_verdicts
 from ray_app.metrics.outcome import asked_orders
 from ray_app.metrics.rewardbench import leaderboard_json
@@ -119,27 +120,30 @@ def score_judge(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> list
         for folder, benchmark in work.items()
     }
     judge_all(settings, work, orders, settings.protocol)
-    return [summary_of(settings, mode, folder, benchmark) for folder, benchmark in work.items()]
+    return [summary_of(settings, mode, folder, benchmark, orders[folder]) for folder, benchmark in work.items()]
 
 
-def summary_of(settings: EvaluateSettings, mode: Mode, folder: str, benchmark: Benchmark) -> dict[str, Any]:
+def summary_of(
+    settings: EvaluateSettings, mode: Mode, folder: str, benchmark: Benchmark, orders: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
     """Write the verdicts of a judged folder; its summary."""
     target = storage.join(folder, VERDICTS)
     if benchmark.kind == "best_of":
         answers = best_of.answers_in(folder, benchmark, settings.seed)
         write_verdicts(target, ({"id": identity, **answer} for identity, answer in answers.items()))
         return summarise_best_of(benchmark, best_of_outcomes(benchmark, answers), settings.seed)
-    save_verdicts(benchmark, folder, target, settings.votes, mode)
+    save_verdicts(benchmark, folder, target, settings.votes, mode, orders=orders)
     if mode == "pointwise":
         outcomes = pointwise_outcomes(benchmark, mean_scores(folder), settings.seed)
         return summarise(benchmark, outcomes, seed=settings.seed) | {"protocol": mode, "votes": settings.votes}
+    tallies, lost = results_of(folder, benchmark.rows, orders)
     outcomes = outcomes_of(
         benchmark,
-        tallies_of(folder),
+        tallies,
         votes=settings.votes,
         protocol=settings.protocol,
         seed=settings.seed,
-        quarantined=quarantined_ids(folder),
+        quarantined=lost,
     )
     return summarise(benchmark, outcomes, seed=settings.seed)
 

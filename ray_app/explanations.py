@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ray_app.run.shards import shard_files
@@ -18,9 +18,10 @@ CACHED_SHARDS = 64
 
 
 class Explanations:
-    """Texts of the votes in a folder, by id."""
+    """Texts of the votes in a folder, by id; `sources` maps rows that share the votes of another to its id."""
 
-    def __init__(self, directory: str, mode: str = "pairwise") -> None:
+    def __init__(self, directory: str, mode: str = "pairwise", sources: Mapping[str, str] | None = None) -> None:
+        self.sources = sources or {} if mode == "pairwise" else {}
         part = "side" if mode == "pointwise" else "order"
         self.files: dict[str, list[str]] = defaultdict(list)
         for file in shard_files(directory):
@@ -30,6 +31,7 @@ class Explanations:
 
     def of(self, identity: str) -> dict[str, list[str]]:
         """{order (pointwise: side): texts by sample}; empty for an id that was never judged."""
+        identity = self.sources.get(identity, identity)
         orders: dict[str, list[str]] = {}
         for file in self.files.get(identity, ()):
             orders |= self._shard(file).get(identity, {})

@@ -49,7 +49,7 @@ def judge_file(settings: JudgeSettings, source: str, target: str) -> int:
     folder = f"{target}.parts"
     mode = settings.judge().mode
     result = judge_all(settings, {folder: pairs}, {})[folder]
-    written = save_verdicts(pairs, folder, target, settings.votes, mode, settings.explanations)
+    written = save_verdicts(pairs, folder, target, settings.votes, mode, explanations=settings.explanations)
     rate = result.completion_tokens / result.seconds if result.seconds else 0
     print(f"{written} verdicts in {target}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
     return 0

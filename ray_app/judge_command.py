@@ -19,7 +19,7 @@ from ray_app.errors import InputError
 from ray_app.explanations import Explanations
 from ray_app.http_request import HttpSettings
 from ray_app.judge_card import BEST_OF_PROMPT, SHIPPED_PROMPTS, Judge, Mode, judge_of
-from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
+from ray_app.judging import judge_rows, results_of, sources_of, units_of, verdict_records
 from ray_app.metrics import write_verdicts
 from ray_app.prompts import load_prompt
 from ray_app.run import storage
@@ -157,7 +157,14 @@ def claim(folder: str, wanted: Fingerprint) -> None:
 
 
 def save_verdicts(
-    benchmark: Benchmark, folder: str, target: str, votes: int, mode: Mode, explanations: bool = False
+    benchmark: Benchmark,
+    folder: str,
+    target: str,
+    votes: int,
+    mode: Mode,
+    *,
+    orders: Mapping[str, tuple[str, ...]] | None = None,
+    explanations: bool = False,
 ) -> int:
     """The verdict file of every id: judged ones in the file's order, then those the loader quarantined."""
     lost = {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
@@ -165,5 +172,8 @@ def save_verdicts(
     if mode == "pointwise":
         records = score_records(ids, mean_scores(folder), unscored_ids(folder) | lost)
     else:
-        records = verdict_records(ids, tallies_of(folder), votes, quarantined_ids(folder) | lost)
-    return write_verdicts(target, Explanations(folder, mode).added(records) if explanations else records)
+        tallies, faults = results_of(folder, benchmark.rows, orders)
+        records = verdict_records(ids, tallies, votes, faults | lost)
+    if explanations:
+        records = Explanations(folder, mode, sources_of(benchmark.rows)).added(records)
+    return write_verdicts(target, records)

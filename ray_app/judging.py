@@ -2,10 +2,14 @@
 
 DIR/units/           the rows as judging units (spooled, so that an input of any size streams)
 DIR/shard-*.parquet  one row a vote (schema VOTES); the unit of resume is (benchmark, id, order)
+
+Rows with the same instruction and responses (several human votes on one pair, in MT-Bench) are judged once, under the
+first row's id, and share its votes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +22,7 @@ from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.rows import pairwise_units
 from ray_app.run.storage import join, list_files, read_parquet, write_parquet_atomic
 from ray_app.runner import Runner, StageResult
-from ray_app.schema import AB, BA, VOTES, PairwiseRow
+from ray_app.schema import AB, BA, VOTES, PairwiseRow, content_id
 from ray_app.verdict import Count, both_orders, count
 
 UNITS = pa.schema([(n, pa.string()) for n in ("benchmark", "id", "order", "instruction", "first", "second", "gold")])
@@ -58,9 +62,23 @@ def judge_rows(
 def units_of(
     benchmark: str, rows: Iterable[PairwiseRow], orders: Mapping[str, tuple[str, ...]] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Both orders of every row, or those that `orders` names by id (the official protocol: one)."""
+    """Both orders of every row, or those that `orders` names by id (the official protocol: one).
+
+    An order of the same texts comes once, under the id and label of the first row with them.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    seen: set[tuple[str, str]] = set()
     for row in rows:
-        yield from pairwise_units(benchmark, row, orders[row.id] if orders else (AB, BA))
+        judged_as = first.setdefault(texts_id(row), {"id": row.id, "label": row.label})
+        asked = orders[row.id] if orders else (AB, BA)
+        wanted = tuple(order for order in asked if (judged_as["id"], order) not in seen)
+        seen.update((judged_as["id"], order) for order in wanted)
+        yield from pairwise_units(benchmark, dataclasses.replace(row, **judged_as), wanted)
+
+
+def texts_id(row: PairwiseRow) -> str:
+    """The same for rows that show a judge the same texts."""
+    return content_id([row.instruction, row.response_a, row.response_b])
 
 
 def spool(units: Iterable[dict[str, Any]], directory: str, schema: pa.Schema = UNITS) -> int:
@@ -77,6 +95,27 @@ def spool(units: Iterable[dict[str, Any]], directory: str, schema: pa.Schema = U
         table = pa.Table.from_pylist(chunk, schema=schema)
         write_parquet_atomic(table, join(directory, f"shard-{index:05d}.parquet"))
     return total
+
+
+def sources_of(rows: Iterable[PairwiseRow]) -> dict[str, str]:
+    """{id: the id under which its texts were judged}."""
+    first: dict[str, str] = {}
+    return {row.id: first.setdefault(texts_id(row), row.id) for row in rows}
+
+
+def results_of(
+    directory: str, rows: Iterable[PairwiseRow], orders: Mapping[str, tuple[str, ...]] | None = None
+) -> tuple[dict[str, dict[str, Count]], dict[str, str]]:
+    """(tallies, {id: reason of its quarantine}) of every row, also of those that share the votes of another."""
+    drawn, faults = tallies_of(directory), quarantined_ids(directory)
+    judged_as = sources_of(rows)
+    tallies = {identity: counts for identity, counts in drawn.items() if identity not in judged_as}
+    for identity, source in judged_as.items():
+        asked = orders[identity] if orders else (AB, BA)
+        counts = {order: drawn[source][order] for order in asked if order in drawn.get(source, ())}
+        if counts:
+            tallies[identity] = counts
+    return tallies, {identity: faults[source] for identity, source in judged_as.items() if source in faults}
 
 
 def tallies_of(directory: str) -> dict[str, dict[str, Count]]:

@@ -137,37 +137,37 @@ def _read_json(file: str, stream: IO[bytes]) -> Iterator[Numbered]:
         if not line.strip():
             continue
         if may_be_array and line.lstrip().startswith(b"["):
-            yield from _read_array(file, line + b"".join(stream))
+            yield from _read_array(file, line + b"".join(stream), number)
             return
         may_be_array = False
-        yield Numbered(file, "line", number, _object(f"{file} line {number}", line))
+        row = _decode(file, line, number)
+        if not isinstance(row, dict):
+            raise InputError(f"{file} line {number} is not a JSON object")
+        yield Numbered(file, "line", number, row)
 
 
-def _read_array(file: str, data: bytes) -> Iterator[Numbered]:
-    elements = _decode(file, data)
+def _read_array(file: str, data: bytes, first_line: int) -> Iterator[Numbered]:
+    elements = _decode(file, data, first_line)
     for number, element in enumerate(elements, 1):
         if not isinstance(element, dict):
             raise InputError(f"{file} element {number} is not a JSON object")
         yield Numbered(file, "element", number, element)
 
 
-def _object(where: str, line: bytes) -> dict[str, Any]:
-    value = _decode(where, line)
-    if not isinstance(value, dict):
-        raise InputError(f"{where} is not a JSON object")
-    return value
-
-
-def _decode(where: str, data: bytes) -> Any:
+def _decode(file: str, data: bytes, first_line: int) -> Any:
+    """The JSON value of `data`, which starts at line `first_line` of the file: faults name the file's own lines."""
+    data = data.rstrip()  # a value cut off at the end of its line would be reported on the next
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as fault:
-        raise InputError(f"{where} is not UTF-8 (byte {fault.start})") from fault
+        line = first_line + data.count(b"\n", 0, fault.start)
+        byte = fault.start - data.rfind(b"\n", 0, fault.start)
+        raise InputError(f"{file} line {line} is not UTF-8 (byte {byte})") from fault
     except json.JSONDecodeError as fault:
-        place = f"line {fault.lineno} column {fault.colno}" if fault.lineno > 1 else f"column {fault.colno}"
-        raise InputError(f"{where} is not JSON: {fault.msg} ({place})") from fault
+        place = f"line {first_line + fault.lineno - 1} column {fault.colno}"
+        raise InputError(f"{file} {place} is not JSON: {fault.msg}") from fault
     except (ValueError, RecursionError) as fault:
-        raise InputError(f"{where} is not JSON: {_first_line(fault)}") from fault
+        raise InputError(f"{file} line {first_line} is not JSON: {_first_line(fault)}") from fault
 
 
 def _read_parquet(
@@ -229,16 +229,24 @@ def _arrow_matches(kind: pa.DataType, types: Types) -> bool:
     allowed = types if isinstance(types, tuple) else (types,)
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if is_list and _is_text(allowed):
+        return _arrow_matches(kind.value_type, (str, dict))
     checks: dict[type, bool] = {
         str: pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind),
         int: pa.types.is_integer(kind),
         float: pa.types.is_floating(kind) or pa.types.is_integer(kind),
         bool: pa.types.is_boolean(kind),
-        list: pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind),
+        list: is_list,
         dict: pa.types.is_struct(kind) or pa.types.is_map(kind),
         object: True,
     }
     return pa.types.is_null(kind) or any(checks.get(t, False) for t in allowed)
+
+
+def _is_text(allowed: tuple[type, ...]) -> bool:
+    """Whether a list in this column is one of messages: a text is a string or a conversation."""
+    return str in allowed and list in allowed
 
 
 def _clean(value: Any) -> Any:
@@ -267,8 +275,10 @@ def _bare(file: str) -> str:
 
 
 def _names(types: Types) -> str:
-    words = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
     allowed = types if isinstance(types, tuple) else (types,)
+    words = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
+    if _is_text(allowed):
+        words[list] = "a list of messages"
     return " or ".join(words.get(t, t.__name__) for t in allowed)
 
 

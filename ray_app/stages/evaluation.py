@@ -16,7 +16,7 @@ from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.judge_card import Judge
-from ray_app.judging import judge_rows, quarantined_ids, tallies_of, units_of, verdict_records
+from ray_app.judging import judge_rows, results_of, units_of, verdict_records
 from ray_app.metrics import Outcome, compare, outcomes_of, read_verdicts, summarise, write_verdicts
 from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
 from ray_app.metrics.verdict_file import join as joined
@@ -123,7 +123,7 @@ def voted(
         iteration=iteration,
     )
     votes = settings.evaluation.votes
-    tallies, lost = tallies_of(directory), quarantined_ids(directory)
+    tallies, lost = results_of(directory, benchmark.rows)
     outcomes = outcomes_of(benchmark, tallies, votes=votes, seed=settings.seed, quarantined=lost)
     ids, lost = _ids(benchmark, lost)
     return result, outcomes, verdict_records(ids, tallies, votes, lost)

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ray_app.benchmarks import load_benchmark
-from ray_app.benchmarks.files import read_rows
+from ray_app.benchmarks.files import clean_row, read_rows
 from ray_app.config import InstructionSettings, IterateSettings
-from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.ngrams import Contamination
 from ray_app.programs.classify import ClassifyProgram
@@ -156,21 +155,26 @@ def _read_hub(part: InstructionSettings, column: str) -> Iterator[dict[str, Any]
         raise InputError(f"dataset {identity}: {str(fault).splitlines()[0]}") from fault
     if names and column not in names:
         raise InputError(f"dataset {identity} has no column {column!r}; it has {', '.join(names)}")
-    yield from rows
+    yield from map(clean_row, rows)
 
 
 class Reader:
-    """Turns raw rows into instruction rows, or into quarantine rows with a reason; remembers ids to drop repeats."""
+    """Turns raw rows into instruction rows, or into quarantine rows with a reason.
+
+    Equal content is quarantined as a duplicate; an id of the user's that occurs twice is a fault of the file.
+    """
 
     def __init__(self, part: InstructionSettings, contamination: Contamination) -> None:
         self.part, self.contamination = part, contamination
         self.ids: set[int] = set()
+        self.own_ids: set[int] = set()  # hashes: a million ids are to cost little memory
         self.seen = 0
 
     def rows(self, raw: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any] | None, dict[str, str] | None]]:
-        """(row, None) or (None, quarantine row) for each raw row."""
+        """(row, None) or (None, quarantine row) for each raw row. Raises InputError for an id that occurs twice."""
         for record in raw:
             self.seen += 1
+            self._check_own_id(record)
             text, language = self._text(record)
             reason = self._fault(text, language, record)
             if reason is None and isinstance(text, (str, list)):
@@ -179,6 +183,16 @@ class Reader:
             name = str(record.get(self.part.id_column or "") or f"row {self.seen}")
             detail = str(text)[:500]
             yield None, {"id": name, "stage": STAGE, "reason": reason or "not_a_text", "detail": detail}
+
+    def _check_own_id(self, record: Mapping[str, Any]) -> None:
+        own = record.get(self.part.id_column) if self.part.id_column else None
+        if own is None:
+            return
+        known = int(content_id(str(own)), 16)
+        if known in self.own_ids:
+            column = f"column {self.part.id_column!r}"
+            raise InputError(f"{self.part.source} row {self.seen} {column}: id {str(own)[:80]!r} occurs twice")
+        self.own_ids.add(known)
 
     def _text(self, record: Mapping[str, Any]) -> tuple[Any, str | None]:
         if self.part.conversation_column is None:
@@ -231,8 +245,3 @@ def toxic(record: Mapping[str, Any], conversation_column: str | None) -> bool:
     turns = record.get(conversation_column) if conversation_column else None
     first = next((t for t in turns or [] if isinstance(t, Mapping) and t.get("role") == "user"), {})
     return bool(first.get("toxic"))
-
-
-def engine_of(settings: IterateSettings) -> EngineSettings | None:
-    """The engine this stage needs, if any."""
-    return settings.generator if settings.instructions.classify else None

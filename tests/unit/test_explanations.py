@@ -26,3 +26,9 @@ def test_texts_are_joined_by_id_and_sample(tmp_path: Path) -> None:
     assert explanations.of("never judged") == {}
     (record,) = explanations.added([{"id": "y", "verdict": "A"}])
     assert record == {"id": "y", "verdict": "A", "explanations": {"ab": ["y ab 0"]}}
+
+
+def test_a_row_that_shares_the_votes_of_another_shares_its_texts(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), VOTES) as writer:
+        writer.add([vote("x", "ab", 0)])
+    assert Explanations(str(tmp_path), sources={"x": "x", "twin": "x"}).of("twin") == {"ab": ["x ab 0"]}

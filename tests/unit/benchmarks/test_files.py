@@ -77,7 +77,7 @@ def test_optional_none_passes_other_columns_and_a_mapping_drops_them(tmp_path: P
 @pytest.mark.parametrize(
     ("data", "needles"),
     [
-        ('{"id": 1, "text": "a"}\n{"id": 2, "text": \n', ["line 2", "not JSON", "column"]),
+        ('{"id": 1, "text": "a"}\n{"id": 2, "text": \n', ["bad.jsonl line 2 column 18 is not JSON: Expecting value"]),
         ('{"id": 1, "text": "a"}\n[1, 2]\n', ["line 2", "not a JSON object"]),
         ('{"id": 1, "text": "a"}\n{"id": 2}\n', ["line 2", "no column 'text'"]),
         ('{"id": 1, "text": 5}\n', ["line 1", "'text'", "int", "text or a list"]),
@@ -97,7 +97,9 @@ def test_file_faults_name_line_and_column(tmp_path: Path, data: str | bytes, nee
 
 def test_faults_of_an_array_name_their_place(tmp_path: Path) -> None:
     assert "element 2 is not a JSON object" in fault(write(tmp_path / "a.json", '[{"id": 1, "text": "a"}, 3]'))
-    assert "line 2" in fault(write(tmp_path / "b.json", '[{"id": 1, "text": "a"},\n {"id" 2}]'))
+    assert "line 2 column 8" in fault(write(tmp_path / "b.json", '[{"id": 1, "text": "a"},\n {"id" 2}]'))
+    assert "line 4 column 8" in fault(write(tmp_path / "c.json", '\n\n[{"id": 1, "text": "a"},\n {"id" 2}]'))
+    assert "line 2 is not UTF-8 (byte 3)" in fault(write(tmp_path / "d.json", b'[{"id": 1},\n {\xff}]'))
 
 
 def test_a_missing_file_an_unknown_suffix_and_an_empty_folder(tmp_path: Path) -> None:
@@ -121,6 +123,20 @@ def test_parquet_faults(tmp_path: Path) -> None:
     broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
     pq.write_table(pa.table({"id": ["1"], "text": broken}), path)
     assert "rows 1 to 1 column 'text' is not UTF-8" in fault(path)
+
+
+def test_a_parquet_text_is_text_or_a_list_of_messages(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    for bad in ([[1, 2]], [[[1]]], [[1.5]]):
+        pq.write_table(pa.table({"id": ["1"], "text": bad}), path)
+        message = fault(path)
+        assert "a.parquet column 'text' holds list<" in message
+        assert message.endswith("not text or a list of messages")
+    for good in ([[{"role": "user", "content": "x"}]], [["x"]], [[]]):
+        pq.write_table(pa.table({"id": ["1"], "text": good}), path)
+        assert [row["text"] for row in read_rows(path, REQUIRED)] == good
+    pq.write_table(pa.table({"id": ["1"], "ratings": [[1, 2]]}), path)
+    assert next(read_rows(path, {"ratings": list}))["ratings"] == [1, 2]
 
 
 def test_null_and_nan_are_none_and_dictionaries_are_texts(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Units, tallies and records of judged sets; rows that show the same texts are judged once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ray_app.benchmarks import load_benchmark
+from ray_app.judging import KEY, UNITS, quarantined_ids, results_of, spool, tallies_of, units_of, verdict_records
+from ray_app.metrics.outcome import asked_orders, outcomes_of
+from ray_app.run.shards import ShardWriter
+from ray_app.run.storage import list_files, read_parquet
+from ray_app.schema import AB, BA, VOTES, PairwiseRow, unit_id
+from ray_app.verdict import Count
+
+MTBENCH = Path(__file__).resolve().parents[1] / "fixtures" / "benchmarks" / "mtbench_human.jsonl"
+
+
+def row(id: str, text: str = "", label: Any = "A") -> PairwiseRow:
+    return PairwiseRow(id, "", f"question {text or id}", "answer a", "answer b", label, "g")
+
+
+def write(directory: Path, votes: dict[tuple[str, str], str], lost: dict[str, str] | None = None) -> str:
+    """Votes by (id, order), `-` for unparsed; quarantined units by name."""
+    empty = {name: None for name in VOTES.names}
+    with ShardWriter(str(directory), VOTES) as writer:
+        for (identity, order), letters in votes.items():
+            writer.add(
+                [
+                    {**empty, "benchmark": "set", "id": identity, "order": order, "sample": j, "verdict": letter}
+                    for j, letter in enumerate(None if letter == "-" else letter for letter in letters)
+                ]
+            )
+        for unit, reason in (lost or {}).items():
+            writer.quarantine([{"id": unit, "stage": "evaluation", "reason": reason, "detail": ""}])
+    return str(directory)
+
+
+def names(units: Any) -> list[str]:
+    return [unit_id(unit, KEY) for unit in units]
+
+
+def test_both_orders_of_every_row_or_those_asked() -> None:
+    rows = [row("1"), row("2", label="B")]
+    units = list(units_of("set", rows))
+    assert names(units) == ["set:1:ab", "set:1:ba", "set:2:ab", "set:2:ba"]
+    assert [unit["gold"] for unit in units] == ["A", "B", "B", "A"]
+    assert [(unit["first"], unit["second"]) for unit in units[:2]] == [
+        ("answer a", "answer b"),
+        ("answer b", "answer a"),
+    ]
+    assert names(units_of("set", rows, {"1": (BA,), "2": (AB,)})) == ["set:1:ba", "set:2:ab"]
+
+
+def test_rows_with_the_same_texts_are_judged_once() -> None:
+    rows = [row("1", "x"), row("2"), row("3", "x", "B"), row("4", "x")]
+    assert names(units_of("set", rows)) == ["set:1:ab", "set:1:ba", "set:2:ab", "set:2:ba"]
+    other = [row("1", "x"), PairwiseRow("2", "", "question x", "answer b", "answer a", "B", "g")]
+    assert len(names(units_of("set", other))) == 4, "the other way round is a prompt of its own"
+
+
+def test_every_asked_order_of_the_same_texts_is_judged() -> None:
+    """The official protocol asks one order, which differs by id."""
+    rows = [row("1", "x"), row("2", "x", "B"), row("3", "x"), row("4")]
+    orders = {"1": (BA,), "2": (AB,), "3": (BA,), "4": (AB,)}
+    units = list(units_of("set", rows, orders))
+    assert names(units) == ["set:1:ba", "set:1:ab", "set:4:ab"]
+    assert [unit["gold"] for unit in units] == ["B", "A", "A"], "the label of the row whose id it is"
+
+
+def test_their_votes_are_shared(tmp_path: Path) -> None:
+    rows = [row("1", "x"), row("2"), row("3", "x", "B")]
+    directory = write(tmp_path, {("1", AB): "AAB", ("1", BA): "B--", ("2", AB): "B", ("2", BA): "A"})
+    tallies, lost = results_of(directory, rows)
+    assert tallies["3"] == tallies["1"] == {AB: Count(2, 1), BA: Count(0, 1, 2)}
+    assert tallies["2"] == tallies_of(directory)["2"] == {AB: Count(0, 1), BA: Count(1)}
+    assert lost == {}
+    records = list(verdict_records(["1", "2", "3"], tallies, 3, lost))
+    assert [record["verdict"] for record in records] == ["A", "B", "A"]
+    assert records[0]["orders"] == records[2]["orders"]
+
+
+def test_a_row_has_the_orders_it_asked_for(tmp_path: Path) -> None:
+    rows = [row("1", "x"), row("2", "x")]
+    directory = write(tmp_path, {("1", BA): "B", ("1", AB): "A"})
+    tallies, _ = results_of(directory, rows, {"1": (BA,), "2": (AB,)})
+    assert tallies == {"1": {BA: Count(0, 1)}, "2": {AB: Count(1)}}
+
+
+def test_quarantine_is_shared_too_and_unknown_ids_stay_visible(tmp_path: Path) -> None:
+    rows = [row("a:b", "x"), row("2"), row("3", "x")]
+    lost = {"set:a:b:ab": "prompt_too_long", "set:a:b:ba": "prompt_too_long"}
+    directory = write(tmp_path, {("2", AB): "A", ("2", BA): "B", ("stray", AB): "A"}, lost)
+    tallies, found = results_of(directory, rows)
+    assert found == {"a:b": "prompt_too_long", "3": "prompt_too_long"}
+    assert quarantined_ids(directory) == {"a:b": "prompt_too_long"}
+    assert set(tallies) == {"2", "stray"}
+    records = list(verdict_records([r.id for r in rows], tallies, 1, found))
+    assert [(r["verdict"], r.get("quarantined")) for r in records] == [
+        (None, "prompt_too_long"),
+        ("A", None),
+        (None, "prompt_too_long"),
+    ]
+
+
+@pytest.mark.parametrize("protocol", ["both_orders", "official"])
+def test_mtbench_judges_a_pair_once_and_scores_every_human(tmp_path: Path, protocol: Any) -> None:
+    benchmark = load_benchmark(f"mtbench_human={MTBENCH}")
+    orders = {r.id: asked_orders(protocol, 0, r.id) for r in benchmark.rows}
+    units = list(units_of("set", benchmark.rows, orders))
+    everyone = sum(map(len, orders.values()))
+    assert len(units) == len({(u["instruction"], u["first"], u["second"]) for u in units}) < everyone
+    directory = write(tmp_path, {(u["id"], u["order"]): "A" if u["order"] == AB else "B" for u in units})
+    tallies, lost = results_of(directory, benchmark.rows, orders)
+    outcomes = outcomes_of(benchmark, tallies, protocol=protocol, quarantined=lost)
+    assert [o.score() for o in outcomes if o.label] == [float(r.label == "A") for r in benchmark.rows]
+    assert len(outcomes) == benchmark.n
+
+
+def test_units_are_spooled_in_order_and_again_the_same(tmp_path: Path) -> None:
+    rows = [row(f"{i:03d}") for i in range(150)]
+    assert spool(units_of("set", rows), str(tmp_path)) == 300
+    files = list_files(str(tmp_path), "shard-*.parquet")
+    before = [Path(file).read_bytes() for file in files]
+    table = pa.concat_tables([read_parquet(file) for file in files])
+    assert table.schema == UNITS
+    assert names(table.to_pylist()) == names(units_of("set", rows))
+    spool(units_of("set", rows), str(tmp_path))
+    assert [Path(file).read_bytes() for file in files] == before
