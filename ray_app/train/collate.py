@@ -100,7 +100,8 @@ def _padded(lines: list[Any], prompts: list[int], rows: int) -> Batch:
     positions, targets, owners = _losses(lines, prompts, np.arange(len(lines)) * longest)
     return Batch(
         input_ids=torch.from_numpy(ids),
-        position_ids=torch.arange(longest).expand(len(lines), -1),
+        # Rows of their own: pinned memory is written to, which an expanded tensor refuses.
+        position_ids=torch.arange(longest).repeat(len(lines), 1),
         positions=positions,
         targets=targets,
         row_of_target=owners,

@@ -1,6 +1,7 @@
 """Tensors of micro-batches: losses sit on completion tokens, shifted by one; padding and packing agree."""
 
 import numpy as np
+import pytest
 import torch
 
 from ray_app.train.collate import collate
@@ -53,3 +54,17 @@ def test_changing_the_prompt_leaves_the_targets():
     other = TokenRows(ROWS.tokens.copy(), ROWS.offsets, ROWS.prompts)
     other.tokens[:3] = 7
     assert torch.equal(collate(ROWS, [0], packed=True).targets, collate(other, [0], packed=True).targets)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("kernel", ["ste_sdpa", "ste_varlen"])
+def test_every_tensor_owns_its_memory(packed, kernel):
+    """Pinning, on the way to a GPU, copies into a tensor of the same strides: no element may lie there twice."""
+    batch = collate(ROWS, [1, 0], packed=packed, kernel=kernel)
+    fields = [getattr(batch, name) for name in batch.__dataclass_fields__]
+    tensors = [value for value in [*fields, *batch.attention.values()] if torch.is_tensor(value)]
+    assert len(tensors) >= 5
+    for tensor in tensors:
+        assert tensor.is_contiguous()
+        pinned = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
+        assert torch.equal(pinned.copy_(tensor), tensor)
