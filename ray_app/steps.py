@@ -17,6 +17,8 @@ from ray_app.run.folder import RunFolder
 from ray_app.runner import StageResult
 from ray_app.stages import evaluation, instructions, judgments, pairs, train_set, training
 from ray_app.stages.context import Context
+from ray_app.validation import STAGE as EVALUATION
+from ray_app.validation import inputs_of
 
 FIRST_JUDGE = "first_judge_evaluation"
 
@@ -117,12 +119,14 @@ class Planner:
         chosen = fingerprint(train_set.STAGE, train_set.settings_of(settings), {}, [judged.digest])
         self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration))
         seed_model = {"seed_model": model_identity(settings.judge.model)}
-        trained = fingerprint(training.STAGE, training.settings_of(settings), seed_model, [chosen.digest])
-        return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, chosen.digest))
+        inputs = seed_model | training.inputs_of(settings)
+        trained = fingerprint(training.STAGE, training.settings_of(settings), inputs, [chosen.digest])
+        digests = trained.digest, chosen.digest
+        return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, *digests))
 
     def _evaluations(self, iteration: int, made: Fingerprint, identity: str, judge: list[Fingerprint]) -> None:
         engine = judge_engine(self.settings, self.folder, iteration)
-        self._evaluate(evaluation.STAGE, iteration, made, identity, judge, engine)
+        self._evaluate(EVALUATION, iteration, made, identity, judge, engine)
 
     def _first_judge(self, made: Fingerprint) -> None:
         engine = self.settings.first_judge
@@ -145,7 +149,7 @@ class Planner:
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)
             covered = evaluation.settings_of(self.settings, identity)
-            printed = fingerprint(stage, covered, evaluation.inputs_of(spec), upstream)
+            printed = fingerprint(stage, covered, inputs_of(spec), upstream)
             label = engine.model if iteration == 0 else identity
             self._add(stage, iteration, printed, _evaluation(stage, iteration, name, spec, engine, label), name)
 

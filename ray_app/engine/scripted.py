@@ -2,6 +2,7 @@
 
 Its answers are a pure function of the prompt and the seed. `script` settings:
     p            probability that a judgment is right, per prompt drawn from this list by hash (default [0.5])
+    p_of         {text: p} for models whose name holds the text, instead of `p` (default {})
     unparsed     probability that a judgment has no verdict (default 0)
     delay_s      seconds a request takes (default 0)
     fail         probability that a request fails (default 0)
@@ -34,6 +35,7 @@ class ScriptedEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings, script = settings, settings.script
         self.p: list[float] = list(script.get("p", [0.5]))
+        self.p_of: dict[str, list[float]] = dict(script.get("p_of", {}))
         self.unparsed = float(script.get("unparsed", 0))
         self.delay = float(script.get("delay_s", 0))
         self.fail = float(script.get("fail", 0))
@@ -65,7 +67,8 @@ class ScriptedEngine:
             return f"{_MODIFIED if modified else self.marker} {filler}"
         if self._draw("unparsed", prompt, seed) < self.unparsed:
             return filler
-        p = self.p[int(self._draw("p", prompt, None) * len(self.p))]
+        chances = next((p for text, p in self.p_of.items() if text in self.settings.model), self.p)
+        p = chances[int(self._draw("p", prompt, None) * len(chances))]
         right = self._draw("verdict", prompt, seed) < p
         if single:
             return f"{filler} [[{8 if (self.marker in single.group(1)) == right else 3}]]"

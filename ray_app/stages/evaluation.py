@@ -16,29 +16,17 @@ from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.judge_card import Judge
-from ray_app.judging import judge_rows, results_of, units_of, verdict_records
-from ray_app.metrics import Outcome, compare, outcomes_of, read_verdicts, summarise, write_verdicts
+from ray_app.metrics import Outcome, compare, read_verdicts, summarise, write_verdicts
 from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
 from ray_app.metrics.verdict_file import join as joined
-from ray_app.programs.judge import JudgeProgram
-from ray_app.programs.score import ScoreProgram
 from ray_app.prompts import load_prompt
-from ray_app.run.storage import content_hash, exists, join, list_files, read_parquet, write_json_atomic
-from ray_app.runner import StageResult, sampling_from
+from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
+from ray_app.runner import StageResult
 from ray_app.schema import HELDOUT, PairwiseRow, content_id, unpack_text
-from ray_app.scoring import (
-    mean_scores,
-    pairwise_scoring_units,
-    pointwise_outcomes,
-    score_records,
-    score_rows,
-    unscored_ids,
-)
 from ray_app.stages.context import Context
-from ray_app.verdict import SCORES
+from ray_app.validation import STAGE, VALIDATION, covered, judge_set
 
-STAGE = "evaluation"
-VALIDATION, HELDOUT_SET = "validation", "heldout"
+HELDOUT_SET = "heldout"
 HEADLINE = ("accuracy", "vote_accuracy", "position_consistent_accuracy", "unparsed_rate", "first_position_rate")
 
 
@@ -55,22 +43,7 @@ def sets_of(settings: IterateSettings) -> dict[str, str]:
 
 def settings_of(settings: IterateSettings, judge_model: str) -> dict[str, Any]:
     """What the fingerprint of one set covers."""
-    part = settings.evaluation
-    return {
-        "seed": settings.seed,
-        "evaluation": part.model_dump(mode="json", include={"limit", "votes", "generation", "early_stop"}),
-        "judging": {"stop_after_verdict": settings.judging.stop_after_verdict},
-        "judge": {"model": judge_model},
-        "prompts": {"judge": load_prompt(settings.judge_prompt).hash},
-    } | ({"mode": "pointwise"} if settings.judging.mode == "pointwise" else {})
-
-
-def inputs_of(spec: str) -> dict[str, str]:
-    """Content hash of a set's file; a hub id stands for itself."""
-    if not spec:
-        return {}
-    path = spec.split("=", 1)[-1]
-    return {spec: spec if path.startswith("hf:") or "=" not in spec else content_hash(path)}
+    return {"seed": settings.seed, **covered(settings), "judge": {"model": judge_model}}
 
 
 def run(
@@ -89,68 +62,23 @@ def run(
         return StageResult(extra={"set": name, "headline": None})
     if benchmark.kind == "best_of":
         return run_best_of(context, directory, name, benchmark, engine, judge_name)
-    judge = scored if settings.judging.mode == "pointwise" else voted
-    result, outcomes, records = judge(context, directory, iteration, name, benchmark, engine, judge_name)
-    summary = summarise(benchmark, outcomes, seed=settings.seed)
-    write_verdicts(join(directory, "verdicts.jsonl"), records)
-    change = against_before(context, benchmark, outcomes, iteration, name)
+    judged = judge_set(
+        context.runner,
+        settings,
+        benchmark,
+        name=name,
+        directory=directory,
+        engine=engine,
+        iteration=iteration,
+        judge_name=judge_name,
+    )
+    summary = summarise(benchmark, judged.outcomes, seed=settings.seed)
+    write_verdicts(join(directory, "verdicts.jsonl"), judged.records)
+    change = against_before(context, benchmark, judged.outcomes, iteration, name)
     if change:
         summary["against_iteration_before"] = change
     write_json_atomic(join(directory, "summary.json"), summary)
-    return result.with_extra({"set": name, "headline": headline(summary), "change": change})
-
-
-Judged = tuple[StageResult, list[Outcome], Iterable[dict[str, Any]]]
-
-
-def voted(
-    context: Context,
-    directory: str,
-    iteration: int,
-    name: str,
-    benchmark: Benchmark,
-    engine: EngineSettings,
-    judge_name: str,
-) -> Judged:
-    """Both orders of every row, by votes: the result, an outcome a row, and the lines of the verdict file."""
-    settings = context.settings
-    result = judge_rows(
-        context.runner,
-        units=units_of(name, benchmark.rows),
-        directory=directory,
-        program=program(settings, iteration, judge_name),
-        engine=engine,
-        iteration=iteration,
-    )
-    votes = settings.evaluation.votes
-    tallies, lost = results_of(directory, benchmark.rows)
-    outcomes = outcomes_of(benchmark, tallies, votes=votes, seed=settings.seed, quarantined=lost)
-    ids, lost = _ids(benchmark, lost)
-    return result, outcomes, verdict_records(ids, tallies, votes, lost)
-
-
-def scored(
-    context: Context,
-    directory: str,
-    iteration: int,
-    name: str,
-    benchmark: Benchmark,
-    engine: EngineSettings,
-    judge_name: str,
-) -> Judged:
-    """The same in pointwise mode: the response with the higher mean score is the verdict."""
-    settings = context.settings
-    result = score_rows(
-        context.runner,
-        units=pairwise_scoring_units(name, benchmark.rows),
-        directory=directory,
-        program=scoring_program(settings, iteration, judge_name),
-        engine=engine,
-        iteration=iteration,
-    )
-    means = mean_scores(directory)
-    ids, lost = _ids(benchmark, unscored_ids(directory))
-    return result, pointwise_outcomes(benchmark, means, settings.seed), score_records(ids, means, lost)
+    return judged.result.with_extra({"set": name, "headline": headline(summary), "change": change})
 
 
 def run_best_of(
@@ -177,12 +105,6 @@ def run_best_of(
     return result.with_extra({"set": name, "headline": figures, "change": None})
 
 
-def _ids(benchmark: Benchmark, lost: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Every id in the order of the file, and {id: reason} of those that could not be judged."""
-    ids = [row.id for row in benchmark.rows] + [fault.id for fault in benchmark.faulty]
-    return ids, lost | {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
-
-
 def against_before(
     context: Context, benchmark: Benchmark, outcomes: list[Outcome], iteration: int, name: str
 ) -> dict[str, Any] | None:
@@ -201,38 +123,6 @@ def against_before(
 def headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of a summary that the table shows: {metric: {"value", "n", "low", "high"}}."""
     return {name: summary["overall"][name] for name in HEADLINE if name in summary["overall"]}
-
-
-def program(settings: IterateSettings, iteration: int, judge_name: str) -> JudgeProgram:
-    """Greedy, or votes, as the settings say."""
-    part = settings.evaluation
-    return JudgeProgram(
-        prompt=load_prompt(settings.prompts.judge),
-        sampling=sampling_from(part.generation, settings.judging.stop_after_verdict),
-        mode="votes",
-        samples=part.votes,
-        judge=judge_name,
-        run_seed=settings.seed,
-        iteration=iteration,
-        stage=STAGE,
-        key=("benchmark", "id", "order"),
-        early_stop=part.early_stop,
-    )
-
-
-def scoring_program(settings: IterateSettings, iteration: int, judge_name: str) -> ScoreProgram:
-    """Greedy scores, or the mean of several, as the settings say."""
-    part = settings.evaluation
-    return ScoreProgram(
-        prompt=load_prompt(settings.judge_prompt),
-        sampling=sampling_from(part.generation, settings.judging.stop_after_verdict, SCORES),
-        samples=part.votes,
-        judge=judge_name,
-        run_seed=settings.seed,
-        iteration=iteration,
-        stage=STAGE,
-        key=("benchmark", "id"),
-    )
 
 
 def heldout(context: Context, iteration: int) -> Benchmark:

@@ -1,7 +1,7 @@
 """The driver's side of training: encode, start Ray Train, choose a candidate, leave one checkpoint behind.
 
     result = fit(settings.train, seed_model="…", train_files=[…], state_dir="…", checkpoint_dir="…",
-                 run_name="…", seed=0, chat_template_kwargs={}, judge=None)
+                 run_name="…", seed=0, chat_template_kwargs={}, validation=None)
 
 Ray must be initialised. The same call again continues where the last one was killed, or returns at once when its
 checkpoint is committed.
@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from fsspec.core import url_to_fs
 
-from ray_app.errors import RunError
+from ray_app.errors import InputError, RunError
 from ray_app.train.batches import total_steps
 from ray_app.train.candidates import Candidate, list_candidates, place
 from ray_app.train.check import check
@@ -33,7 +33,18 @@ from ray_app.train.state import RAY_RUN, Progress, read_progress
 
 log = logging.getLogger(__name__)
 RECORD = "training.json"  # in the checkpoint folder: the result, and which fit it came from
-Judge = Callable[[Candidate], Score]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What selects a candidate. `identity` names what `judge` computes: scores of another one are never used."""
+
+    judge: Callable[[Candidate], Score]
+    identity: str = ""
+
+
+def no_room_needed() -> None:
+    """The GPUs are free as it is."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +78,21 @@ def fit(
     run_name: str,
     seed: int,
     chat_template_kwargs: Mapping[str, Any],
-    judge: Judge | None = None,
+    validation: Validation | None = None,
+    make_room: Callable[[], None] = no_room_needed,
 ) -> TrainResult:
     """Fine-tune `seed_model` on `train_files` and leave a Hugging Face folder at `checkpoint_dir`.
 
-    `state_dir` and `checkpoint_dir` are paths every node sees, or fsspec URIs. `judge` scores a candidate on the
-    validation set, with the trainer's GPUs free (`train.selection` says when); without it the last step is taken.
-    Raises InputError (settings, files), RunError (no row is left to train on; workers kept dying).
+    `state_dir` and `checkpoint_dir` are paths every node sees, or fsspec URIs. `validation` scores a candidate with
+    the trainer's GPUs free (`train.selection` says when); without it the last step is taken. `make_room` is called
+    whenever workers are about to start. Raises InputError (settings, files), RunError (no row is left to train on;
+    workers kept dying).
     """
     started = time.monotonic()
     template = dict(chat_template_kwargs)
     check(settings, model_facts(seed_model), ray.cluster_resources())
     identity = fit_id(settings, seed_model, [hash_file(name) for name in train_files], seed, template)
-    committed = read_record(checkpoint_dir, identity)
+    committed = read_record(checkpoint_dir, identity, validation.identity if validation else "")
     work_dir = f"{_absolute(state_dir)}/{identity}"
     if committed is not None:
         _remove(f"{work_dir}/{RAY_RUN}")  # the last call may have been killed before it tidied up
@@ -88,10 +101,10 @@ def fit(
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     steps = total_steps(lengths, plan_settings(settings, seed), settings.epochs, settings.max_steps)
-    keep = settings.keep_candidates and judge is not None
+    keep = settings.keep_candidates and validation is not None
     job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep)
     log.info("training %s: %d rows, %d steps on %d workers", run_name, len(lengths), steps, settings.workers)
-    scores, progress = train_and_select(job, judge)
+    scores, progress = train_and_select(job, validation, make_room)
     candidates = list_candidates(work_dir)
     selected = best(scores).step if scores else candidates[-1].step
     result = TrainResult(
@@ -107,61 +120,73 @@ def fit(
         scores=scores,
         quarantine=quarantine,
     )
-    commit(result, checkpoint_dir, identity, work_dir)
+    commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "")
     return result
 
 
-def train_and_select(job: Job, judge: Judge | None) -> tuple[list[Score], Progress]:
+def train_and_select(
+    job: Job, validation: Validation | None, make_room: Callable[[], None] = no_room_needed
+) -> tuple[list[Score], Progress]:
     """Train to the end, or segment by segment with a validation after each; returns scores and final progress."""
     selection = job.settings.selection
-    if judge is None or selection.when == "after":
+    if validation is None or selection.when == "after":
         if not any(candidate.step == job.total_steps for candidate in list_candidates(job.work_dir)):
+            make_room()
             run_workers(job)
-        scores = judge_candidates(job, judge, selection.patience) if judge else []
+        scores = judge_candidates(job, validation, selection.patience) if validation else []
         return scores, read_progress(job.work_dir, job.total_steps)
     scores = []
     for stop in boundaries(job.total_steps, job.settings.checkpoint_every):
         if not any(candidate.step >= stop for candidate in list_candidates(job.work_dir)):
+            make_room()
             run_workers(replace(job, stop_at=stop))
-        scores = judge_candidates(job, judge, selection.patience)
+        scores = judge_candidates(job, validation, selection.patience)
         if should_stop(scores, selection.patience):
             log.info("training stops at step %d of %d: accuracy has fallen", stop, job.total_steps)
             break
     return scores, read_progress(job.work_dir, max(score.step for score in scores))
 
 
-def judge_candidates(job: Job, judge: Judge, patience: int) -> list[Score]:
+def judge_candidates(job: Job, validation: Validation, patience: int) -> list[Score]:
     """Scores of the candidates by step; those of an earlier, killed call are read back."""
-    filesystem, path = url_to_fs(f"{job.work_dir}/scores.json")
+    filesystem, path = url_to_fs(f"{job.work_dir}/scores{validation.identity and '-'}{validation.identity}.json")
     known = [Score(**row) for row in json.loads(filesystem.cat_file(path))] if filesystem.exists(path) else []
     for candidate in list_candidates(job.work_dir):
         if should_stop(known, patience):
             break
         if candidate.step not in {score.step for score in known}:
-            known.append(judge(candidate))
+            known.append(validation.judge(candidate))
             filesystem.pipe_file(path, json.dumps([asdict(score) for score in known]).encode())
     return known
 
 
-def read_record(checkpoint_dir: str, identity: str) -> TrainResult | None:
-    """The result of a committed fit with this identity."""
+def read_record(checkpoint_dir: str, identity: str, validation: str = "") -> TrainResult | None:
+    """The result of a committed fit with this identity. Raises InputError when another validation selected its
+    checkpoint: the other candidates are gone, so there is nothing left to select from.
+    """
     filesystem, root = url_to_fs(checkpoint_dir)
     if not filesystem.exists(f"{root}/{RECORD}"):
         return None
     record = json.loads(filesystem.cat_file(f"{root}/{RECORD}"))
     if record.pop("fit") != identity:
         return None
+    if record.pop("validation") != validation:
+        raise InputError(
+            f"{checkpoint_dir} was selected with other validation settings: set them back, or remove that folder "
+            "and the training state to train again"
+        )
     record["candidates"] = [Candidate(**row) for row in record["candidates"]]
     record["scores"] = [Score(**row) for row in record["scores"]]
     return TrainResult(**record)
 
 
-def commit(result: TrainResult, checkpoint_dir: str, identity: str, work_dir: str) -> None:
+def commit(result: TrainResult, checkpoint_dir: str, identity: str, work_dir: str, validation: str = "") -> None:
     """Place the selected candidate with its record, then drop what is no longer needed: last and best stay."""
     chosen = next(candidate for candidate in result.candidates if candidate.step == result.selected)
     last = result.candidates[-1]
     filesystem, source = url_to_fs(chosen.path)
-    filesystem.pipe_file(f"{source}/{RECORD}", json.dumps({"fit": identity, **asdict(result)}).encode())
+    record = {"fit": identity, "validation": validation, **asdict(result)}
+    filesystem.pipe_file(f"{source}/{RECORD}", json.dumps(record).encode())
     place(chosen, checkpoint_dir)
     for candidate in result.candidates:
         if candidate != last:

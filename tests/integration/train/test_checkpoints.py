@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from train_runs import Killer, run, small
 
 from ray_app.train.selection import Score
+from ray_app.train.trainer import Validation
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -73,7 +74,7 @@ def test_judging_between_segments_stops_early_and_keeps_the_best(cluster, sft_fi
         return Score(candidate.step, accuracy=0.9 - 0.1 * len(judged), first_position_rate=0.5, n=10)
 
     settings = small(checkpoint_every=1, max_steps=3, selection={"when": "between", "patience": 1})
-    result = run(settings, tmp_path, sft_file, model, judge=judge)
+    result = run(settings, tmp_path, sft_file, model, validation=Validation(judge))
     assert judged == [1, 2]
     assert (result.selected, result.steps) == (1, 2)
     record = json.loads((tmp_path / "checkpoint" / "candidate.json").read_text())

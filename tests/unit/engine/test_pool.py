@@ -19,6 +19,7 @@ from ray_app.train.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]
+SMALL = 0.1  # of a CPU: what Ray Data keeps for itself once a test of this Ray has used it
 
 
 def wait_for_cpus(cpus: float) -> float:
@@ -34,23 +35,23 @@ def test_a_pool_takes_and_gives_back(scripted: Make) -> None:
         assert len(pool.actors) == 2
         assert pool.name.startswith("ste-run-judge-")
         assert ray.get_actor(f"{pool.name}-1") is not None
-        assert ray.available_resources()["CPU"] == 2
+        assert ray.available_resources()["CPU"] == pytest.approx(2, abs=SMALL)
     assert pool.actors == []
-    assert wait_for_cpus(4) == 4
+    assert wait_for_cpus(4 - SMALL) == pytest.approx(4, abs=SMALL)
 
 
 def test_a_model_that_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
     settings = EngineSettings(model=str(tmp_path / "nowhere"), device="cpu")
     with pytest.raises(InputError, match=r"judge\.model: model path .*nowhere does not exist"):
         EnginePool(settings, "judge", "run").start()
-    assert ray.available_resources()["CPU"] == 4
+    assert ray.available_resources()["CPU"] == pytest.approx(4, abs=SMALL)
 
 
 def test_an_engine_that_does_not_start_tells_its_cause_in_one_line(scripted: Make) -> None:
     with pytest.raises(RunError, match=r"judge: engine 0 of scripted did not start: ValueError: .*'often'") as caught:
         EnginePool(scripted({"fail": "often"}, cpus=1), "judge", "run").start()
     assert "\n" not in str(caught.value)
-    assert wait_for_cpus(4) == 4
+    assert wait_for_cpus(4 - SMALL) == pytest.approx(4, abs=SMALL)
 
 
 def test_too_large_a_pool_fails_at_once_where_the_cluster_cannot_grow(scripted: Make) -> None:
@@ -77,7 +78,7 @@ def test_equal_settings_share_a_pool(scripted: Make) -> None:
     finally:
         manager.close()
     assert manager.pools == []
-    assert wait_for_cpus(4) == 4
+    assert wait_for_cpus(4 - SMALL) == pytest.approx(4, abs=SMALL)
 
 
 def test_pools_close_for_training_only_when_it_does_not_fit_beside(scripted: Make) -> None:
