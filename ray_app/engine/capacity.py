@@ -8,6 +8,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.train.settings import TrainSettings
 
 Resources = Mapping[str, float]
+SPARE_CPUS = 1.5  # one reading task of Ray Data, and the client: without them a stage would wait for ever
 
 
 def placeable(settings: EngineSettings, nodes: Iterable[Resources]) -> int:
@@ -28,9 +29,11 @@ def _on_one(settings: EngineSettings, cpus: float, gpus: float) -> int:
 
 
 def room_beside(wanted: EngineSettings, living: Iterable[EngineSettings], total: Resources) -> bool:
-    """Whether a pool of `wanted` fits beside the living ones."""
-    gpus, cpus = taken([*living, wanted])
-    return gpus <= total.get("GPU", 0) and cpus <= total.get("CPU", 0)
+    """Whether a pool of `wanted` fits beside the living ones, with CPUs to spare for the rows that feed them."""
+    others = list(living)
+    gpus, cpus = taken([*others, wanted])
+    spare = SPARE_CPUS if others else 0.0  # alone it has no one to make room
+    return gpus <= total.get("GPU", 0) and cpus + spare <= total.get("CPU", 0)
 
 
 def trainer_fits(train: TrainSettings, living: Iterable[EngineSettings], total: Resources) -> bool:

@@ -2,7 +2,7 @@
 
 Its answers are a pure function of the prompt and the seed. `script` settings:
     p            probability that a judgment is right, per prompt drawn from this list by hash (default [0.5])
-    p_of         {text: p} for models whose name holds the text, instead of `p` (default {})
+    p_of         {text: p} for models whose name holds the text (the longest), instead of `p` (default {})
     unparsed     probability that a judgment has no verdict (default 0)
     delay_s      seconds a request takes (default 0)
     fail         probability that a request fails (default 0)
@@ -67,7 +67,8 @@ class ScriptedEngine:
             return f"{_MODIFIED if modified else self.marker} {filler}"
         if self._draw("unparsed", prompt, seed) < self.unparsed:
             return filler
-        chances = next((p for text, p in self.p_of.items() if text in self.settings.model), self.p)
+        named = [text for text in self.p_of if text in self.settings.model]
+        chances = self.p_of[max(named, key=len)] if named else self.p
         p = chances[int(self._draw("p", prompt, None) * len(chances))]
         right = self._draw("verdict", prompt, seed) < p
         if single:

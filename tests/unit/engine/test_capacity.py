@@ -43,6 +43,9 @@ def test_pools_beside_pools() -> None:
     assert room_beside(judge, [mixtral], total)
     assert not room_beside(judge, [mixtral, engine(replicas=1)], total)
     assert not room_beside(engine(cpus=300), [], total)
+    small = EngineSettings(model="m", device="cpu", cpus=1)
+    assert room_beside(small, [small], {"CPU": 4.0})
+    assert not room_beside(small, [small, small], {"CPU": 4.0}), "reading the rows takes a CPU too"
 
 
 def test_the_trainer_beside_pools() -> None:

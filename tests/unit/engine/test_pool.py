@@ -73,7 +73,7 @@ def test_equal_settings_share_a_pool(scripted: Make) -> None:
         assert first.how == "reused"
         other = manager.get("judge", scripted({"p": [0.5]}, cpus=1))
         assert manager.pools == [first, other]  # both fit
-        third = manager.get("judge", scripted({"p": [0.1]}, cpus=3))
+        third = manager.get("judge", scripted({"p": [0.1]}, cpus=1.5))
         assert manager.pools == [other, third]  # the oldest made room, and no more than needed
     finally:
         manager.close()
@@ -95,7 +95,7 @@ def test_pools_close_for_training_only_when_it_does_not_fit_beside(scripted: Mak
 
 def test_side_by_side(scripted: Make) -> None:
     manager = PoolManager("run")
-    assert manager.side_by_side(scripted(cpus=2), scripted({"p": [1.0]}, cpus=2))
+    assert manager.side_by_side(scripted(cpus=1), scripted({"p": [1.0]}, cpus=1))
     assert not manager.side_by_side(scripted(cpus=3), scripted({"p": [1.0]}, cpus=3))
     assert manager.side_by_side(scripted(cpus=3), scripted(cpus=3))  # one pool serves both
 
