@@ -1,0 +1,34 @@
+"""The always-longer baseline of a file, against a count that shares no code with it.
+
+The same on real sets, where STE_EVAL_DATA names them: test_summary.py.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ray_app.benchmarks import load_benchmark
+from ray_app.metrics.outcome import outcomes_of
+from ray_app.metrics.summary import summarise
+from ray_app.verdict import Count
+
+LENGTHS = Path(__file__).parents[2] / "fixtures" / "benchmarks" / "lengths.jsonl"
+
+
+def test_always_longer_is_what_a_plain_count_says() -> None:
+    points = []
+    for row in map(json.loads, LENGTHS.read_text().splitlines()):
+        a, b = len(row["response_a"]), len(row["response_b"])
+        points.append(0.5 if a == b else float((a > b) == (row["label"] == "A")))
+    # By eye: longer is right in 1, 4, 6, 11, wrong in 2, 5, 7, 10; equal in 3, 8, 9. Characters count, not bytes.
+    assert points == [1, 0, 0.5, 1, 0, 1, 0, 0.5, 0.5, 0, 1]
+
+    benchmark = load_benchmark(str(LENGTHS))
+    tallies = {row.id: {"ab": Count(1), "ba": Count(1)} for row in benchmark.rows}
+    summary = summarise(benchmark, outcomes_of(benchmark, tallies), seed=0, resamples=50)
+    assert summary["overall"]["length_baseline"]["value"] == pytest.approx(sum(points) / len(points))
+    assert summary["overall"]["length_baseline"]["n"] == 11
+    assert summary["length_counts"] == {"longer": 4, "equal": 3, "shorter": 4}

@@ -1,0 +1,193 @@
+"""The order of the loop, and which setting makes which committed stage wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loop_runs import DEMO, scripted
+
+from ray_app import iterate
+from ray_app.config import IterateSettings
+from ray_app.errors import InputError
+from ray_app.run.fingerprint import differences
+from ray_app.run.folder import RunFolder, StageRecord, commit, read_record
+from ray_app.run.resume import pending
+from ray_app.runner import StageResult
+from ray_app.steps import Step, steps_of
+
+BASE: dict[str, Any] = {"iterations": 2, "instructions": {"heldout_fraction": 0.1}}
+ONCE = ["instructions", "pairs", "evaluation validation", "evaluation heldout"]
+EACH = ["judgments", "train set", "training", "evaluation validation", "evaluation heldout"]
+
+
+def steps(settings: IterateSettings) -> list[Step]:
+    return steps_of(settings, RunFolder(settings.run_uri))
+
+
+def changed(settings: Any, **more: Any) -> set[str]:
+    """Steps of two iterations whose own settings or inputs differ, not those that only follow; by stage."""
+    old, new = steps(settings(**BASE)), steps(settings(**{**BASE, **more}))
+    assert [str(step) for step in old] == [str(step) for step in new]
+    found = set()
+    for before, after in zip(old, new, strict=True):
+        told = [d for d in differences(before.fingerprint, after.fingerprint) if d != "the stage before it changed"]
+        if told:
+            found.add(before.stage)
+    return found
+
+
+def invalid(settings: Any, **more: Any) -> list[str]:
+    """Steps of two iterations that can no longer be used."""
+    old, new = steps(settings(**BASE)), steps(settings(**{**BASE, **more}))
+    by_name = {str(step): step.fingerprint.digest for step in new}
+    return [str(step) for step in old if by_name.get(str(step)) != step.fingerprint.digest]
+
+
+def test_the_order_of_the_loop(settings: Any) -> None:
+    found = steps(settings(**BASE))
+    assert [str(step) for step in found] == [
+        "instructions",
+        "pairs",
+        "iteration 0: evaluation validation",
+        "iteration 0: evaluation heldout",
+        *[f"iteration {i}: {name}" for i in (1, 2) for name in EACH],
+    ]
+    assert len({step.directory for step in found}) == len(found)
+    folder = settings(**BASE).run_uri
+    assert found[3].directory == f"{folder}/iter_00/evaluation/heldout"
+    assert found[6].directory == f"{folder}/iter_01/training"
+
+
+def test_pairs_of_each_iteration(settings: Any) -> None:
+    found = [str(step) for step in steps(settings(**BASE, pairs={"refresh": "each_iteration"}))]
+    assert "pairs" not in found
+    assert "iteration 0: evaluation heldout" not in found, "there are no pairs yet"
+    assert [name for name in found if name.endswith("pairs")] == ["iteration 1: pairs", "iteration 2: pairs"]
+    assert found.index("iteration 1: pairs") < found.index("iteration 1: judgments")
+
+
+def test_a_first_judge_of_its_own_is_evaluated_too(settings: Any) -> None:
+    other = [str(step) for step in steps(settings(**BASE, first_judge=scripted("mixtral")))]
+    assert "iteration 0: first judge evaluation validation" in other
+    same = [str(step) for step in steps(settings(**BASE, first_judge=scripted()))]
+    assert not any("first judge" in name for name in same)
+    assert invalid(settings, first_judge=scripted("mixtral"))[0] == "iteration 1: judgments"
+
+
+ALL = ["instructions", "pairs", *[f"iteration {i}: {name}" for i in (1, 2) for name in EACH]]
+HELDOUT_0 = "iteration 0: evaluation heldout"
+FROM_JUDGMENTS = [name for name in ALL if name.startswith("iteration")]
+FROM_TRAIN_SET = [name for name in FROM_JUDGMENTS if name != "iteration 1: judgments"]
+FROM_TRAINING = [name for name in FROM_TRAIN_SET if name != "iteration 1: train set"]
+EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
+
+
+@pytest.mark.parametrize(
+    ("more", "own", "following"),
+    [
+        ({"instructions": {"max_characters": 9, **BASE["instructions"]}}, {"instructions"}, [*ALL, HELDOUT_0]),
+        ({"limit": 5}, {"instructions"}, [*ALL, HELDOUT_0]),
+        ({"pairs": {"strategy": "worse_response"}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+        ({"pairs": {"sampling": {"temperature": 1.0}}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+        ({"generator": scripted("other")}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+        ({"judging": {"samples": 3}}, {"judgments"}, FROM_JUDGMENTS),
+        ({"judging": {"sampling": "all"}}, {"judgments"}, FROM_JUDGMENTS),
+        ({"judging": {"generation": {"top_p": 0.5}}}, {"judgments"}, FROM_JUDGMENTS),
+        ({"judging": {"balance": False}}, {"train_set"}, FROM_TRAIN_SET),
+        ({"train": {"lr": 1e-3}}, {"training"}, FROM_TRAINING),
+        ({"train": {"recipe": "dpo"}}, {"train_set", "training"}, FROM_TRAIN_SET),
+        ({"evaluation": {"votes": 3}}, {"evaluation"}, EVALUATIONS),
+        ({"evaluation": {"limit": 3}}, {"evaluation"}, EVALUATIONS),
+        ({"evaluation": {"generation": {"temperature": 0.5}}}, {"evaluation"}, EVALUATIONS),
+        ({"prompts": {"judge": "judge_pairwise"}}, {"judgments", "evaluation"}, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
+        ({"prompts": {"modify_instruction": "worse_response"}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+    ],
+)
+def test_a_setting_invalidates_its_stage_and_what_follows(
+    settings: Any, more: dict[str, Any], own: set[str], following: list[str]
+) -> None:
+    assert changed(settings, **more) == own
+    assert set(invalid(settings, **more)) == set(following)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"iterations": 5},
+        {"evaluation": {"test": [f"more={DEMO / 'test.jsonl'}", "rewardbench"]}},
+        {"generator": {"replicas": 4, "cpus": 2, "max_num_seqs": 99, "tensor_parallel": 2, "executor": "ray"}},
+        {"judge": {"replicas": 4, "gpu_memory_utilization": 0.5, "request_timeout_s": 9}},
+        {"train": {"tracking": {"to": ["wandb"]}, "max_failures": 9, "timeout_s": 5}},
+        {"shards": {"max_rows": 7}},
+        {"ray": {"num_cpus": 2}},
+        {"prompts": {"classify": "worse_response", "judge_single": "worse_response", "worse_response": "classify"}},
+        {"instructions": {"classify_sampling": {"max_tokens": 99}, **BASE["instructions"]}},
+    ],
+    ids=lambda more: "-".join(more),
+)
+def test_more_work_placement_and_unused_settings_invalidate_nothing(settings: Any, more: dict[str, Any]) -> None:
+    assert invalid(settings, **more) == []
+
+
+def test_fewer_iterations_or_benchmarks_invalidate_nothing_of_what_is_left(settings: Any) -> None:
+    full = {str(s): s.fingerprint.digest for s in steps(settings(**BASE))}
+    less = steps(settings(**{**BASE, "iterations": 1}, evaluation={"validation": None, "heldout": False}))
+    assert [str(step) for step in less] == ["instructions", "pairs", *[f"iteration 1: {name}" for name in EACH[:3]]]
+    assert {str(s): s.fingerprint.digest for s in less}.items() <= full.items()
+
+
+def test_the_content_of_a_file_counts_and_the_file_is_named(settings: Any, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"id": "1", "instruction": "a"}) + "\n")
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text((DEMO / "validation.jsonl").read_text())
+    given = {
+        "instructions": {"source": str(source)},
+        "evaluation": {"validation": f"validation={gold}"},
+    }
+    before = {str(s): s.fingerprint for s in steps(settings(**given))}
+    source.write_text(json.dumps({"id": "1", "instruction": "b"}) + "\n")
+    gold.write_text((DEMO / "test.jsonl").read_text())
+    after = {str(s): s.fingerprint for s in steps(settings(**given))}
+    assert differences(before["instructions"], after["instructions"]) == [f"the content of {source} changed"]
+    told = differences(before["iteration 0: evaluation validation"], after["iteration 0: evaluation validation"])
+    assert told == [f"the content of validation={gold} changed"]
+
+
+def committed(settings: IterateSettings, upto: int) -> None:
+    for step in steps(settings)[:upto]:
+        result = StageResult(extra={"decontaminated": list(settings.benchmarks)})
+        commit(step.directory, iterate.record_of(step, result, "2024-08-05T00:00:00+00:00"))
+
+
+def left(settings: IterateSettings) -> list[str]:
+    found = steps(settings)
+    return [str(found[i]) for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in found])]
+
+
+def test_committed_work_is_kept_or_named(settings: Any) -> None:
+    base = settings(**BASE)
+    committed(base, 9)
+    assert left(base) == [f"iteration 2: {name}" for name in EACH]
+    more = settings(**{**BASE, "iterations": 3}, evaluation={"test": [f"more={DEMO / 'test.jsonl'}"]})
+    assert left(more)[:3] == ["iteration 0: evaluation more", "iteration 1: evaluation more", "iteration 2: judgments"]
+    with pytest.raises(InputError, match=r"setting train.lr was 0.0001, is now 0.001: .*'iteration 1: training'"):
+        left(settings(**BASE, train={"lr": 1e-3}))
+    with pytest.raises(InputError, match=r"setting pairs.strategy was .*'pairs'"):
+        left(settings(**BASE, pairs={"strategy": "worse_response"}))
+
+
+def test_a_record_says_what_a_step_did(settings: Any) -> None:
+    step = steps(settings(**BASE))[0]
+    record = iterate.record_of(step, StageResult(5, 3, {"duplicate": 2}, 10, 20, 1.23456), "now")
+    assert isinstance(record, StageRecord)
+    assert (record.stage, record.rows_in, record.rows_out, record.quarantined) == (
+        "instructions",
+        5,
+        3,
+        {"duplicate": 2},
+    )
+    assert (record.seconds, record.fingerprint) == (1.235, step.fingerprint)
