@@ -79,3 +79,28 @@ def test_a_fault_of_a_row_leaves_its_id_unparsed(tmp_path: Path) -> None:
     assert set(found) == {row["id"] for row in rows}
     assert found["c3"]["verdict"] is None
     assert found["c3"]["quarantined"] == "bad_label"
+
+
+def test_rows_that_no_context_holds_are_quarantined_and_still_count(tmp_path: Path) -> None:
+    """A response of 200,000 characters, a label C and a NaN among good rows; `judge`, then its verdicts scored."""
+    rows = lines(PAIRS)[:6]
+    rows[2]["response_a"] = "word " * 40_000
+    rows[3]["label"] = "C"
+    rows[4]["response_b"] = float("nan")
+    pairs, output = tmp_path / "pairs.jsonl", tmp_path / "v.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    limit = ["--engine.max_model_len", 4000]
+    ended = command("judge", *ENGINE, *QUIET, *limit, "--input", pairs, "--output", output, "--votes", 3)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = {verdict["id"]: verdict for verdict in lines(output)}
+    assert set(found) == {row["id"] for row in rows}
+    lost = {id: verdict["quarantined"] for id, verdict in found.items() if "quarantined" in verdict}
+    names = [row["id"] for row in rows]
+    assert lost == {names[2]: "prompt_too_long", names[3]: "bad_label", names[4]: "empty_response_b"}
+    assert all(found[id]["verdict"] is None for id in lost)
+
+    scored = command("evaluate", "--verdicts", output, "--benchmark", f"set={pairs}", "--output", tmp_path / "scored")
+    assert scored.returncode == 0, scored.stderr[-2000:]
+    summary = json.loads((tmp_path / "scored" / "summary.json").read_text())["set"]
+    assert summary["n"] == summary["n_in"] == summary["overall"]["vote_accuracy"]["n"] == len(rows)
+    assert summary["overall"]["unparsed_rate"]["value"] >= 3 / 6
