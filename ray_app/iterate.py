@@ -22,6 +22,7 @@ from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
 from ray_app.model_files import require_model
 from ray_app.run import metrics_log, storage
+from ray_app.run.card_files import write_cards
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
@@ -49,6 +50,7 @@ def main(settings: IterateSettings) -> int:
             storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))
             with connected(settings.ray):
                 run_steps(settings, folder, steps, todo, lease)
+    write_cards(settings, folder, range(1, settings.iterations + 1))
     show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
     print(f"run folder: {folder.uri}")
     return 0
@@ -66,6 +68,7 @@ def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], t
             lease.fence.check()
             commit(step.directory, record_of(step, result, since))
             metrics_log.rebuild(folder.uri, [s.directory for s in steps])
+            write_cards(settings, folder, [step.iteration] if step.iteration else [])
             log.info("%s: done in %.0f s, %d rows", step, time.monotonic() - started, result.rows_out)
     finally:
         pools.close()

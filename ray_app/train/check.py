@@ -1,11 +1,14 @@
-"""Settings that cannot work, found before any GPU is taken. Pure; every error names its setting."""
+"""Settings that cannot work, found before any GPU is taken. Every error names its setting."""
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 from ray_app.errors import InputError
 from ray_app.train.settings import TrainSettings
+
+TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # the package behind each
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ def check(settings: TrainSettings, model: ModelFacts | None = None, cluster: dic
     _batch(settings)
     _precision(settings)
     _zero(settings)
+    _tracking(settings)
     if model is not None:
         _model(settings, model)
     if cluster is not None:
@@ -99,6 +103,13 @@ def _zero(s: TrainSettings) -> None:
         )
     if s.zero.hpz_size > 1 and s.zero.stage != 3:
         _fail("zero.hpz_size", "needs train.zero.stage 3")
+
+
+def _tracking(s: TrainSettings) -> None:
+    for kind in s.tracking.to:
+        package = TRACKERS[kind]
+        if importlib.util.find_spec(package) is None:
+            _fail("tracking.to", f"{kind} is not installed (pip install {package})")
 
 
 def _model(s: TrainSettings, model: ModelFacts) -> None:

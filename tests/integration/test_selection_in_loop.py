@@ -73,6 +73,18 @@ def test_the_best_step_becomes_the_checkpoint(finished: Loop) -> None:
     assert json.loads((finished.run / "iter_01/checkpoint/candidate.json").read_text())["step"] == 2
 
 
+def test_cards_lie_beside_what_they_describe(finished: Loop) -> None:
+    import datasets
+
+    card = (finished.run / "iter_01/checkpoint/README.md").read_text()
+    assert "| 2 (this one) | 100.0 % | 50.0 % | 6 |" in card.splitlines()
+    assert "| validation | accuracy, both orders |" in card
+    assert str(finished.folder) not in card
+    cache = str(finished.folder / "datasets")
+    loaded = datasets.load_dataset(str(finished.run / "iter_01/train_set"), split="train", cache_dir=cache)
+    assert list(loaded) == trained_on(finished)
+
+
 def test_rows_too_long_are_in_the_quarantine(finished: Loop) -> None:
     faults = finished.rows("iter_01/training", "quarantine")
     line = metrics_line(finished)
