@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
+from event_files import points
 from safetensors.torch import load_file
 from train_runs import Killer, run, small
 
@@ -44,6 +46,16 @@ def test_only_what_is_needed_is_kept(sft_run):
     assert not list((work / "candidates").iterdir())  # the last is the selected one, and moved
     assert list((work / "curves").glob("events*"))
     assert [candidate.step for candidate in result.candidates] == [4]
+
+
+def test_the_curves_are_in_tensorboards_files(sft_run):
+    folder, result = sft_run
+    (work,) = (folder / "state").iterdir()
+    found = points(work / "curves")
+    for point in result.metrics:
+        for name in ("loss", "grad_norm", "lr", "epoch", "tokens_per_second"):
+            assert found[point["step"], f"train/{name}"] == pytest.approx(point[name], rel=1e-6)
+    assert {step for step, _ in found} == {1, 2, 3, 4}
 
 
 def test_a_committed_fit_returns_at_once(sft_run, sft_file, model):

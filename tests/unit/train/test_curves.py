@@ -1,41 +1,38 @@
 """Curves really reach TensorBoard's files; a missing tracker names its setting."""
 
 import importlib.util
-import struct
 import sys
 import types
 
 import pytest
+from event_files import points
 
 from ray_app.errors import InputError
+from ray_app.train.check import TRACKERS, check
 from ray_app.train.curves import TensorBoard, open_trackers
-from ray_app.train.settings import TrackingSettings
-
-
-def events(file):
-    """Events of a TensorBoard file: records of length, checksum, protobuf, checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    data = file.read_bytes()
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        yield Event.FromString(data[12 : 12 + length])
-        data = data[16 + length :]
+from ray_app.train.settings import TrackingSettings, TrainSettings
 
 
 def test_points_are_in_the_event_file(tmp_path):
     tracker = TensorBoard(str(tmp_path))
     tracker.log(3, {"loss": 1.25, "lr": 0.5})
     tracker.close()
-    (file,) = tmp_path.glob("events.out.tfevents.*")
-    points = {(e.step, v.tag): v.simple_value for e in events(file) for v in e.summary.value}
-    assert points == {(3, "train/loss"): 1.25, (3, "train/lr"): 0.5}
+    assert points(tmp_path) == {(3, "train/loss"): 1.25, (3, "train/lr"): 0.5}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed here")
-def test_a_tracker_that_is_not_installed_names_its_setting(tmp_path):
-    with pytest.raises(InputError, match=r"train\.tracking\.to: wandb is not installed"):
-        open_trackers(TrackingSettings(to=("wandb",)), name="r", folder=str(tmp_path), config={})
+@pytest.mark.parametrize("kind", ["wandb", "mlflow", "tensorboard"])
+def test_a_tracker_that_is_not_installed_names_its_setting(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, TRACKERS[kind], None)  # an import of it fails
+    with pytest.raises(InputError, match=rf"^train\.tracking\.to: {kind} is not installed[^\n]*$"):
+        open_trackers(TrackingSettings(to=(kind,)), name="r", folder=str(tmp_path), config={})
+
+
+@pytest.mark.parametrize("kind", ["wandb", "mlflow"])
+def test_it_is_named_before_any_worker_starts(monkeypatch, kind):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == TRACKERS[kind] else object())
+    check(TrainSettings())
+    with pytest.raises(InputError, match=rf"^train\.tracking\.to: {kind} is not installed \(pip install {kind}\)$"):
+        check(TrainSettings(tracking={"to": ("tensorboard", kind)}))
 
 
 def test_wandb_and_mlflow_get_the_same_points(tmp_path, monkeypatch):
