@@ -1,65 +1,92 @@
 #!/usr/bin/env bash
-# Measure training on 2 GPUs: a short list of variants at the 3.1B shape, TRL without Ray on the same settings, and a
-# bare matrix product. Writes one JSON line a variant and a log each to $OUT, prints a table.
+# Measure training on the GPUs of this machine: variants at one model shape, TRL without Ray on the same settings, and a
+# bare matrix product. Writes one JSON line a variant and a log each to $OUT, prints a table. A variant that fails or
+# runs out of time is noted, and the next one starts.
 #
-#   OUT=out MODEL=path/to/smollm2 scripts/gpu_training.sh            # all variants, <= 8 minutes
-#   OUT=out MODEL=… SHAPE=8b ONLY="a b" scripts/gpu_training.sh      # some, at another shape
+#   OUT=out MODEL=path/to/smollm2 scripts/gpu_training.sh                       # the 3.1B list, <= 9 minutes
+#   OUT=out MODEL=… SHAPE=8b scripts/gpu_training.sh                            # the 8B list (2 GPUs of 80 GB)
+#   OUT=out ONLY="compile-12k selective-16k" scripts/gpu_training.sh            # some of a list, in its order
+#   OUT=out SHAPE=tiny EXTRA="--cpu --sequence 64 --steps 3 --warmup 1" scripts/gpu_training.sh    # the script itself
 #
 # MODEL is any local model folder: only its tokenizer is carried along by TRL. Needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OUT:?set OUT to a folder}"; : "${MODEL:=.cache/models/smollm2-135m-instruct}"
-SHAPE=${SHAPE:-3b}; WORKERS=${WORKERS:-2}; LIMIT=${LIMIT:-100}; BUDGET=${BUDGET:-470}
+SHAPE=${SHAPE:-3b}; WORKERS=${WORKERS:-2}; BUDGET=${BUDGET:-540}; EXTRA=${EXTRA:-}; ONLY=${ONLY:-}
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} RAY_DEDUP_LOGS=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=120
 python=${PYTHON:-python3}
-json=$OUT/training.jsonl; mkdir -p "$OUT"; : >"$json"
+json=$OUT/training.jsonl; mkdir -p "$OUT"; : >"$json"; : >"$OUT/notes.txt"
 began=$SECONDS
 
-# name | settings of train.*  (most telling first: the budget may end the list early)
+# name | seconds at most | settings of train.*  (what was never measured first: the budget may end the list early).
+# Compiled variants start with a minute or more of compiling; those after them find its results on disk.
 variants() {
-  if [[ $SHAPE == 8b ]]; then
-    cat <<'LIST'
-packed-8k|tokens_per_batch=8192
-compile-8k|tokens_per_batch=8192 compile=inductor
-compile-cudnn-8k|tokens_per_batch=8192 batching=bucketed attention=cudnn compile=inductor
-TRL|tokens_per_batch=8192 batching=bucketed
-bucketed-8k|tokens_per_batch=8192 batching=bucketed
-selective-12k|tokens_per_batch=12288 recompute=selective
-full-16k|tokens_per_batch=16384 recompute=full
+  case $SHAPE in
+  8b) cat <<'LIST'
+full-8k|150|tokens_per_batch=8192 recompute=full zero.max_live=1000000000
+selective-8k|150|tokens_per_batch=8192 recompute=selective zero.max_live=1000000000
+packed-8k|150|tokens_per_batch=8192
+compile-full-8k|300|tokens_per_batch=8192 recompute=full zero.max_live=1000000000 compile=inductor
+cudnn-full-8k|150|tokens_per_batch=8192 recompute=full zero.max_live=1000000000 batching=bucketed attention=cudnn
+full-16k|150|tokens_per_batch=16384 recompute=full
+TRL-full-8k|150|tokens_per_batch=8192 recompute=full batching=bucketed
 LIST
-    return
-  fi
-  cat <<'LIST'
-packed-8k|tokens_per_batch=8192
-packed-12k|tokens_per_batch=12288
-compile-12k|tokens_per_batch=12288 compile=inductor
-TRL|tokens_per_batch=8192 batching=bucketed
-bucketed-8k|tokens_per_batch=8192 batching=bucketed
-cudnn-12k|tokens_per_batch=12288 batching=bucketed attention=cudnn
-compile-cudnn-16k|tokens_per_batch=16384 batching=bucketed attention=cudnn compile=inductor
-selective-16k|tokens_per_batch=16384 recompute=selective
-full-16k|tokens_per_batch=16384 recompute=full
-no-blocks-8k|tokens_per_batch=8192 zero.block_granularity=false
+    ;;
+  *) cat <<'LIST'
+selective-16k|110|tokens_per_batch=16384 recompute=selective
+cudnn-12k|110|tokens_per_batch=12288 batching=bucketed attention=cudnn
+compile-12k|300|tokens_per_batch=12288 compile=inductor
+compile-cudnn-12k|240|tokens_per_batch=12288 batching=bucketed attention=cudnn compile=inductor
+packed-12k|110|tokens_per_batch=12288
+TRL|110|tokens_per_batch=8192 batching=bucketed
+bucketed-8k|110|tokens_per_batch=8192 batching=bucketed
+packed-8k|110|tokens_per_batch=8192
+full-16k|110|tokens_per_batch=16384 recompute=full
+no-blocks-8k|110|tokens_per_batch=8192 zero.block_granularity=false
 LIST
+    ;;
+  esac
 }
 
-"$python" benchmarks/training.py --matmul --name matmul --json "$json" >"$OUT/matmul.log" 2>&1 || true
-while IFS='|' read -r name settings <&3; do
-  [[ -z ${ONLY:-} || " $ONLY " == *" $name "* ]] || continue
+# Engines and workers of a variant that was stopped may still be ending: wait until they have given the memory back.
+settle() {
+  command -v nvidia-smi >/dev/null || return 0
+  for _ in $(seq 20); do
+    local used
+    used=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | sort -n | tail -1) || return 0
+    ((${used:-0} > 2000)) || return 0
+    sleep 1
+  done
+  note "$1: starts with $used MiB of GPU memory taken"
+}
+
+note() { echo "$*" | tee -a "$OUT/notes.txt"; }
+
+"$python" benchmarks/training.py --matmul --name matmul --json "$json" >"$OUT/matmul.log" 2>&1 || note "matmul: failed"
+while IFS='|' read -r name limit settings <&3; do
+  [[ -z $ONLY || " $ONLY " == *" $name "* ]] || continue
   left=$((BUDGET - (SECONDS - began)))
-  ((left > 45)) || { echo "$name: no time left" | tee -a "$OUT/skipped.txt"; continue; }
-  limit=$((left < LIMIT ? left : LIMIT))
-  common=(--shape "$SHAPE" --workers "$WORKERS" --name "$name" --json "$json" --set $settings)
+  ((left > 45)) || { note "$name: no time left"; continue; }
+  limit=$((left < limit ? left : limit))
+  # shellcheck disable=SC2206  # both are lists of words
+  common=(--shape "$SHAPE" --workers "$WORKERS" --name "$name" --json "$json" $EXTRA --set $settings)
   if [[ $name == TRL* ]]; then
     command=("$python" -m torch.distributed.run --nproc-per-node "$WORKERS" benchmarks/training_trl.py --tokenizer "$MODEL" "${common[@]}")
   else
     command=("$python" benchmarks/training.py "${common[@]}")
   fi
-  start=$SECONDS
-  timeout -k 10 "$limit" "${command[@]}" >"$OUT/$name.log" 2>&1 && state=ok || state="failed ($?)"
-  echo "$name: $state, $((SECONDS - start)) s"
-  [[ $state == ok ]] || grep -E "Error|error:|out of memory" "$OUT/$name.log" | tail -3 | cut -c1-300 || true
+  settle "$name"
+  start=$SECONDS; code=0
+  timeout -k 10 "$limit" "${command[@]}" >"$OUT/$name.log" 2>&1 3<&- || code=$?
+  case $code in
+  0) echo "$name: ok, $((SECONDS - start)) s" ;;
+  124 | 137) note "$name: stopped after its $limit s" ;;
+  *)
+    note "$name: failed ($code) after $((SECONDS - start)) s"
+    grep -E "Error|error:|out of memory" "$OUT/$name.log" | tail -3 | cut -c1-300 | tee -a "$OUT/notes.txt" || true
+    ;;
+  esac
 done 3< <(variants)
 "$python" - "$json" <<'TABLE'
 import json, sys

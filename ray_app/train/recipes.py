@@ -15,6 +15,7 @@ import torch.distributed as dist
 from fsspec.core import url_to_fs
 from torch.nn.functional import logsigmoid
 
+from ray_app.run.storage import write_bytes_atomic
 from ray_app.train.batches import Step, deal, pack
 from ray_app.train.collate import Batch
 
@@ -118,8 +119,7 @@ def _reference(worker: Worker) -> Floats:
     if worker.rank == 0:
         buffer = io.BytesIO()
         np.save(buffer, values)
-        filesystem.makedirs(root.rsplit("/", 1)[0], exist_ok=True)
-        filesystem.pipe_file(root, buffer.getvalue())
+        write_bytes_atomic(f"{worker.job.work_dir}/reference.npy", buffer.getvalue())
     return values
 
 

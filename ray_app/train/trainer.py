@@ -21,6 +21,7 @@ import ray
 from fsspec.core import url_to_fs
 
 from ray_app.errors import InputError, RunError
+from ray_app.run import storage
 from ray_app.train.batches import total_steps
 from ray_app.train.candidates import Candidate, list_candidates, place
 from ray_app.train.check import check
@@ -149,14 +150,14 @@ def train_and_select(
 
 def judge_candidates(job: Job, validation: Validation, patience: int) -> list[Score]:
     """Scores of the candidates by step; those of an earlier, killed call are read back."""
-    filesystem, path = url_to_fs(f"{job.work_dir}/scores{validation.identity and '-'}{validation.identity}.json")
-    known = [Score(**row) for row in json.loads(filesystem.cat_file(path))] if filesystem.exists(path) else []
+    file = f"{job.work_dir}/scores{validation.identity and '-'}{validation.identity}.json"
+    known = [Score(**row) for row in storage.read_json(file)] if storage.exists(file) else []
     for candidate in list_candidates(job.work_dir):
         if should_stop(known, patience):
             break
         if candidate.step not in {score.step for score in known}:
             known.append(validation.judge(candidate))
-            filesystem.pipe_file(path, json.dumps([asdict(score) for score in known]).encode())
+            storage.write_json_atomic(file, [asdict(score) for score in known])
     return known
 
 
@@ -170,7 +171,7 @@ def read_record(checkpoint_dir: str, identity: str, validation: str = "") -> Tra
     record = json.loads(filesystem.cat_file(f"{root}/{RECORD}"))
     if record.pop("fit") != identity:
         return None
-    if record.pop("validation") != validation:
+    if record.pop("validation", "") != validation:
         raise InputError(
             f"{checkpoint_dir} was selected with other validation settings: set them back, or remove that folder "
             "and the training state to train again"

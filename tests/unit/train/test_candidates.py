@@ -4,9 +4,13 @@ import json
 
 import pytest
 
+from ray_app.errors import InputError
 from ray_app.train.candidates import Candidate, folder_of, list_candidates, place
+from ray_app.train.job import Job
+from ray_app.train.selection import Score, best
+from ray_app.train.settings import TrainSettings
 from ray_app.train.state import clear_fault, read_fault, write_fault
-from ray_app.train.trainer import TrainResult, commit, read_record
+from ray_app.train.trainer import TrainResult, Validation, commit, judge_candidates, read_record
 
 
 def candidate(work, step):
@@ -55,6 +59,55 @@ def test_a_commit_keeps_last_and_best_and_is_found_again(place_of_work):
     assert [c.step for c in list_candidates(work)] == [3]
     assert read_record(checkpoint, "fit-a") == done
     assert read_record(checkpoint, "fit-b") is None
+
+
+def test_a_checkpoint_selected_by_another_validation_is_refused(place_of_work):
+    work, checkpoint = f"{place_of_work}/work", f"{place_of_work}/checkpoint"
+    done = result([candidate(work, step) for step in (1, 2)], selected=1)
+    commit(done, checkpoint, "fit-a", work, "validation-a")
+    assert read_record(checkpoint, "fit-a", "validation-a") == done
+    assert read_record(checkpoint, "fit-b", "validation-b") is None
+    with pytest.raises(InputError, match="other validation settings"):
+        read_record(checkpoint, "fit-a", "validation-b")
+
+
+class Judge:
+    """Scores by step; dies at one of them, as a killed driver would."""
+
+    def __init__(self, accuracies, dies_at=None):
+        self.accuracies, self.dies_at, self.judged = accuracies, dies_at, []
+
+    def __call__(self, one):
+        if one.step == self.dies_at:
+            raise KeyboardInterrupt
+        self.judged.append(one.step)
+        return Score(one.step, self.accuracies[one.step], 0.5, 10)
+
+
+def job(work):
+    return Job(TrainSettings(), "m", "n", 0, [], work, 3, 3)
+
+
+def test_scores_of_a_killed_call_are_used_again_but_not_those_of_another_validation(place_of_work):
+    for step in (1, 2, 3):
+        candidate(place_of_work, step)
+    accuracies = {1: 0.5, 2: 0.75, 3: 0.7}
+    with pytest.raises(KeyboardInterrupt):
+        judge_candidates(job(place_of_work), Validation(Judge(accuracies, dies_at=3), "a"), 0)
+    again = Judge(accuracies)
+    scores = judge_candidates(job(place_of_work), Validation(again, "a"), 0)
+    assert again.judged == [3]
+    assert best(scores).step == 2
+    other = Judge(accuracies)
+    judge_candidates(job(place_of_work), Validation(other, "b"), 0)
+    assert other.judged == [1, 2, 3]
+
+
+def test_candidates_after_the_fall_are_not_judged(place_of_work):
+    for step in (1, 2, 3):
+        candidate(place_of_work, step)
+    judge = Judge({1: 0.5, 2: 0.4, 3: 0.9})
+    assert [s.step for s in judge_candidates(job(place_of_work), Validation(judge), 1)] == [1, 2]
 
 
 def test_placing_again_after_a_kill_replaces_the_folder(place_of_work):
