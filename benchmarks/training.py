@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
     given = dict(item.split("=", 1) for item in arguments.set)
     settings = TrainSettings(**nested({**defaults(arguments), **{key: yaml.safe_load(v) for key, v in given.items()}}))
-    points = measure(settings, llama_config(arguments.shape), arguments)
-    report(summary(arguments, settings, points), arguments.json)
+    points, kernels = measure(settings, llama_config(arguments.shape), arguments)
+    report(summary(arguments, settings, points) | ({"kernels_ms": kernels} if kernels else {}), arguments.json)
     return 0
 
 
@@ -55,6 +55,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--cpu", action="store_true", help="on CPU workers (to try the benchmark itself)")
     parser.add_argument("--matmul", action="store_true")
+    parser.add_argument(
+        "--profile", metavar="FILE", help="also sum up the GPU kernels of a warm-up step, trace to FILE"
+    )
     parser.add_argument("--name", default="run")
     parser.add_argument("--json", help="append the result to this file")
     parser.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE", help="any train.* setting, dotted")
@@ -72,6 +75,7 @@ def defaults(arguments: argparse.Namespace) -> dict[str, Any]:
         "use_gpu": not arguments.cpu,
         "max_failures": 0,
         "tracking.to": [],
+        "tracking.profile_step": arguments.warmup if arguments.profile else None,
     }
 
 
@@ -102,8 +106,10 @@ def llama_config(shape: str) -> dict[str, Any]:
     }
 
 
-def measure(settings: Any, config: dict[str, Any], arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Run warm-up and measured steps; returns the points of the measured groups."""
+def measure(
+    settings: Any, config: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Run warm-up and measured steps; returns the points of the measured groups, and the profiled kernels."""
     import ray
 
     from ray_app.train.check import check
@@ -120,10 +126,21 @@ def measure(settings: Any, config: dict[str, Any], arguments: argparse.Namespace
         rows = ray.put(random_rows(settings, config["vocab_size"], total, arguments.rows))
         timed = settings.model_copy(update={"log_every": group, "max_steps": total})
         run_workers(Job(timed, "", arguments.name, 0, [rows], work_dir, total, total, shape=config, export=False))
-        return read_progress(work_dir, total).history[-3:]
+        return read_progress(work_dir, total).history[-3:], profiled_kernels(work_dir, arguments.profile)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
         ray.shutdown()
+
+
+def profiled_kernels(work_dir: str, target: str | None) -> dict[str, float]:
+    """Milliseconds by kind of kernel; the trace is kept at `target`."""
+    from ray_app.train.profile import kernels_of
+
+    if target is None:
+        return {}
+    (trace,) = Path(work_dir, "profile").glob("*.json.gz")
+    shutil.copyfile(trace, target)
+    return {name: round(value, 1) for name, value in kernels_of(trace.read_bytes()).items()}
 
 
 def random_rows(settings: Any, vocabulary: int, steps: int, kind: str) -> pa.Table:

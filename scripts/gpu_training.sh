@@ -5,18 +5,19 @@
 #
 #   OUT=out MODEL=path/to/smollm2 scripts/gpu_training.sh                       # the 3.1B list, <= 9 minutes
 #   OUT=out MODEL=… SHAPE=8b scripts/gpu_training.sh                            # the 8B list (2 GPUs of 80 GB)
-#   OUT=out ONLY="compile-12k selective-16k" scripts/gpu_training.sh            # some of a list, in its order
+#   OUT=out ONLY="compile-16k TRL" scripts/gpu_training.sh                      # some of a list, in its order
+#   OUT=out PROFILE="flash4-12k" scripts/gpu_training.sh                        # and where that one's step goes
 #   OUT=out SHAPE=tiny EXTRA="--cpu --sequence 64 --steps 3 --warmup 1" scripts/gpu_training.sh    # the script itself
 #
 # MODEL is any local model folder: only its tokenizer is carried along by TRL. Needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OUT:?set OUT to a folder}"; : "${MODEL:=.cache/models/smollm2-135m-instruct}"
-SHAPE=${SHAPE:-3b}; WORKERS=${WORKERS:-2}; BUDGET=${BUDGET:-540}; EXTRA=${EXTRA:-}; ONLY=${ONLY:-}
+SHAPE=${SHAPE:-3b}; WORKERS=${WORKERS:-2}; BUDGET=${BUDGET:-540}; EXTRA=${EXTRA:-}; ONLY=${ONLY:-}; PROFILE=${PROFILE:-}
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} RAY_DEDUP_LOGS=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=120
 python=${PYTHON:-python3}
-json=$OUT/training.jsonl; mkdir -p "$OUT"; : >"$json"; : >"$OUT/notes.txt"
+json=$OUT/training.jsonl; mkdir -p "$OUT/logs"; : >"$json"; : >"$OUT/notes.txt"
 began=$SECONDS
 
 # name | seconds at most | settings of train.*  (what was never measured first: the budget may end the list early).
@@ -34,11 +35,15 @@ TRL-full-8k|150|tokens_per_batch=8192 recompute=full batching=bucketed
 LIST
     ;;
   *) cat <<'LIST'
-selective-16k|110|tokens_per_batch=16384 recompute=selective
+varlen-12k|110|tokens_per_batch=12288 attention=varlen
+flash4-12k|110|tokens_per_batch=12288
+flash4-16k|110|tokens_per_batch=16384
+flash4-12k-x4|110|tokens_per_batch=12288 accumulation=4
+compile-16k|240|tokens_per_batch=16384 compile=inductor
+compile-16k-x4|150|tokens_per_batch=16384 compile=inductor accumulation=4
+compile-20k-x4|150|tokens_per_batch=20480 compile=inductor accumulation=4
+compile-varlen-16k-x4|150|tokens_per_batch=16384 compile=inductor accumulation=4 attention=varlen
 cudnn-12k|110|tokens_per_batch=12288 batching=bucketed attention=cudnn
-compile-12k|300|tokens_per_batch=12288 compile=inductor
-compile-cudnn-12k|240|tokens_per_batch=12288 batching=bucketed attention=cudnn compile=inductor
-packed-12k|110|tokens_per_batch=12288
 TRL|110|tokens_per_batch=8192 batching=bucketed
 bucketed-8k|110|tokens_per_batch=8192 batching=bucketed
 packed-8k|110|tokens_per_batch=8192
@@ -63,7 +68,7 @@ settle() {
 
 note() { echo "$*" | tee -a "$OUT/notes.txt"; }
 
-"$python" benchmarks/training.py --matmul --name matmul --json "$json" >"$OUT/matmul.log" 2>&1 || note "matmul: failed"
+"$python" benchmarks/training.py --matmul --name matmul --json "$json" >"$OUT/logs/matmul.log" 2>&1 || note "matmul: failed"
 while IFS='|' read -r name limit settings <&3; do
   [[ -z $ONLY || " $ONLY " == *" $name "* ]] || continue
   left=$((BUDGET - (SECONDS - began)))
@@ -75,16 +80,17 @@ while IFS='|' read -r name limit settings <&3; do
     command=("$python" -m torch.distributed.run --nproc-per-node "$WORKERS" benchmarks/training_trl.py --tokenizer "$MODEL" "${common[@]}")
   else
     command=("$python" benchmarks/training.py "${common[@]}")
+    [[ " $PROFILE " != *" $name "* ]] || command+=(--profile "$OUT/$name.trace.json.gz")
   fi
   settle "$name"
   start=$SECONDS; code=0
-  timeout -k 10 "$limit" "${command[@]}" >"$OUT/$name.log" 2>&1 3<&- || code=$?
+  timeout -k 10 "$limit" "${command[@]}" >"$OUT/logs/$name.log" 2>&1 3<&- || code=$?
   case $code in
   0) echo "$name: ok, $((SECONDS - start)) s" ;;
   124 | 137) note "$name: stopped after its $limit s" ;;
   *)
     note "$name: failed ($code) after $((SECONDS - start)) s"
-    grep -E "Error|error:|out of memory" "$OUT/$name.log" | tail -3 | cut -c1-300 | tee -a "$OUT/notes.txt" || true
+    grep -E "Error|error:|out of memory" "$OUT/logs/$name.log" | tail -3 | cut -c1-300 | tee -a "$OUT/notes.txt" || true
     ;;
   esac
 done 3< <(variants)
@@ -98,4 +104,6 @@ for row in rows:
     else:
         print(f"{row['name']:20} {row['tokens_per_second_per_gpu']:10.0f} {row.get('mfu', 0):7.4f} "
               f"{row.get('memory_gib', 0):6.1f} {row['spread']:7.3f}")
+        if "kernels_ms" in row:
+            print("   GPU ms of one step:", ", ".join(f"{name} {ms:.0f}" for name, ms in row["kernels_ms"].items()))
 TABLE

@@ -1,7 +1,7 @@
 """Attention over packed rows: several rows laid end to end in one line, none of which sees another.
 
-`register()` makes our kernels known to transformers under `ste_varlen` and `ste_sdpa`; a model built with one of
-these names needs no mask. Where the rows begin comes with the call (`cu_seqlens`, see collate.py). transformers'
+`register()` makes our kernels known to transformers under `ste_flash4`, `ste_varlen` and `ste_sdpa`; a model built with
+one of these names needs no mask. Where the rows begin comes with the call (`cu_seqlens`, see collate.py). transformers'
 own flex and FlashAttention kernels find the rows from their position ids.
 """
 
@@ -14,6 +14,8 @@ import torch
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ray_app.train import flash4
+
 PREFIX = "ste_"
 # The argument for fewer key heads, and the one that says "causal", changed between PyTorch 2.10 and 2.13.
 VARLEN_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters)
@@ -24,7 +26,9 @@ def choose(name: str, *, use_gpu: bool, batching: str) -> str:
     if name == "auto":
         if batching == "bucketed":
             return "sdpa"
-        name = "varlen" if use_gpu else "sdpa"
+        name = "sdpa" if not use_gpu else "flash_attention_4" if flash4.available() else "varlen"
+    if name == "flash_attention_4":
+        return PREFIX + "flash4"
     if name == "flex":
         return "flex_attention"
     if name == "cudnn":
@@ -39,6 +43,7 @@ def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(PREFIX + "varlen", varlen)
+    AttentionInterface.register(PREFIX + "flash4", fourth)
     AttentionInterface.register(PREFIX + "sdpa", per_row)
 
 
@@ -77,6 +82,26 @@ def varlen(
     else:
         options["is_causal"] = True
     out: Any = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
+    return out.unsqueeze(0), None
+
+
+def fourth(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    cu_seqlens: torch.Tensor,
+    longest: int,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """FlashAttention 4. Query (1, heads, tokens, dim); returns (1, tokens, heads, dim)."""
+    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out, _lse = flash4.flash4(q, k, v, cu_seqlens, longest, scale, sliding_window or 0)
     return out.unsqueeze(0), None
 
 

@@ -9,6 +9,7 @@ from ray_app.errors import InputError
 from ray_app.train.settings import TrainSettings
 
 TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # the package behind each
+GPU_ATTENTION = ("varlen", "cudnn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _batch(s: TrainSettings) -> None:
         _fail("checkpoint_every", "train.selection.when between needs checkpoints: set it above 0")
     if s.compile == "inductor" and s.batching == "packed" and s.attention in ("sdpa", "cudnn"):
         _fail("compile", f"with packed rows, attention {s.attention} would compile anew for every batch: use varlen")
-    if s.batching == "bucketed" and s.attention in ("varlen", "flex"):
+    if s.batching == "bucketed" and s.attention in ("varlen", "flex", "flash_attention_4"):
         _fail("attention", f"{s.attention} is for packed batches; with train.batching bucketed use sdpa or auto")
 
 
@@ -69,9 +70,9 @@ def _precision(s: TrainSettings) -> None:
             ("kernels", s.kernels),
             ("optimizer", s.optimizer),
         ):
-            if value in ("varlen", "cudnn", "flash_attention_2", "flash_attention_3", "liger", "deepspeed"):
+            if value in (*GPU_ATTENTION, "liger", "deepspeed"):
                 _fail(setting, f"{value} needs GPUs (train.use_gpu)")
-    if s.attention in ("varlen", "cudnn", "flash_attention_2", "flash_attention_3") and not s.bf16:
+    if s.attention in GPU_ATTENTION and not s.bf16:
         _fail("attention", f"{s.attention} needs train.bf16")
     if s.lora is not None and s.lora.quantize:
         _qlora(s)

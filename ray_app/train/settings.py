@@ -78,6 +78,9 @@ class TrackingSettings(Part):
 
     to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     project: str = "self-taught-evaluators"
+    profile_step: int | None = Field(
+        None, ge=1, description="write PyTorch's profile of this step (rank 0) beside them"
+    )
 
 
 class TrainSettings(Part):
@@ -109,8 +112,12 @@ class TrainSettings(Part):
     use_gpu: bool = True
     cpus_per_worker: float = Field(1, gt=0)
     bf16: bool = True
-    attention: Literal["auto", "varlen", "sdpa", "cudnn", "flex", "flash_attention_2", "flash_attention_3"] = Field(
-        "auto", description="auto: varlen on GPUs (packed), else sdpa; cudnn: sdpa held to cuDNN's kernels"
+    attention: Literal[
+        "auto", "varlen", "sdpa", "cudnn", "flex", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+    ] = Field(
+        "auto",
+        description="auto: on GPUs (packed) flash_attention_4 where it is installed, else varlen; else sdpa. "
+        "cudnn: sdpa held to cuDNN's kernels",
     )
     recompute: Literal["none", "selective", "full"] = Field("full", description="of activations, in the backward pass")
     recompute_every: int = Field(2, ge=2, description="selective: every so manyth block is recomputed")

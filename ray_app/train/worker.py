@@ -5,6 +5,7 @@ The loop is our own rather than TRL's SFTTrainer: docs/training.md says what was
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -27,6 +28,7 @@ from ray_app.train.job import Job, plan_settings, rows_of
 from ray_app.train.lora import add_adapters
 from ray_app.train.mfu import mfu, shape_of, train_flops
 from ray_app.train.model import JudgeModel, base_lm, build, prepare, random_model, restore_buffers
+from ray_app.train.profile import profiled
 from ray_app.train.schedule import lr_at
 from ray_app.train.settings import TrainSettings
 
@@ -109,7 +111,8 @@ class Worker:
         done = self.progress.step
         self.clock = time.perf_counter()
         for step in self._steps():
-            self._one(done, step)
+            with self._profiled(done + 1):
+                self._one(done, step)
             done += 1
             every = self.settings.checkpoint_every
             if (every and done % every == 0) or done == self.job.stop_at:
@@ -117,6 +120,11 @@ class Worker:
                 self.clock = time.perf_counter()
         for tracker in self.trackers:
             tracker.close()
+
+    def _profiled(self, step: int) -> contextlib.AbstractContextManager[None]:
+        if self.rank == 0 and step == self.settings.tracking.profile_step:
+            return profiled(f"{self.job.work_dir}/profile", step)
+        return contextlib.nullcontext()
 
     def _steps(self) -> Iterator[Step]:
         plan = plan_settings(self.settings, self.job.seed)

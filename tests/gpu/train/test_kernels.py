@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ray_app.train.attention import per_row, varlen
+from ray_app.train import flash4
+from ray_app.train.attention import fourth, per_row, varlen
 from ray_app.train.head import chunked_nll, liger_nll
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
@@ -14,8 +15,11 @@ def relative(value, reference):
     return float((value.float() - reference.float()).norm() / reference.float().norm())
 
 
+@pytest.mark.parametrize("kernel", [varlen, fourth])
 @pytest.mark.parametrize("kv", [8, 2])
-def test_varlen_attention_equals_rows_one_by_one(kv):
+def test_packed_attention_equals_rows_one_by_one(kernel, kv):
+    if kernel is fourth and not flash4.available():
+        pytest.skip("flash-attn-4 is not installed, or this GPU is older than Hopper")
     torch.manual_seed(0)
     total, heads, dim = sum(LENGTHS), 8, 128
     make = lambda h: torch.randn(1, h, total, dim, device="cuda", dtype=torch.bfloat16, requires_grad=True)  # noqa: E731
@@ -23,13 +27,32 @@ def test_varlen_attention_equals_rows_one_by_one(kv):
     starts = torch.tensor([0, *LENGTHS]).cumsum(0).to("cuda", torch.int32)
     weight = torch.randn(1, total, heads, dim, device="cuda", dtype=torch.bfloat16)
     found = []
-    for kernel, arguments in (
-        (varlen, {"cu_seqlens": starts, "longest": max(LENGTHS)}),
+    for attend, arguments in (
+        (kernel, {"cu_seqlens": starts, "longest": max(LENGTHS)}),
         (per_row, {"row_lengths": LENGTHS}),
     ):
-        out, _ = kernel(None, q, k, v, None, scaling=dim**-0.5, **arguments)
+        out, _ = attend(None, q, k, v, None, scaling=dim**-0.5, **arguments)
         (out * weight).sum().backward()
         found.append([out.detach(), *(tensor.grad.clone() for tensor in (q, k, v))])
+        q.grad = k.grad = v.grad = None
+    for ours, reference in zip(*found, strict=True):
+        assert relative(ours, reference) < 1e-2
+
+
+def test_flash_attention_4_compiles_whole():
+    """No graph break: a compiled block keeps its fused kernels on both sides of the attention."""
+    if not flash4.available():
+        pytest.skip("flash-attn-4 is not installed, or this GPU is older than Hopper")
+    starts = torch.tensor([0, 64, 256], device="cuda", dtype=torch.int32)
+    q, k, v = (torch.randn(1, 4, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+
+    def run(q, k, v):
+        return fourth(None, q * 2, k, v, None, cu_seqlens=starts, longest=192)[0] * 3
+
+    found = []
+    for attend in (run, torch.compile(run, fullgraph=True)):
+        attend(q, k, v).square().sum().backward()
+        found.append([tensor.grad.clone() for tensor in (q, k, v)])
         q.grad = k.grad = v.grad = None
     for ours, reference in zip(*found, strict=True):
         assert relative(ours, reference) < 1e-2
