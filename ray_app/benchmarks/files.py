@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_app.errors import InputError
+from ray_app.json_value import parse_json
 
 Types = type | tuple[type, ...]  # `object` stands for any type
 
@@ -158,7 +159,7 @@ def _decode(file: str, data: bytes, first_line: int) -> Any:
     """The JSON value of `data`, which starts at line `first_line` of the file: faults name the file's own lines."""
     data = data.rstrip()  # a value cut off at the end of its line would be reported on the next
     try:
-        return json.loads(data.decode("utf-8"))
+        return parse_json(data)
     except UnicodeDecodeError as fault:
         line = first_line + data.count(b"\n", 0, fault.start)
         byte = fault.start - data.rfind(b"\n", 0, fault.start)
@@ -166,7 +167,7 @@ def _decode(file: str, data: bytes, first_line: int) -> Any:
     except json.JSONDecodeError as fault:
         place = f"line {first_line + fault.lineno - 1} column {fault.colno}"
         raise InputError(f"{file} {place} is not JSON: {fault.msg}") from fault
-    except (ValueError, RecursionError) as fault:
+    except ValueError as fault:
         raise InputError(f"{file} line {first_line} is not JSON: {_first_line(fault)}") from fault
 
 
