@@ -12,6 +12,7 @@ from typing import Any
 
 from ray_app import best_of
 from ray_app.benchmarks import Benchmark, load_benchmark
+from ray_app.benchmarks.registry import benchmark_name
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
@@ -31,11 +32,19 @@ HEADLINE = ("accuracy", "vote_accuracy", "position_consistent_accuracy", "unpars
 
 
 def sets_of(settings: IterateSettings) -> dict[str, str]:
-    """{set name: NAME[=PATH]}, validation first. Held-out pairs have no path: they are the run's own."""
+    """{set name: NAME[=PATH]}, validation first. Held-out pairs have no path: they are the run's own.
+
+    A set's name is its folder, so names are unique. Raises InputError where they are not.
+    """
     part = settings.evaluation
     named = {VALIDATION: part.validation} if part.validation else {}
     for spec in part.test:
-        named[spec.split("=", 1)[0].rsplit("/", 1)[-1].split(".")[0]] = spec
+        name = benchmark_name(spec)
+        if name in (VALIDATION, HELDOUT_SET):
+            raise InputError(f"evaluation.test: {spec} is called {name}, a set of the loop's own; write NAME=PATH")
+        if name in named:
+            raise InputError(f"evaluation.test: {named[name]} and {spec} are both called {name}; write NAME=PATH")
+        named[name] = spec
     if part.heldout and settings.instructions.heldout_fraction > 0:
         named[HELDOUT_SET] = ""
     return named
