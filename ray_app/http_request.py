@@ -18,7 +18,6 @@ from ray_app.benchmarks.files import clean_row
 from ray_app.json_value import parse_json
 from ray_app.schema import PairwiseRow, content_id
 
-
 MESSAGE_CHARACTERS = 300
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -193,16 +193,18 @@ def _read_parquet(
 
 
 def _values(file: str, name: str, before: int, column: pa.Array[Any]) -> list[Any]:
+    rows = f"rows {before + 1} to {before + len(column)}"
     try:
         values: list[Any] = column.to_pylist()
         return values
     except UnicodeDecodeError as fault:
-        rows = f"rows {before + 1} to {before + len(column)}"
         raise InputError(f"{file} {rows} column {name!r} is not UTF-8") from fault
+    except (ValueError, OverflowError) as fault:  # a time that Python's own types do not hold
+        raise InputError(f"{file} {rows} column {name!r} cannot be read: {_first_line(fault)}") from fault
 
 
 def clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`row` with every text cleaned, also in lists and objects, and NaN as None."""
+    """`row` with every text cleaned, also in lists and objects, NaN as None, and what JSON lacks (times) as text."""
     return {name: _clean(value) for name, value in row.items()}
 
 
@@ -259,7 +261,7 @@ def _clean(value: Any) -> Any:
         return [_clean(element) for element in value]
     if isinstance(value, dict):
         return {name: _clean(element) for name, element in value.items()}
-    return value
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def _format(file: str) -> str:

@@ -30,19 +30,20 @@ _MODULES = (rewardbench, helpsteer2, mtbench_human, judgebench, llmbar, rewardbe
 BENCHMARKS: dict[str, Spec] = {module.SPEC.name: module.SPEC for module in _MODULES}
 
 
-def load_benchmark(spec: str, limit: int | None = None, labelled: bool = True) -> Benchmark:
+def load_benchmark(spec: str, limit: int | None = None, labelled: bool = True, *, all_ids: bool = False) -> Benchmark:
     """A benchmark from `NAME`, `NAME=PATH` or `PATH`; the first `limit` scored rows.
 
     PATH is a local file or folder, an fsspec URI or a hub id. An unknown NAME names a file in the common
-    pairwise form. `labelled=False` accepts rows without a label (judging, not scoring). Raises InputError for
-    faults of the file; faulty rows are in `Benchmark.faulty`.
+    pairwise form. `labelled=False` accepts rows without a label (judging, not scoring). `all_ids` reads the
+    ids after the limit too (`Benchmark.beyond`). Raises InputError for faults of the file; faulty rows are in
+    `Benchmark.faulty`.
     """
     name, path = split_spec(spec)
     rules = BENCHMARKS.get(name, pairwise.SPEC)
     source = path or (rules.hub[0] if rules.hub else "")
     if not source:
         raise InputError(f"benchmark {name} needs a file: {name}=PATH")
-    return collect(benchmark_name(spec), rules.name, source, _items(rules, source, labelled), limit)
+    return collect(benchmark_name(spec), rules.name, source, _items(rules, source, labelled), limit, all_ids)
 
 
 def benchmark_name(spec: str) -> str:

@@ -18,7 +18,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.judge_card import Judge
 from ray_app.metrics import Outcome, compare, read_verdicts, summarise, write_verdicts
-from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
+from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.metrics.verdict_file import join as joined
 from ray_app.prompts import load_prompt
 from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
@@ -106,12 +106,13 @@ def run_best_of(
     named = dataclasses.replace(benchmark, name=name)
     result = best_of.judge_rows(context.runner, named, directory, judge, part.generation, part.votes, settings.seed)
     answers = best_of.answers_in(directory, named, settings.seed)
-    summary = summarise_best_of(named, best_of_outcomes(named, answers), settings.seed)
+    lost = lost_of(named, answers)
+    outcomes = best_of_outcomes(named, answers)
+    summary = summarise_best_of(named, outcomes, settings.seed, votes=part.votes, unjudged=lost)
     lines = ({"id": identity, **answer} for identity, answer in answers.items())
     write_verdicts(join(directory, "verdicts.jsonl"), lines)
     write_json_atomic(join(directory, "summary.json"), summary)
-    score = {"value": summary["overall"]["score"], "n": summary["n"], "low": None, "high": None}
-    figures = {"accuracy": score, "unparsed_rate": summary["overall"]["unparsed_rate"]}
+    figures = {"accuracy": summary["overall"]["score"], "unparsed_rate": summary["overall"]["unparsed_rate"]}
     return result.with_extra({"set": name, "headline": figures, "change": None})
 
 

@@ -38,5 +38,5 @@ def test_faults_keep_their_kind_or_say_what_it_is() -> None:
         parse_json("{")
     with pytest.raises(UnicodeDecodeError):
         parse_json(b"\xff")
-    with pytest.raises(ValueError, match="^a number has more than 4300 digits$"):
+    with pytest.raises(ValueError, match="a number has more than 4300 digits"):
         parse_json("9" * 5000)
