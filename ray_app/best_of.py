@@ -16,11 +16,11 @@ from ray_app.benchmarks import Benchmark, BestOfRow
 from ray_app.benchmarks.rewardbench2 import TIES, shown_order
 from ray_app.config import SamplingSettings
 from ray_app.judge_card import Judge
-from ray_app.judging import KEY, spool
+from ray_app.judging import KEY, quarantined_ids, spool
 from ray_app.run.storage import join, list_files, read_parquet
 from ray_app.runner import Runner, StageResult
 from ray_app.schema import VOTES, pack_text
-from ray_app.scoring import best_of_scoring_units, mean_scores, score_rows
+from ray_app.scoring import best_of_scoring_units, mean_scores, score_rows, unscored_ids
 
 LETTERS = "ABCD"
 SHOWN = "shown"
@@ -79,8 +79,12 @@ def joined(results: Sequence[StageResult]) -> StageResult:
 
 
 def answers_in(directory: str, benchmark: Benchmark, seed: int) -> dict[str, dict[str, Any]]:
-    """The answers that the folder's votes and scores give, for every row of the benchmark."""
-    return answers_of(benchmark, letters_of(directory), mean_scores(join(directory, RATINGS_DIR)), seed)
+    """The answers that the folder's votes and scores give, for every id of the benchmark; quarantined ones say why."""
+    ratings = join(directory, RATINGS_DIR)
+    lost = quarantined_ids(directory) | unscored_ids(ratings)
+    answers = answers_of(benchmark, letters_of(directory), mean_scores(ratings), seed)
+    answers = {i: {**answer, "quarantined": lost[i]} if i in lost else answer for i, answer in answers.items()}
+    return answers | {f.id: {"choice": None, "quarantined": f.reason} for f in benchmark.faulty}
 
 
 def by_letter(benchmark: Benchmark, pointwise: bool) -> list[BestOfRow]:

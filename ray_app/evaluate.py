@@ -18,18 +18,26 @@ from pydantic import Field
 
 from ray_app import best_of
 from ray_app.benchmarks import Benchmark, load_benchmark
-from ray_app.benchmarks.files import read_rows
+from ray_app.benchmarks.registry import benchmark_name
 from ray_app.cli import run_command
 from ray_app.errors import InputError
 from ray_app.judge_card import Mode
 from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
 from ray_app.judging import results_of
-from ray_app.metrics import compare, outcomes_of, read_verdicts, score_verdict_file, summarise, write_verdicts
-from ray_app.metrics.outcome import asked_orders
+from ray_app.metrics import (
+    Outcome,
+    compare,
+    outcomes_of,
+    read_verdicts,
+    score_verdict_file,
+    summarise,
+    write_verdicts,
+)
+from ray_app.metrics.outcome import ANY, asked_orders
 from ray_app.metrics.rewardbench import leaderboard_json
-from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
+from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.metrics.table import print_summary
-from ray_app.metrics.verdict_file import join
+from ray_app.metrics.verdict_file import join, scored_records
 from ray_app.run import storage
 from ray_app.scoring import mean_scores, pointwise_outcomes, unscored_ids
 
@@ -48,26 +56,32 @@ class EvaluateSettings(JudgingCommand):
 
 def main(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
-    if not settings.benchmark:
-        raise InputError("--benchmark is missing")
-    benchmarks = [load_benchmark(spec, settings.limit) for spec in settings.benchmark]
-    names = [benchmark.name for benchmark in benchmarks]
-    if len(set(names)) < len(names):
-        raise InputError(f"two benchmarks are called {next(n for n in names if names.count(n) > 1)}")
-    others = [other_verdicts(settings, benchmark) for benchmark in benchmarks]
-    if settings.verdicts is not None:
-        summaries = [score_given(settings, benchmarks)]
-    else:
-        summaries = score_judge(settings, benchmarks)
+    benchmarks = load_all(settings)
+    others = [other_run(settings, benchmark) for benchmark in benchmarks]
+    summaries = [score_given(settings, benchmarks[0])] if settings.verdicts else score_judge(settings, benchmarks)
     for benchmark, other, summary in zip(benchmarks, others, summaries, strict=True):
         if other is not None:
-            summary["compared"] = against(settings, benchmark, other)
+            summary["compared"] = {"with": other_file(settings, benchmark), **against(settings, benchmark, other)}
         write_summary(settings, summary)
         print_summary(summary)
     everything = {summary["benchmark"]: summary for summary in summaries}
     storage.write_json_atomic(storage.join(settings.output, "summary.json"), everything)
     print(f"summaries and verdicts: {settings.output}")
     return 0
+
+
+def load_all(settings: EvaluateSettings) -> list[Benchmark]:
+    """The benchmarks. Raises InputError for what no later step could work with."""
+    if not settings.benchmark:
+        raise InputError("--benchmark is missing")
+    if settings.verdicts and len(settings.benchmark) != 1:
+        raise InputError(f"--verdicts scores one benchmark; {len(settings.benchmark)} were given")
+    names = [benchmark_name(spec) for spec in settings.benchmark]
+    if len(set(names)) < len(names):
+        raise InputError(f"two benchmarks are called {next(n for n in names if names.count(n) > 1)}; write NAME=PATH")
+    # Verdicts of other runs may be of more rows than the limit takes: their ids are no mistake.
+    others = settings.verdicts is not None or settings.compare is not None
+    return [load_benchmark(spec, settings.limit, all_ids=others) for spec in settings.benchmark]
 
 
 def write_summary(settings: EvaluateSettings, summary: dict[str, Any]) -> None:
@@ -79,33 +93,62 @@ def write_summary(settings: EvaluateSettings, summary: dict[str, Any]) -> None:
         storage.write_json_atomic(storage.join(folder, "leaderboard.json"), entry)
 
 
-def other_verdicts(settings: EvaluateSettings, benchmark: Benchmark) -> str | None:
-    """The verdict file of `--compare` for this benchmark. Raises InputError when there is none, before any work."""
+def other_file(settings: EvaluateSettings, benchmark: Benchmark) -> str:
+    """The verdict file that `--compare` names for this benchmark."""
+    return storage.join(settings.compare or "", benchmark.name, VERDICTS)
+
+
+def other_run(settings: EvaluateSettings, benchmark: Benchmark) -> list[Outcome] | None:
+    """The run of `--compare`. Raises InputError, before any judging, where this run cannot be set against it."""
     if settings.compare is None:
         return None
     if benchmark.kind == "best_of":
         raise InputError(f"--compare: {benchmark.name} has no response pairs to compare on")
-    path = storage.join(settings.compare, benchmark.name, VERDICTS)
+    path = other_file(settings, benchmark)
     if not storage.exists(path):
         raise InputError(f"--compare: {path} does not exist")
-    return path
+    try:
+        other = joined(settings, benchmark, path)
+    except InputError as fault:
+        raise InputError(f"--compare: {fault}" if path in str(fault) else f"--compare: {path}: {fault}") from fault
+    if settings.verdicts is not None:
+        asked = {outcome.id: outcome.orders for outcome in joined(settings, benchmark, settings.verdicts)}
+    else:
+        asked = orders_of(settings, benchmark)
+    differ = [outcome.id for outcome in other if outcome.orders != asked[outcome.id]]
+    if differ:
+        raise InputError(
+            f"--compare: {path} was judged in other orders than this run asks for: {len(differ)} of {len(other)} rows "
+            f"(first: {differ[0][:80]}); give this run the --protocol, --mode and --seed of the other"
+        )
+    return other
 
 
-def against(settings: EvaluateSettings, benchmark: Benchmark, other: str) -> dict[str, Any]:
+def joined(settings: EvaluateSettings, benchmark: Benchmark, path: str) -> list[Outcome]:
+    return join(benchmark, read_verdicts(path), settings.protocol, settings.seed)
+
+
+def orders_of(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, tuple[str, ...]]:
+    """{id: orders} that this run will judge; pointwise judging has none."""
+    ids = [row.id for row in benchmark.rows]
+    lost = {fault.id: asked_orders(settings.protocol, settings.seed, fault.id) for fault in benchmark.faulty}
+    if settings.judge().mode == "pointwise":
+        return {identity: (ANY,) for identity in ids} | lost
+    return {identity: asked_orders(settings.protocol, settings.seed, identity) for identity in ids} | lost
+
+
+def against(settings: EvaluateSettings, benchmark: Benchmark, other: list[Outcome]) -> dict[str, Any]:
     """This run (b) against another one (a) on the same rows: `metrics.compare`."""
-    own = storage.join(settings.output, benchmark.name, VERDICTS)
-    a, b = (join(benchmark, read_verdicts(path), settings.protocol, settings.seed) for path in (other, own))
-    return {"with": other, **compare(a, b, settings.seed)}
+    own = joined(settings, benchmark, storage.join(settings.output, benchmark.name, VERDICTS))
+    return compare(other, own, settings.seed)
 
 
-def score_given(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> dict[str, Any]:
+def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, Any]:
     """The summary of a verdict file, joined by id."""
-    if len(benchmarks) != 1:
-        raise InputError(f"--verdicts scores one benchmark; {len(benchmarks)} were given")
     assert settings.verdicts is not None
-    summary = score_verdict_file(benchmarks[0], settings.verdicts, seed=settings.seed, protocol=settings.protocol)
-    kept = storage.join(settings.output, benchmarks[0].name, VERDICTS)
-    write_verdicts(kept, read_rows(settings.verdicts, {}))  # whatever its format, so that a later --compare finds it
+    summary = score_verdict_file(benchmark, settings.verdicts, seed=settings.seed, protocol=settings.protocol)
+    kept = storage.join(settings.output, benchmark.name, VERDICTS)
+    write_verdicts(kept, scored_records(benchmark, settings.verdicts))  # so that a later --compare finds it
     return summary
 
 
@@ -131,7 +174,9 @@ def summary_of(
     if benchmark.kind == "best_of":
         answers = best_of.answers_in(folder, benchmark, settings.seed)
         write_verdicts(target, ({"id": identity, **answer} for identity, answer in answers.items()))
-        return summarise_best_of(benchmark, best_of_outcomes(benchmark, answers), settings.seed)
+        lost = lost_of(benchmark, answers)
+        found = best_of_outcomes(benchmark, answers)
+        return summarise_best_of(benchmark, found, settings.seed, votes=settings.votes, unjudged=lost)
     save_verdicts(benchmark, folder, target, settings.votes, mode, orders=orders)
     if mode == "pointwise":
         outcomes = pointwise_outcomes(benchmark, mean_scores(folder), settings.seed)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray_app.benchmarks import Faulty
 from ray_app.benchmarks.base import pairwise_item
 from ray_app.benchmarks.files import clean_row
+from ray_app.json_value import parse_json
 from ray_app.schema import PairwiseRow, content_id
+
+MESSAGE_CHARACTERS = 300
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class HttpSettings(BaseModel):
@@ -32,11 +35,11 @@ class HttpSettings(BaseModel):
 
 
 class HttpFault(Exception):
-    """A request that is refused: status code and one line."""
+    """A request that is refused: status code and one line, however long or broken what it quotes is."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.message = status, " ".join(message.split())[:MESSAGE_CHARACTERS]
+        super().__init__(self.message)
 
 
 class _Options(BaseModel):
@@ -79,9 +82,9 @@ def parse_request(body: bytes, limits: HttpSettings, votes: int) -> Asked:
     if len(body) > limits.max_body_mib * 2**20:
         raise HttpFault(413, f"the body has {len(body)} bytes; at most {limits.max_body_mib:g} MiB are taken")
     try:
-        value = json.loads(body)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
-        raise HttpFault(400, f"the body is not JSON: {str(fault).splitlines()[0]}") from fault
+        value = parse_json(body.removeprefix(BYTE_ORDER_MARK))
+    except ValueError as fault:
+        raise HttpFault(400, f"the body is not JSON: {fault}") from fault
     if not isinstance(value, dict):
         raise HttpFault(422, "the body is not a JSON object")
     single = "pairs" not in value

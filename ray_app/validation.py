@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_app.benchmarks import Benchmark
+from ray_app.benchmarks.registry import is_file, split_spec
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.judging import judge_rows, results_of, units_of, verdict_records
@@ -119,11 +120,11 @@ def covered(settings: IterateSettings) -> dict[str, Any]:
 
 
 def inputs_of(spec: str | None) -> dict[str, str]:
-    """Content hash of a set's file; a hub id stands for itself."""
+    """Content hash of a set's file; a hub id stands for itself. Raises InputError for what is neither."""
     if not spec:
         return {}
-    path = spec.split("=", 1)[-1]
-    return {spec: spec if path.startswith("hf:") or "=" not in spec else content_hash(path)}
+    _, path = split_spec(spec)
+    return {spec: content_hash(path) if is_file(path) else spec}
 
 
 def score_of(step: int, outcomes: Sequence[Outcome]) -> Score:

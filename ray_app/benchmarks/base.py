@@ -81,6 +81,7 @@ class Benchmark:
     dropped: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
     spec: str = "pairwise"  # which benchmark's rules score it
+    beyond: frozenset[str] = frozenset()  # ids of scored rows after the limit, where they were asked for
 
     @property
     def kind(self) -> Literal["pairwise", "best_of"]:
@@ -102,12 +103,18 @@ class Benchmark:
         yield from (row.instruction for row in self.best_of)
 
 
-def collect(name: str, spec: str, source: str, items: Iterable[Item], limit: int | None) -> Benchmark:
-    """Gather a loader's items, the first `limit` scored rows of them. Raises InputError when none is left."""
+def collect(
+    name: str, spec: str, source: str, items: Iterable[Item], limit: int | None, all_ids: bool = False
+) -> Benchmark:
+    """Gather a loader's items, the first `limit` scored rows of them. Raises InputError when none is left.
+
+    `all_ids` reads on after the limit, for the ids alone.
+    """
     store, best_of, faulty = RowStore(), [], []
     dropped: Counter[str] = Counter()
     n_in = 0
-    for item in items:
+    stream = iter(items)
+    for item in stream:
         n_in += 1
         if isinstance(item, PairwiseRow):
             store.append(item)
@@ -119,10 +126,11 @@ def collect(name: str, spec: str, source: str, items: Iterable[Item], limit: int
             dropped[item.reason] += 1
         if limit is not None and len(store) + len(best_of) + len(faulty) >= limit:
             break
+    beyond = frozenset(item.id for item in stream if not isinstance(item, Dropped)) if all_ids else frozenset()
     if len(store) + len(best_of) == 0:
         causes = Counter(f.reason for f in faulty) + dropped
         raise InputError(f"{source} holds no row to judge: " + ", ".join(f"{n} {r}" for r, n in causes.items()))
-    return Benchmark(name, store.freeze(), n_in, tuple(faulty), tuple(best_of), dict(dropped), source=source, spec=spec)
+    return Benchmark(name, store.freeze(), n_in, tuple(faulty), tuple(best_of), dict(dropped), source, spec, beyond)
 
 
 def pairwise_item(

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_app.errors import InputError
+from ray_app.json_value import parse_json
 
 Types = type | tuple[type, ...]  # `object` stands for any type
 
@@ -158,7 +159,7 @@ def _decode(file: str, data: bytes, first_line: int) -> Any:
     """The JSON value of `data`, which starts at line `first_line` of the file: faults name the file's own lines."""
     data = data.rstrip()  # a value cut off at the end of its line would be reported on the next
     try:
-        return json.loads(data.decode("utf-8"))
+        return parse_json(data)
     except UnicodeDecodeError as fault:
         line = first_line + data.count(b"\n", 0, fault.start)
         byte = fault.start - data.rfind(b"\n", 0, fault.start)
@@ -166,7 +167,7 @@ def _decode(file: str, data: bytes, first_line: int) -> Any:
     except json.JSONDecodeError as fault:
         place = f"line {first_line + fault.lineno - 1} column {fault.colno}"
         raise InputError(f"{file} {place} is not JSON: {fault.msg}") from fault
-    except (ValueError, RecursionError) as fault:
+    except ValueError as fault:
         raise InputError(f"{file} line {first_line} is not JSON: {_first_line(fault)}") from fault
 
 
@@ -192,16 +193,18 @@ def _read_parquet(
 
 
 def _values(file: str, name: str, before: int, column: pa.Array[Any]) -> list[Any]:
+    rows = f"rows {before + 1} to {before + len(column)}"
     try:
         values: list[Any] = column.to_pylist()
         return values
     except UnicodeDecodeError as fault:
-        rows = f"rows {before + 1} to {before + len(column)}"
         raise InputError(f"{file} {rows} column {name!r} is not UTF-8") from fault
+    except (ValueError, OverflowError) as fault:  # a time that Python's own types do not hold
+        raise InputError(f"{file} {rows} column {name!r} cannot be read: {_first_line(fault)}") from fault
 
 
 def clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`row` with every text cleaned, also in lists and objects, and NaN as None."""
+    """`row` with every text cleaned, also in lists and objects, NaN as None, and what JSON lacks (times) as text."""
     return {name: _clean(value) for name, value in row.items()}
 
 
@@ -258,7 +261,7 @@ def _clean(value: Any) -> Any:
         return [_clean(element) for element in value]
     if isinstance(value, dict):
         return {name: _clean(element) for name, element in value.items()}
-    return value
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def _format(file: str) -> str:

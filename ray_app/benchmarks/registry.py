@@ -30,25 +30,38 @@ _MODULES = (rewardbench, helpsteer2, mtbench_human, judgebench, llmbar, rewardbe
 BENCHMARKS: dict[str, Spec] = {module.SPEC.name: module.SPEC for module in _MODULES}
 
 
-def load_benchmark(spec: str, limit: int | None = None, labelled: bool = True) -> Benchmark:
+def load_benchmark(spec: str, limit: int | None = None, labelled: bool = True, *, all_ids: bool = False) -> Benchmark:
     """A benchmark from `NAME`, `NAME=PATH` or `PATH`; the first `limit` scored rows.
 
     PATH is a local file or folder, an fsspec URI or a hub id. An unknown NAME names a file in the common
-    pairwise form. `labelled=False` accepts rows without a label (judging, not scoring). Raises InputError for
-    faults of the file; faulty rows are in `Benchmark.faulty`.
+    pairwise form. `labelled=False` accepts rows without a label (judging, not scoring). `all_ids` reads the
+    ids after the limit too (`Benchmark.beyond`). Raises InputError for faults of the file; faulty rows are in
+    `Benchmark.faulty`.
     """
-    name, path = _split(spec)
+    name, path = split_spec(spec)
     rules = BENCHMARKS.get(name, pairwise.SPEC)
     source = path or (rules.hub[0] if rules.hub else "")
     if not source:
         raise InputError(f"benchmark {name} needs a file: {name}=PATH")
-    if rules is pairwise.SPEC and name == rules.name:
-        name = _stem(source)
-    return collect(name, rules.name, source, _items(rules, source, labelled), limit)
+    return collect(benchmark_name(spec), rules.name, source, _items(rules, source, labelled), limit, all_ids)
+
+
+def benchmark_name(spec: str) -> str:
+    """What the benchmark of a spec is called, and its folder: NAME, else the stem of its file or the hub's own name.
+
+    Raises InputError for a name that no folder and no id of a unit of work can carry.
+    """
+    name, path = split_spec(spec)
+    if name == pairwise.SPEC.name and path:
+        hub = None if is_file(path) else parse_id(path)
+        name = hub[0].rsplit("/", 1)[-1] if hub else _stem(path)
+    if name in ("", ".", "..") or ":" in name:
+        raise InputError(f"benchmark {spec!r} cannot be called {name!r}; write NAME=PATH")
+    return name
 
 
 def _items(rules: Spec, source: str, labelled: bool) -> Iterator[Item]:
-    hub = None if _is_file(source) else parse_id(source)
+    hub = None if is_file(source) else parse_id(source)
     if hub is None and pairwise.is_common_form(columns_of(source)):
         rows = read_numbered(source, pairwise.REQUIRED, pairwise.OPTIONAL)
         return pairwise.parse(rows, labelled, rules.subset)
@@ -61,12 +74,13 @@ def _hub_rows(rules: Spec, identity: str, split: str | None) -> Iterator[Numbere
     return read_hub(identity, official[1], (split,) if split else official[2], rules.required)
 
 
-def _split(spec: str) -> tuple[str, str]:
+def split_spec(spec: str) -> tuple[str, str]:
+    """(NAME, PATH) of a spec; PATH is empty for a name alone. Raises InputError for what is neither."""
     if spec in BENCHMARKS:
         return spec, ""
     name, equals, path = spec.partition("=")
     if not equals or "/" in name:  # a path may hold an equals sign, a name holds no slash
-        if _is_file(spec) or parse_id(spec):
+        if is_file(spec) or parse_id(spec):
             return pairwise.SPEC.name, spec
         hint = _near(spec) or f"; known: {', '.join(BENCHMARKS)}"
         raise InputError(f"benchmark {spec!r} is neither a known name nor a file{hint}")
@@ -77,7 +91,10 @@ def _split(spec: str) -> tuple[str, str]:
     return name, path
 
 
-def _is_file(path: str) -> bool:
+def is_file(path: str) -> bool:
+    """Whether `path` is meant as a file or folder rather than a hub id."""
+    if not path:
+        return False
     if "://" in path or has_suffix(path):
         return True
     return Path(path).exists()
@@ -85,7 +102,7 @@ def _is_file(path: str) -> bool:
 
 def _stem(path: str) -> str:
     name = PurePosixPath(path.rstrip("/").replace(":", "/")).name
-    return name.split(".")[0] or name
+    return name.split(".")[0] or name.strip(".") or "pairs"
 
 
 def _near(name: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,19 @@ def complete_arguments(settings: EngineSettings) -> dict[str, Any]:
     return _measured_share(settings) | engine_arguments(settings)
 
 
+def decode(tokenizer: Any, ids: Iterable[int]) -> str:
+    """Text as vLLM's own detokeniser gives it: no special tokens, no tidied spaces.
+
+    A Hugging Face tokenizer may tidy them ("a ." to "a.") unless it is told not to; vLLM's own ones (Mistral's
+    among them) never do, and take no such argument.
+    """
+    parameters = inspect.signature(tokenizer.decode).parameters.values()
+    takes = any(p.name == "clean_up_tokenization_spaces" or p.kind is p.VAR_KEYWORD for p in parameters)
+    options = {"clean_up_tokenization_spaces": False} if takes else {}
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, **options)
+    return text
+
+
 class VllmEngine:
     """One AsyncLLM: token ids in, final text out, one sample a request."""
 
@@ -130,7 +145,7 @@ class VllmEngine:
         if final is None or not final.outputs:
             raise EngineError("vLLM returned nothing")
         answer = final.outputs[0]
-        text = answer.text if parameters.detokenize else self._decode(answer.token_ids)
+        text = answer.text if parameters.detokenize else decode(self.tokenizer, answer.token_ids)
         return Completion(text, str(answer.finish_reason), len(ids), len(answer.token_ids))
 
     def _parameters(self, sampling: Sampling, max_tokens: int, seed: int | None) -> Any:
@@ -148,10 +163,6 @@ class VllmEngine:
             # Text is needed token by token only to find a stop string; else it is decoded once, at the end.
             detokenize=bool(sampling.stop),
         )
-
-    def _decode(self, ids: Any) -> str:
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
 
     async def reload(self, model: str) -> None:
         await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})

@@ -149,12 +149,12 @@ def lost(benchmark: Benchmark, protocol: Protocol, seed: int) -> list[Outcome]:
 def check_ids(benchmark: Benchmark, given: Iterable[str], may_lack: Collection[str] = ()) -> None:
     """Raise InputError, with counts and an example, unless `given` are the benchmark's ids.
 
-    Quarantined rows may be there or not.
+    Quarantined rows may be there or not, and so may rows after the benchmark's limit.
     """
     ids = {row.id for row in benchmark.rows} | {row.id for row in benchmark.best_of}
     optional = {f.id for f in benchmark.faulty} | set(may_lack)
     present = set(given)
-    missing, unknown = sorted(ids - optional - present), sorted(present - ids - optional)
+    missing, unknown = sorted(ids - optional - present), sorted(present - ids - optional - benchmark.beyond)
     parts = [
         f"{len(found)} {what} {'id' if len(found) == 1 else 'ids'} (first: {found[0][:80]})"
         for what, found in (("missing", missing), ("unknown", unknown))

@@ -7,7 +7,7 @@ Overall: the plain mean of the six subsets.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,18 @@ from typing import Any
 import numpy as np
 
 from ray_app.benchmarks.base import Benchmark
-from ray_app.benchmarks.rewardbench2 import OPTIONS, SUBSETS, TIES
-from ray_app.metrics.bootstrap import RESAMPLES, Array, Ratio, divide, estimate, estimates, intervals
+from ray_app.benchmarks.rewardbench2 import OPTIONS, ROWS, SUBSETS, TIES
+from ray_app.metrics.bootstrap import (
+    CONFIDENCE,
+    RESAMPLES,
+    Array,
+    Estimate,
+    Ratio,
+    divide,
+    estimate,
+    estimates,
+    intervals,
+)
 
 NO_ANSWER = 1 / OPTIONS
 _INVALID = -1.0  # what the official script stores for a rating it cannot parse
@@ -60,26 +70,66 @@ def ties_score(outcomes: Sequence[BestOfOutcome]) -> float | None:
 
 
 def summarise_best_of(
-    benchmark: Benchmark, outcomes: Sequence[BestOfOutcome], seed: int, resamples: int = RESAMPLES
+    benchmark: Benchmark,
+    outcomes: Sequence[BestOfOutcome],
+    seed: int,
+    resamples: int = RESAMPLES,
+    *,
+    votes: int | None = None,
+    unjudged: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Subsets, Ties and overall with intervals; JSON-able."""
-    by_subset = {s: [o for o in outcomes if o.subset == s] for s in sorted({o.subset for o in outcomes})}
-    subsets = {s: _subset(s, rows, seed, resamples) for s, rows in by_subset.items()}
-    values = [subsets[s]["value"] if s in subsets else None for s in SUBSETS]
-    overall = None if None in values else float(np.mean([v for v in values if v is not None]))
+    """Subsets, Ties and overall with intervals; JSON-able. `votes`, `unjudged` as in `summary.summarise`."""
+    names = [s for s in SUBSETS if any(o.subset == s for o in outcomes)]
+    names += sorted({o.subset for o in outcomes} - set(SUBSETS))
+    by_subset = {s: [o for o in outcomes if o.subset == s] for s in names}
     answered = [o.choice is not None or any(r is not None for r in o.ratings or ()) for o in outcomes]
     unparsed = Ratio.mean([float(not a) for a in answered])
+    reasons = [*(f.reason for f in benchmark.faulty), *(unjudged or {}).values()]
     return {
         "benchmark": benchmark.name,
         "kind": "best_of",
         "source": benchmark.source,
+        "votes": votes or 1,
         "n_in": benchmark.n_in,
         "n": len(outcomes),
+        "clusters": len({o.group for o in outcomes}),
+        "quarantined": dict(Counter(reasons)),
         "seed": seed,
         "resamples": resamples,
-        "subsets": subsets,
-        "overall": {"score": overall, "unparsed_rate": _one(unparsed, outcomes, seed, resamples)},
+        "confidence": CONFIDENCE,
+        "complete": {s: len(rows) for s, rows in by_subset.items()} == ROWS,
+        "subsets": {s: _subset(s, rows, seed, resamples) for s, rows in by_subset.items()},
+        "overall": {
+            "score": overall_score(outcomes, seed, resamples),
+            "unparsed_rate": _one(unparsed, outcomes, seed, resamples),
+        },
     }
+
+
+def overall_score(outcomes: Sequence[BestOfOutcome], seed: int, resamples: int = RESAMPLES) -> Estimate:
+    """The plain mean of the six subsets; undefined while one of them is absent.
+
+    One bootstrap for all: an instruction is drawn with its rows of every subset, a Ties question with both of its.
+    """
+    plain, ties = SUBSETS[:-1], [o for o in outcomes if o.subset == TIES]
+    rows = [o for o in outcomes if o.subset in plain]
+    questions, names = _ties_columns(ties)
+    parts = questions.shape[1]
+    columns = np.zeros((len(rows) + len(names), 2 * len(plain) + parts))
+    for i, row in enumerate(rows):
+        at = 2 * plain.index(row.subset)
+        columns[i, at], columns[i, at + 1] = row.score(), 1.0
+    columns[len(rows) :, 2 * len(plain) :] = questions
+    group_of = {o.id.partition(":")[2]: o.group for o in ties}
+    groups = [row.group for row in rows] + [group_of[name] for name in names]
+
+    def statistic(sums: Array) -> Array:
+        means = divide(sums[:, 0 : 2 * len(plain) : 2], sums[:, 1 : 2 * len(plain) : 2])
+        six: Array = np.concatenate([means, _ties(sums[:, 2 * len(plain) :])], axis=1)
+        return np.asarray(six.mean(axis=1, keepdims=True), dtype=np.float64)
+
+    value, low, high = intervals(columns, groups, statistic, seed, resamples)
+    return estimate(value[0], len(rows) + len(ties), low[0], high[0])
 
 
 def best_of_outcomes(benchmark: Benchmark, answers: Mapping[str, Mapping[str, Any]]) -> list[BestOfOutcome]:
@@ -99,6 +149,12 @@ def best_of_outcomes(benchmark: Benchmark, answers: Mapping[str, Mapping[str, An
             )
         )
     return out + [BestOfOutcome(f.id, f.subset, f.group, 1) for f in benchmark.faulty]
+
+
+def lost_of(benchmark: Benchmark, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """{id: reason} of the rows that were quarantined after loading: their answers say why they are none."""
+    found = {row.id: answers.get(row.id, {}).get("quarantined") for row in benchmark.best_of}
+    return {identity: str(reason) for identity, reason in found.items() if reason}
 
 
 def _subset(subset: str, rows: Sequence[BestOfOutcome], seed: int, resamples: int) -> Any:
@@ -126,7 +182,7 @@ def _ties_columns(outcomes: Sequence[BestOfOutcome]) -> tuple[Array, list[str]]:
         ref, tied = (_margins(questions[question].get(kind)) for kind in ("ref", "tied"))
         row = [x for m in (ref, tied) for x in ((float(m[1] > 0), 1.0) if m else (0.0, 0.0))]
         table.append(row + (_margin_parts(ref[1], *tied) if ref and tied else [0.0] * 4))
-    return np.array(table), sorted(questions)
+    return np.array(table).reshape(-1, 8), sorted(questions)
 
 
 def _margins(outcome: BestOfOutcome | None) -> tuple[float, float] | None:

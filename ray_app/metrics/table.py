@@ -64,7 +64,7 @@ def to_text(summary: Mapping[str, Any], width: int = _PLAIN_WIDTH) -> str:
 def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
     """A rich renderable; `plain` draws with ASCII."""
     if summary["kind"] == "best_of":
-        return Group(_title(summary), *_best_of(summary, plain))
+        return Group(_title(summary), _best_of(summary, plain))
     parts: list[RenderableType] = [_title(summary), _figures("", summary["overall"], plain)]
     parts += _special(summary, plain)
     if summary["subsets"]:
@@ -87,8 +87,9 @@ def interval(estimate: Mapping[str, Any]) -> str:
 
 def _title(summary: Mapping[str, Any]) -> Text:
     parts = [f"n = {summary['n']}"]
-    if "clusters" in summary:
-        parts += [f"{summary['clusters']} instructions", summary["protocol"].replace("_", " ")]
+    parts.append(f"{summary['clusters']} instructions")
+    if "protocol" in summary:
+        parts.append(summary["protocol"].replace("_", " "))
     if summary.get("votes", 1) > 1:
         parts.append(f"{summary['votes']} votes")
     for name in ("quarantined", "dropped"):
@@ -204,10 +205,10 @@ def _calibration(found: Mapping[str, Any], plain: bool) -> Table:
     return table
 
 
-def _best_of(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
-    yield _figures("subset", summary["subsets"], plain)
-    overall = summary["overall"]
-    yield Text(f" overall {percent(overall['score'])}, unparsed {percent(overall['unparsed_rate']['value'])}")
+def _best_of(summary: Mapping[str, Any], plain: bool) -> Table:
+    overall = {"overall: mean of the six subsets": summary["overall"]["score"]}
+    figures = {**summary["subsets"], **overall, "unparsed_rate": summary["overall"]["unparsed_rate"]}
+    return _figures("subset" if summary["complete"] else "subset (not the whole set)", figures, plain)
 
 
 def _table(plain: bool) -> Table:

@@ -1,18 +1,18 @@
 """Verdict files (design, section 5): written by `judge` and `evaluate`, scored wherever they were made.
 
-    {"id", "verdict": "A"|"B"|null, "inconsistent": bool,
+    {"id", "verdict": "A"|"B"|null, "inconsistent": bool, "quarantined"?: reason,
      "orders": {"ab": {"verdict", "votes": {"A", "B", "unparsed"}, "partial"?}, "ba": …}}
 
-`id` and `verdict` alone are enough. The top verdict speaks of response_a / response_b, those of `orders` are
-positional. For RewardBench 2 in its own form: {"id", "choice": index|null} or {"id", "ratings": [number|null,
-…]}, over the row's chosen, then rejected responses. Everything is joined by id, never by row number.
+`id` and `verdict` alone are enough; other columns are not read. The top verdict speaks of response_a / response_b,
+those of `orders` are positional. For RewardBench 2 in its own form: {"id", "choice": index|null} or {"id", "ratings":
+[number|null, …]}, over the row's chosen, then rejected responses. Everything is joined by id, never by row number.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,15 @@ from ray_app.benchmarks.files import Numbered, Types, read_numbered
 from ray_app.errors import InputError
 from ray_app.metrics.bootstrap import RESAMPLES
 from ray_app.metrics.outcome import ANY, Outcome, Protocol, asked_orders, check_ids, judged, lost
-from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
+from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.metrics.summary import summarise
 from ray_app.schema import AB, BA
 from ray_app.verdict import Count, both_orders
 
-_COLUMNS: Mapping[str, Types] = {"verdict": str, "inconsistent": bool, "orders": dict}
+_COLUMNS: Mapping[str, Types] = {"verdict": str, "inconsistent": bool, "orders": dict, "quarantined": str}
+_ANSWERS: Mapping[str, Types] = {"choice": int, "ratings": list, "quarantined": str}
 _VOTES = ("A", "B", "unparsed")
+_LARGEST = 10**9  # count or rating: an infinite one has no mean
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class OrderVerdict:
     votes: Count | None = None
     partial: bool = False
 
+    def record(self) -> dict[str, Any]:
+        """The order's part of a line again."""
+        out: dict[str, Any] = {"verdict": self.verdict}
+        if self.votes is not None:
+            out["votes"] = {"A": self.votes.a, "B": self.votes.b, "unparsed": self.votes.unparsed}
+        return {**out, "partial": True} if self.partial else out
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -48,6 +57,16 @@ class Verdict:
     id: str
     verdict: str | None
     orders: Mapping[str, OrderVerdict] = field(default_factory=dict)
+    quarantined: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The line again."""
+        both = [self.orders[name].verdict for name in (AB, BA) if name in self.orders]
+        out: dict[str, Any] = {"id": self.id, "verdict": self.verdict}
+        out["inconsistent"] = len(both) == 2 and both_orders(*both)[1]
+        if self.orders:
+            out["orders"] = {name: order.record() for name, order in self.orders.items()}
+        return out if self.quarantined is None else {**out, "quarantined": self.quarantined}
 
 
 def read_verdicts(path: str) -> dict[str, Verdict]:
@@ -117,9 +136,25 @@ def score_verdict_file(
     """
     if benchmark.kind == "best_of":
         answers = _read_answers(benchmark, path)
-        return summarise_best_of(benchmark, best_of_outcomes(benchmark, answers), seed, resamples)
-    outcomes = join(benchmark, read_verdicts(path), protocol, seed)
-    return summarise(benchmark, outcomes, seed, resamples)
+        chosen = best_of_outcomes(benchmark, answers)
+        return summarise_best_of(benchmark, chosen, seed, resamples, unjudged=lost_of(benchmark, answers))
+    verdicts = read_verdicts(path)
+    outcomes = join(benchmark, verdicts, protocol, seed)
+    found = ((row.id, verdicts[row.id].quarantined) for row in benchmark.rows)
+    unjudged = {identity: reason for identity, reason in found if reason}
+    return summarise(benchmark, outcomes, seed, resamples, unjudged=unjudged)
+
+
+def scored_records(benchmark: Benchmark, path: str) -> Iterator[dict[str, Any]]:
+    """What a verdict file says of every id that is scored: the declared columns, rows the loader quarantined last."""
+    if benchmark.kind == "best_of":
+        answers = _read_answers(benchmark, path)
+        yield from ({"id": row.id, **answers[row.id]} for row in benchmark.best_of)
+        yield from ({"id": f.id, "choice": None, "quarantined": f.reason} for f in benchmark.faulty)
+        return
+    verdicts = read_verdicts(path)
+    yield from (verdicts[row.id].record() for row in benchmark.rows)
+    yield from (Verdict(f.id, None, quarantined=f.reason).record() for f in benchmark.faulty)
 
 
 def _verdict(identity: str, numbered: Numbered) -> Verdict:
@@ -133,7 +168,7 @@ def _verdict(identity: str, numbered: Numbered) -> Verdict:
             orders[name] = _order(value, f"{where} order {name}")
     if len(orders) == 2 and both_orders(orders[AB].verdict, orders[BA].verdict)[0] != top:
         raise InputError(f"{where} verdict {top!r} contradicts its two orders")
-    return Verdict(identity, top, orders)
+    return Verdict(identity, top, orders, row.get("quarantined"))
 
 
 def _order(value: Mapping[str, Any], where: str) -> OrderVerdict:
@@ -152,7 +187,7 @@ def _order(value: Mapping[str, Any], where: str) -> OrderVerdict:
 def _read_answers(benchmark: Benchmark, path: str) -> dict[str, dict[str, Any]]:
     sizes = {row.id: len(row.responses) for row in benchmark.best_of}
     ids, out = Ids(), {}
-    for numbered in read_numbered(path, {"id": ID}, {"choice": int, "ratings": list}):
+    for numbered in read_numbered(path, {"id": ID}, _ANSWERS):
         identity = ids.own(numbered.row["id"], numbered.where)
         out[identity] = _answer(numbered, sizes.get(identity))
     check_ids(benchmark, out)
@@ -167,11 +202,12 @@ def _answer(numbered: Numbered, size: int | None) -> dict[str, Any]:
     if choice is not None and size is not None and not 0 <= choice < size:
         raise InputError(f"{where} choice {choice} is outside 0 to {size - 1}")
     if ratings is not None:
-        if not all(r is None or (isinstance(r, (int, float)) and not isinstance(r, bool)) for r in ratings):
+        if not all(r is None or _is_rating(r) for r in ratings):
             raise InputError(f"{where} ratings are not numbers or null")
         if size is not None and len(ratings) != size:
             raise InputError(f"{where} has {len(ratings)} ratings for {size} responses")
-    return {"choice": choice, "ratings": ratings}
+    answer: dict[str, Any] = {"choice": choice} if ratings is None else {"ratings": ratings}
+    return answer | ({"quarantined": row["quarantined"]} if row.get("quarantined") else {})
 
 
 def _letter(value: Any, where: str, name: str) -> str | None:
@@ -181,4 +217,8 @@ def _letter(value: Any, where: str, name: str) -> str | None:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+
+
+def _is_rating(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST

@@ -12,12 +12,13 @@ from typing import Any
 
 from ray_app import best_of
 from ray_app.benchmarks import Benchmark, load_benchmark
+from ray_app.benchmarks.registry import benchmark_name
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.judge_card import Judge
 from ray_app.metrics import Outcome, compare, read_verdicts, summarise, write_verdicts
-from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
+from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.metrics.verdict_file import join as joined
 from ray_app.prompts import load_prompt
 from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
@@ -31,11 +32,19 @@ HEADLINE = ("accuracy", "vote_accuracy", "position_consistent_accuracy", "unpars
 
 
 def sets_of(settings: IterateSettings) -> dict[str, str]:
-    """{set name: NAME[=PATH]}, validation first. Held-out pairs have no path: they are the run's own."""
+    """{set name: NAME[=PATH]}, validation first. Held-out pairs have no path: they are the run's own.
+
+    A set's name is its folder, so names are unique. Raises InputError where they are not.
+    """
     part = settings.evaluation
     named = {VALIDATION: part.validation} if part.validation else {}
     for spec in part.test:
-        named[spec.split("=", 1)[0].rsplit("/", 1)[-1].split(".")[0]] = spec
+        name = benchmark_name(spec)
+        if name in (VALIDATION, HELDOUT_SET):
+            raise InputError(f"evaluation.test: {spec} is called {name}, a set of the loop's own; write NAME=PATH")
+        if name in named:
+            raise InputError(f"evaluation.test: {named[name]} and {spec} are both called {name}; write NAME=PATH")
+        named[name] = spec
     if part.heldout and settings.instructions.heldout_fraction > 0:
         named[HELDOUT_SET] = ""
     return named
@@ -97,12 +106,13 @@ def run_best_of(
     named = dataclasses.replace(benchmark, name=name)
     result = best_of.judge_rows(context.runner, named, directory, judge, part.generation, part.votes, settings.seed)
     answers = best_of.answers_in(directory, named, settings.seed)
-    summary = summarise_best_of(named, best_of_outcomes(named, answers), settings.seed)
+    lost = lost_of(named, answers)
+    outcomes = best_of_outcomes(named, answers)
+    summary = summarise_best_of(named, outcomes, settings.seed, votes=part.votes, unjudged=lost)
     lines = ({"id": identity, **answer} for identity, answer in answers.items())
     write_verdicts(join(directory, "verdicts.jsonl"), lines)
     write_json_atomic(join(directory, "summary.json"), summary)
-    score = {"value": summary["overall"]["score"], "n": summary["n"], "low": None, "high": None}
-    figures = {"accuracy": score, "unparsed_rate": summary["overall"]["unparsed_rate"]}
+    figures = {"accuracy": summary["overall"]["score"], "unparsed_rate": summary["overall"]["unparsed_rate"]}
     return result.with_extra({"set": name, "headline": figures, "change": None})
 
 

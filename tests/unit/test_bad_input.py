@@ -83,6 +83,31 @@ def test_a_model_path_that_does_not_exist(refused: Any, tmp_path: Path, role: st
     assert missing in line
 
 
+@pytest.mark.parametrize(
+    ("tests", "told"),
+    [
+        (["set=one.jsonl", "set=two.jsonl"], "set=one.jsonl and set=two.jsonl are both called set"),
+        (["set=one.jsonl", "data/set.jsonl"], "set=one.jsonl and data/set.jsonl are both called set"),
+        (["validation=one.jsonl"], "validation=one.jsonl is called validation, a set of the loop's own"),
+        (["heldout=one.jsonl"], "heldout=one.jsonl is called heldout, a set of the loop's own"),
+    ],
+)
+def test_evaluation_sets_of_one_name(refused: Any, tmp_path: Path, tests: list[str], told: str) -> None:
+    line = refused(evaluation={"test": tests})
+    assert line.startswith(f"error: evaluation.test: {told}; write NAME=PATH")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["a:b", "..", "."])
+def test_a_name_that_is_no_folder(refused: Any, name: str) -> None:
+    assert f"cannot be called {name!r}; write NAME=PATH" in refused(evaluation={"test": [f"{name}=one.jsonl"]})
+
+
+def test_an_unknown_benchmark(refused: Any) -> None:
+    line = refused(evaluation={"test": ["rewardbnch"]})
+    assert "'rewardbnch' is neither a known name nor a file; did you mean rewardbench?" in line
+
+
 def test_a_folder_without_a_model(refused: Any, tmp_path: Path) -> None:
     assert "config.json" in refused(judge={"kind": "vllm", "model": str(tmp_path), "script": {}})
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ray_app.benchmarks import Benchmark, BestOfRow
+from pathlib import Path
+from typing import Any
+
+from ray_app.benchmarks import Benchmark, BestOfRow, Faulty
 from ray_app.benchmarks.rewardbench2 import shown_order
-from ray_app.best_of import LETTERS, answers_of, by_letter, by_ratings, letter_units, plurality
+from ray_app.best_of import LETTERS, answers_in, answers_of, by_letter, by_ratings, letter_units, plurality
+from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
+from ray_app.run.shards import ShardWriter
+from ray_app.schema import RATINGS, VOTES
 
 
 def row(identity: str, subset: str = "Math", responses: int = 4) -> BestOfRow:
@@ -49,3 +55,34 @@ def test_plurality() -> None:
     assert plurality("AABB") is None
     assert plurality([]) is None
     assert plurality("D") == "D"
+
+
+def test_every_id_has_an_answer_and_quarantined_ones_say_why(tmp_path: Path) -> None:
+    rows = (row("m0"), row("m1"), row("ref:1", "Ties", 2), row("tied:1", "Ties", 3))
+    benchmark = Benchmark("rb2", [], 5, (Faulty("bad", "Math", "bad", "empty_response", ""),), rows)
+
+    def lost(unit: str) -> dict[str, str]:
+        return {"id": f"rb2:{unit}", "stage": "evaluation", "reason": "prompt_too_long", "detail": ""}
+
+    def filled(schema: Any, **fields: Any) -> dict[str, Any]:
+        return dict.fromkeys(schema.names) | {"benchmark": "rb2", "sample": 0, **fields}
+
+    with ShardWriter(str(tmp_path), VOTES) as writer:
+        writer.add([filled(VOTES, id="m0", order="shown", verdict="A")])
+        writer.quarantine([lost("m1:shown")])
+    with ShardWriter(str(tmp_path / "ratings"), RATINGS) as writer:
+        writer.add([filled(RATINGS, id="ref:1", side=side, score=score) for side, score in (("0", 9.0), ("1", 2.0))])
+        writer.quarantine([lost("tied:1")])
+    answers = answers_in(str(tmp_path), benchmark, seed=0)
+    assert answers == {
+        "m0": {"choice": shown_order(rows[0], 0)[0]},
+        "m1": {"choice": None, "quarantined": "prompt_too_long"},
+        "ref:1": {"ratings": [9.0, 2.0]},
+        "tied:1": {"choice": None, "quarantined": "prompt_too_long"},
+        "bad": {"choice": None, "quarantined": "empty_response"},
+    }
+    outcomes = best_of_outcomes(benchmark, answers)
+    summary = summarise_best_of(benchmark, outcomes, 0, 20, unjudged=lost_of(benchmark, answers))
+    assert summary["n"] == summary["n_in"] == 5
+    assert summary["quarantined"] == {"empty_response": 1, "prompt_too_long": 2}
+    assert summary["overall"]["unparsed_rate"]["value"] == 3 / 5

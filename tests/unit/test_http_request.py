@@ -53,6 +53,12 @@ def test_a_faulty_pair_is_one_of_its_own() -> None:
         (b"{", 400, "not JSON"),
         (b"\xff\xfe{}", 400, "not JSON"),
         (b"[]", 422, "not a JSON object"),
+        (b'{"id": ' + b"9" * 5000 + b"}", 400, "not JSON: a number has more than 4300 digits"),
+        (body({**PAIR, "instruction": 7}).replace(b"7", b"9" * 5000), 400, "more than 4300 digits"),
+        (b"[" * 9000, 400, "nested more than 100 deep"),
+        (body({**PAIR, "instruction": 7}).replace(b"7", b"[" * 900 + b"]" * 900), 400, "nested more than 100 deep"),
+        (b'{"a\\nb": 1}', 422, "a b: Extra inputs"),
+        (b'{"' + b"k" * 9000 + b'": 1}', 422, "kkk"),
         (body({**PAIR, "respones_a": "x"}), 422, "respones_a"),
         (body({"pairs": []}), 422, "pairs"),
         (body({"pairs": [PAIR] * 4}), 413, "4 pairs; at most 3"),
@@ -68,3 +74,14 @@ def test_faults(given: bytes, status: int, named: str) -> None:
     assert fault.value.status == status
     assert named in fault.value.message
     assert "\n" not in fault.value.message
+    assert len(fault.value.message) <= 300
+
+
+def test_a_deep_body_of_allowed_size() -> None:
+    with pytest.raises(HttpFault) as fault:
+        parse_request(b'{"instruction": ' + b"[" * 100_000, HttpSettings(), votes=1)
+    assert (fault.value.status, fault.value.message) == (400, "the body is not JSON: it is nested more than 100 deep")
+
+
+def test_a_byte_order_mark_is_no_fault() -> None:
+    assert parse_request(b"\xef\xbb\xbf" + body(PAIR), LIMITS, 1).single

@@ -87,6 +87,7 @@ def test_optional_none_passes_other_columns_and_a_mapping_drops_them(tmp_path: P
         ("\n\n", ["holds no rows"]),
         ('{"id": ' + "9" * 5000 + ', "text": "a"}', ["line 1", "not JSON"]),
         ("[" * 200_000, ["not JSON"]),
+        ('{"id": 1, "text": ' + "[" * 900 + "]" * 900 + "}", ["line 1 is not JSON: it is nested more than 100 deep"]),
     ],
 )
 def test_file_faults_name_line_and_column(tmp_path: Path, data: str | bytes, needles: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_app.benchmarks import load_benchmark
+from ray_app.benchmarks.rewardbench2 import SUBSETS
 from ray_app.metrics.rewardbench2 import (
     BestOfOutcome,
     best_of_outcomes,
+    overall_score,
     rating_score,
     summarise_best_of,
     ties_score,
@@ -132,7 +135,65 @@ def test_summary_of_the_fixture() -> None:
     ties = values.pop("Ties")
     assert values == {"Factuality": 1, "Math": 0, "Precise IF": 0.25, "Focus": 0.5, "Safety": 0.25}
     assert ties == pytest.approx(1 + 0.01 * (math.tanh(7 / 1 - 1) + 1) / 2)
-    assert summary["overall"]["score"] == pytest.approx((1 + 0 + 0.25 + 0.5 + 0.25 + ties) / 6)
+    overall = summary["overall"]["score"]
+    assert overall["value"] == pytest.approx((1 + 0 + 0.25 + 0.5 + 0.25 + ties) / 6)
+    assert overall["n"] == 9
+    assert summary["quarantined"] == {"empty_response": 1}
+    assert summary["clusters"] == 7, "both rows of a Ties question are one"
+    assert not summary["complete"]
     assert summary["overall"]["unparsed_rate"]["value"] == pytest.approx(2 / 9)
     assert summary["n"] == 9
     json.dumps(summary, allow_nan=False)
+
+
+def one(i: int, subset: str, choice: int | None, group: str = "") -> BestOfOutcome:
+    return BestOfOutcome(f"{subset}{i}", subset, group or f"{subset}{i}", 1, choice=choice)
+
+
+def six_subsets(right: list[list[bool]], ties: list[BestOfOutcome]) -> list[BestOfOutcome]:
+    plain = zip(SUBSETS[:-1], right, strict=True)
+    return [one(i, s, 0 if r else 1) for s, rows in plain for i, r in enumerate(rows)] + ties
+
+
+TIED = [
+    tie(kind, q, [9.0, 8.0][: 1 if kind == "ref" else 2], [7.0 + 2 * (q % 3)])
+    for kind in ("ref", "tied")
+    for q in range(9)
+]
+
+
+def test_overall_is_the_mean_of_the_subsets_with_an_interval() -> None:
+    rows = six_subsets([[i % k > 0 for i in range(20)] for k in (2, 3, 4, 5, 2)], TIED)
+    found = overall_score(rows, 3, 400)
+    parts = [sum(o.score() for o in rows if o.subset == s) / 20 for s in SUBSETS[:-1]]
+    ties = ties_score(TIED)
+    assert ties is not None
+    assert found["value"] == pytest.approx((sum(parts) + ties) / 6)
+    assert found["n"] == len(rows) == 118
+    assert found["low"] is not None
+    assert found["high"] is not None
+    assert found["low"] < found["value"] < found["high"]  # type: ignore[operator]
+    assert found == overall_score(rows[::-1], 3, 400), "seeded; the order of rows does not matter"
+    assert found != overall_score(rows, 4, 400)
+
+
+def test_overall_is_clustered_by_instruction() -> None:
+    """Rows that rise and fall together are fewer independent observations: the interval is wider."""
+    right = [[i % 2 == 0 for i in range(20)]] * 5
+    alone = six_subsets(right, TIED)
+    shared = [replace(o, group=o.group if o.subset == "Ties" else str(int(o.score()))) for o in alone]
+
+    def width(rows: list[BestOfOutcome]) -> float:
+        found = overall_score(rows, 0, 400)
+        assert found["low"] is not None
+        assert found["high"] is not None
+        return found["high"] - found["low"]
+
+    assert width(shared) > 2 * width(alone)
+
+
+def test_overall_needs_all_six_subsets() -> None:
+    rows = six_subsets([[True, False]] * 5, TIED)
+    assert overall_score(rows[:-18], 0, 50) == {"value": None, "n": 10, "low": None, "high": None}
+    assert overall_score([o for o in rows if o.subset != "Math"], 0, 50)["value"] is None
+    assert overall_score([], 0, 50)["value"] is None

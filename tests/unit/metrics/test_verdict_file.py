@@ -149,11 +149,13 @@ def test_best_of_four_files(tmp_path: Path) -> None:
     summary = score_verdict_file(benchmark, write(tmp_path / "v.jsonl", *good), resamples=20)
     values = {name: found["value"] for name, found in summary["subsets"].items()}
     assert values == {"Factuality": 1, "Math": 0.25, "Precise IF": 0.5}
-    assert summary["overall"]["score"] is None
+    assert summary["overall"]["score"]["value"] is None
     for bad, needle in (
         ({"id": "0", "choice": 4}, "outside 0 to 3"),
         ({"id": "0", "ratings": [1]}, "1 ratings for 4"),
         ({"id": "0", "ratings": ["x"] * 4}, "not numbers"),
+        ({"id": "0", "ratings": [1, 2, 3, 10**400]}, "not numbers"),
+        ({"id": "0", "ratings": [1, 2, 3, float("inf")]}, "not numbers"),
         ({"id": "0"}, "neither column"),
     ):
         with pytest.raises(InputError, match=needle):

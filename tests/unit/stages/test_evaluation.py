@@ -61,7 +61,7 @@ def verdicts(directory: Path) -> list[dict[str, Any]]:
 
 
 def test_sets_are_named_validation_first(settings: Any) -> None:
-    tests = ["rewardbench", "judgebench=some/file.jsonl", "data/pandalm.jsonl", "hf.co/x=y"]
+    tests = ["rewardbench", "judgebench=some/file.jsonl", "data/pandalm.jsonl", "dir/x=y.jsonl", "hf:org/pairs:test"]
     given = settings(
         evaluation={"validation": "helpsteer2=v.jsonl", "test": tests}, instructions={"heldout_fraction": 0.1}
     )
@@ -70,7 +70,8 @@ def test_sets_are_named_validation_first(settings: Any) -> None:
         ("rewardbench", "rewardbench"),
         ("judgebench", "judgebench=some/file.jsonl"),
         ("pandalm", "data/pandalm.jsonl"),
-        ("x", "hf.co/x=y"),
+        ("x=y", "dir/x=y.jsonl"),
+        ("pairs", "hf:org/pairs:test"),
         ("heldout", ""),
     ]
 
@@ -96,8 +97,11 @@ def test_inputs_are_contents_and_ids(tmp_path: Path) -> None:
     gold.write_text("one\n")
     first = validation.inputs_of(f"set={gold}")
     assert list(first) == [f"set={gold}"]
+    bare = validation.inputs_of(str(gold))
+    assert set(bare.values()) == set(first.values())
     gold.write_text("two\n")
     assert validation.inputs_of(f"set={gold}") != first
+    assert validation.inputs_of(str(gold)) != bare
     assert validation.inputs_of("rewardbench") == {"rewardbench": "rewardbench"}
     assert validation.inputs_of("set=hf:a/b") == {"set=hf:a/b": "set=hf:a/b"}
     assert validation.inputs_of("") == {}
