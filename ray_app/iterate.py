@@ -23,7 +23,8 @@ from ray_app.engine.manager import PoolManager
 from ray_app.model_files import require_model
 from ray_app.run import metrics_log, storage
 from ray_app.run.card_files import write_cards
-from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record
+from ray_app.run.fingerprint import check_started
+from ray_app.run.folder import RunFolder, StageRecord, begin, commit, now, read_record, read_started
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
 from ray_app.runner import Runner, StageResult
@@ -43,6 +44,7 @@ def main(settings: IterateSettings) -> int:
     steps = steps_of(settings, folder)
     todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
     log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
+    check_interrupted(todo)
     if todo:
         check_training(settings)
         tell_late_benchmarks(settings, folder)
@@ -64,6 +66,7 @@ def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], t
         for step in todo:
             log.info("%s: started", step)
             started, since = time.monotonic(), now()
+            begin(step.directory, step.fingerprint)
             result = step.run(context)
             lease.fence.check()
             commit(step.directory, record_of(step, result, since))
@@ -90,6 +93,14 @@ def record_of(step: Step, result: StageResult, started: str) -> StageRecord:
         finished=now(),
         extra=result.extra,
     )
+
+
+def check_interrupted(todo: list[Step]) -> None:
+    """Raises InputError naming the setting and the stage whose closed shards were made with another one."""
+    for step in todo:
+        started = read_started(step.directory)
+        if started is not None and step.resumes:
+            check_started(started, step.fingerprint, str(step), step.directory)
 
 
 def check_models(settings: IterateSettings) -> None:

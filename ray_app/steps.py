@@ -34,6 +34,13 @@ class Step:
     run: Callable[[Context], StageResult]
     label: str
 
+    @property
+    def resumes(self) -> bool:
+        """Whether an interrupted attempt goes on from its closed shards; other stages clear what it left."""
+        if self.stage == instructions.STAGE:
+            return bool(self.fingerprint.settings["instructions.classify"])
+        return self.stage not in (train_set.STAGE, training.STAGE)
+
     def __str__(self) -> str:
         return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
 

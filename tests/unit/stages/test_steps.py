@@ -13,7 +13,7 @@ from ray_app import iterate
 from ray_app.config import IterateSettings
 from ray_app.errors import InputError
 from ray_app.run.fingerprint import differences
-from ray_app.run.folder import RunFolder, StageRecord, commit, read_record
+from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
 from ray_app.run.resume import pending
 from ray_app.runner import StageResult
 from ray_app.steps import Step, steps_of
@@ -178,6 +178,53 @@ def test_committed_work_is_kept_or_named(settings: Any) -> None:
         left(settings(**BASE, train={"lr": 1e-3}))
     with pytest.raises(InputError, match=r"setting pairs.strategy was .*'pairs'"):
         left(settings(**BASE, pairs={"strategy": "worse_response"}))
+
+
+def interrupted(settings: IterateSettings, name: str) -> Step:
+    """Begin a stage, and leave it uncommitted."""
+    (step,) = [step for step in steps(settings) if str(step) == name]
+    begin(step.directory, step.fingerprint)
+    return step
+
+
+def test_an_interrupted_stage_goes_on_only_with_the_same_settings(settings: Any) -> None:
+    base = settings(**BASE)
+    step = interrupted(base, "iteration 1: judgments")
+    iterate.check_interrupted(steps(base))
+    iterate.check_interrupted(steps(settings(**BASE, judge={"replicas": 4, "max_num_seqs": 9})))
+    told = r"setting judging\.samples was 15, is now 3: the interrupted stage 'iteration 1: judgments' .* remove "
+    with pytest.raises(InputError, match=told + step.directory):
+        iterate.check_interrupted(steps(settings(**BASE, judging={"samples": 3})))
+    with pytest.raises(InputError, match=r"the stage before it changed: the interrupted stage 'iteration 1: judgm"):
+        iterate.check_interrupted(steps(settings(**BASE, pairs={"strategy": "worse_response"})))
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("pairs", {"pairs": {"max_similarity": 0.5}}),
+        ("iteration 0: evaluation validation", {"evaluation": {"votes": 3}}),
+        ("iteration 2: evaluation heldout", {"evaluation": {"generation": {"temperature": 0.5}}}),
+        ("instructions", {"instructions": {"classify": True, **BASE["instructions"]}}),
+    ],
+)
+def test_stages_that_resume_refuse_other_settings(settings: Any, name: str, more: dict[str, Any]) -> None:
+    interrupted(settings(**BASE), name)
+    with pytest.raises(InputError, match=f"the interrupted stage '{name}'"):
+        iterate.check_interrupted(steps(settings(**{**BASE, **more})))
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("instructions", {"limit": 3}),
+        ("iteration 1: train set", {"judging": {"balance": False}}),
+        ("iteration 1: training", {"train": {"lr": 1e-3}}),
+    ],
+)
+def test_stages_that_start_from_nothing_take_any_setting(settings: Any, name: str, more: dict[str, Any]) -> None:
+    interrupted(settings(**BASE), name)
+    iterate.check_interrupted(steps(settings(**BASE, **more)))
 
 
 def test_a_record_says_what_a_step_did(settings: Any) -> None:
