@@ -117,7 +117,7 @@ def check_training(settings: IterateSettings) -> None:
     from ray_app.train.encoding import model_facts
 
     if settings.iterations:
-        check(settings.train, model_facts(settings.judge.model))
+        check(settings.train, model_facts(settings.judge.model, settings.judge.revision))
 
 
 def tell_late_benchmarks(settings: IterateSettings, folder: RunFolder) -> None:

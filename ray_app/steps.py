@@ -49,7 +49,7 @@ def judge_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -
     """The engine of M(iteration); M(0) is the seed model."""
     if iteration == 0:
         return settings.judge
-    return settings.judge.model_copy(update={"model": folder.checkpoint(iteration)})
+    return settings.judge.of_checkpoint(folder.checkpoint(iteration))
 
 
 def judging_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
@@ -118,7 +118,7 @@ class Planner:
         name = engine.model if iteration == 1 else identity
         judged = fingerprint(
             judgments.STAGE,
-            judgments.settings_of(settings, identity),
+            judgments.settings_of(settings, engine.identity(identity)),
             {},
             [made.digest, *(p.digest for p in judge)],
         )
@@ -155,7 +155,7 @@ class Planner:
             upstream = [p.digest for p in judge]
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)
-            covered = evaluation.settings_of(self.settings, identity)
+            covered = evaluation.settings_of(self.settings, engine.identity(identity))
             printed = fingerprint(stage, covered, inputs_of(spec), upstream)
             label = engine.model if iteration == 0 else identity
             self._add(stage, iteration, printed, _evaluation(stage, iteration, name, spec, engine, label), name)
