@@ -136,7 +136,7 @@ class IterateSettings(CommandSettings):
     """`python -m ray_app.iterate`: the whole loop."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="of the run; its folder is runs/name")
-    runs: str = Field("runs", description="folder or fsspec URI that holds run folders")
+    runs: str = Field("runs", description="folder that holds run folders; with iterations 0, any fsspec URI")
     seed: int = 0
     iterations: int = Field(5, ge=0)
     limit: int | None = Field(None, ge=1, description="use only so many instructions")

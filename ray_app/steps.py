@@ -34,6 +34,13 @@ class Step:
     run: Callable[[Context], StageResult]
     label: str
 
+    @property
+    def resumes(self) -> bool:
+        """Whether an interrupted attempt goes on from its closed shards; other stages clear what it left."""
+        if self.stage == instructions.STAGE:
+            return bool(self.fingerprint.settings["instructions.classify"])
+        return self.stage not in (train_set.STAGE, training.STAGE)
+
     def __str__(self) -> str:
         return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
 
@@ -42,7 +49,7 @@ def judge_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -
     """The engine of M(iteration); M(0) is the seed model."""
     if iteration == 0:
         return settings.judge
-    return settings.judge.model_copy(update={"model": folder.checkpoint(iteration)})
+    return settings.judge.of_checkpoint(folder.checkpoint(iteration))
 
 
 def judging_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
@@ -111,7 +118,7 @@ class Planner:
         name = engine.model if iteration == 1 else identity
         judged = fingerprint(
             judgments.STAGE,
-            judgments.settings_of(settings, identity),
+            judgments.settings_of(settings, engine.identity(identity)),
             {},
             [made.digest, *(p.digest for p in judge)],
         )
@@ -148,7 +155,7 @@ class Planner:
             upstream = [p.digest for p in judge]
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)
-            covered = evaluation.settings_of(self.settings, identity)
+            covered = evaluation.settings_of(self.settings, engine.identity(identity))
             printed = fingerprint(stage, covered, inputs_of(spec), upstream)
             label = engine.model if iteration == 0 else identity
             self._add(stage, iteration, printed, _evaluation(stage, iteration, name, spec, engine, label), name)

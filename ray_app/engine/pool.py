@@ -144,7 +144,7 @@ class EnginePool:
         except (ray.exceptions.RayError, TimeoutError) as fault:
             lines = str(fault).strip().splitlines()
             raise RunError(f"{self.role}: {model} could not be loaded: {lines[-1] if lines else fault!r}") from fault
-        self.settings = self.settings.model_copy(update={"model": model})
+        self.settings = self.settings.of_checkpoint(model)
         self.how, self.seconds = "reloaded", time.monotonic() - started
         log.info("%s: weights of %s loaded into the living engines in %.1f s", self.role, model, self.seconds)
 

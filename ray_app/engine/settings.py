@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ray_app.engine.placement import PLACEMENT
+
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
@@ -59,6 +61,16 @@ class EngineSettings(BaseModel):
         if secret:
             raise ValueError(f"env.{secret[0]} looks like a key: settings are written to the run folder; export it")
         return self
+
+    def identity(self, model: str) -> dict[str, Any]:
+        """What identifies the served model in a fingerprint, where `model` names its weights. Placement is no part."""
+        named = ("kind", "revision", "dtype", "max_model_len", "chat_template_kwargs")
+        passed = {name: value for name, value in self.vllm.items() if name not in PLACEMENT}
+        return {"model": model, **self.model_dump(mode="json", include=set(named)), "vllm": passed}
+
+    def of_checkpoint(self, folder: str) -> EngineSettings:
+        """The same engine with the weights of a checkpoint; a revision is one of a hub model, so it has none."""
+        return self.model_copy(update={"model": folder, "revision": None})
 
     @property
     def on_gpu(self) -> bool:

@@ -78,11 +78,23 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, 
 
 def check(old: Fingerprint, new: Fingerprint, where: str) -> None:
     """Raises InputError naming what differs: committed work is never silently mixed with other settings."""
-    if old.digest == new.digest:
-        return
+    if old.digest != new.digest:
+        raise InputError(
+            f"{_told(old, new)}: the committed stage {where!r} was made before that; "
+            "use another run name, or set it back"
+        )
+
+
+def check_started(old: Fingerprint, new: Fingerprint, where: str, directory: str) -> None:
+    """Raises InputError naming what differs: the closed shards of an interrupted stage are work like any other."""
+    if old.digest != new.digest:
+        raise InputError(
+            f"{_told(old, new)}: the interrupted stage {where!r} was begun before that; "
+            f"set it back, or remove {directory} to begin that stage again"
+        )
+
+
+def _told(old: Fingerprint, new: Fingerprint) -> str:
     changed = differences(old, new)
     more = f" (and {len(changed) - SHOWN} more)" if len(changed) > SHOWN else ""
-    raise InputError(
-        f"{'; '.join(changed[:SHOWN])}{more}: the committed stage {where!r} was made before that; "
-        "use another run name, or set it back"
-    )
+    return "; ".join(changed[:SHOWN]) + more

@@ -13,6 +13,7 @@ from ray_app.run import storage
 from ray_app.run.fingerprint import Fingerprint
 
 COMMIT = "stage.json"
+STARTED = "started.json"  # until the commit: what the closed shards of an interrupted stage were made with
 
 
 class StageRecord(BaseModel):
@@ -73,9 +74,26 @@ def read_record(directory: str) -> StageRecord | None:
         raise InputError(f"{uri} is damaged: {str(fault).splitlines()[0]}") from fault
 
 
+def begin(directory: str, printed: Fingerprint) -> None:
+    """Note what a stage is made with, before its first row: only with the same may a later attempt go on."""
+    storage.write_json_atomic(storage.join(directory, STARTED), printed.model_dump(mode="json"))
+
+
+def read_started(directory: str) -> Fingerprint | None:
+    """What an interrupted attempt was made with, or None. Raises InputError naming the file when it is damaged."""
+    uri = storage.join(directory, STARTED)
+    if not storage.exists(uri):
+        return None
+    try:
+        return Fingerprint.model_validate(storage.read_json(uri))
+    except (ValidationError, ValueError) as fault:
+        raise InputError(f"{uri} is damaged: {str(fault).splitlines()[0]}") from fault
+
+
 def commit(directory: str, record: StageRecord) -> None:
     """Commit a stage: nothing of it is redone afterwards. NaN and infinities (a loss that diverged) become null."""
     storage.write_json_atomic(storage.join(directory, COMMIT), json.loads(record.model_dump_json()))
+    storage.remove(storage.join(directory, STARTED))
 
 
 def now() -> str:

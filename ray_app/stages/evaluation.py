@@ -50,9 +50,9 @@ def sets_of(settings: IterateSettings) -> dict[str, str]:
     return named
 
 
-def settings_of(settings: IterateSettings, judge_model: str) -> dict[str, Any]:
-    """What the fingerprint of one set covers."""
-    return {"seed": settings.seed, **covered(settings), "judge": {"model": judge_model}}
+def settings_of(settings: IterateSettings, judge: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fingerprint of one set covers. `judge` is the identity of the engine that judges."""
+    return {"seed": settings.seed, **covered(settings), "judge": judge}
 
 
 def run(

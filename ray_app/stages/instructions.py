@@ -16,6 +16,7 @@ from ray_app.benchmarks import load_benchmark
 from ray_app.benchmarks.files import clean_row, read_rows
 from ray_app.config import InstructionSettings, IterateSettings
 from ray_app.errors import InputError
+from ray_app.model_files import model_identity
 from ray_app.ngrams import Contamination
 from ray_app.programs.classify import ClassifyProgram
 from ray_app.prompts import load_prompt, transcript
@@ -38,16 +39,17 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
     }
     if settings.instructions.classify:
         covered["prompts"] = {"classify": load_prompt(settings.prompts.classify).hash}
-        covered["generator"] = {"model": settings.generator.model}
+        covered["generator"] = settings.generator.identity(settings.generator.model)
     else:
         covered["instructions"].pop("classify_sampling")
     return covered
 
 
 def inputs_of(settings: IterateSettings) -> dict[str, str]:
-    """Content hashes of the input files; a dataset id stands for itself."""
+    """Content hashes of the input files, and the model that classifies; a dataset id stands for itself."""
     source = settings.instructions.source
-    return {source: source if source.startswith("hf:") else content_hash(source)}
+    classifier = {"generator": model_identity(settings.generator.model)} if settings.instructions.classify else {}
+    return {source: source if source.startswith("hf:") else content_hash(source)} | classifier
 
 
 def run(context: Context) -> StageResult:

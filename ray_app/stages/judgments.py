@@ -5,6 +5,7 @@ In pointwise mode it scores both responses of every pair instead; the scores tab
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray_app.config import IterateSettings
@@ -23,12 +24,12 @@ from ray_app.verdict import SCORES as SCORE_VERDICTS
 STAGE = "judgments"
 
 
-def settings_of(settings: IterateSettings, judge_model: str) -> dict[str, Any]:
-    """What the stage's fingerprint covers. `judge_model` is a model id, or the identity of checkpoint i-1."""
+def settings_of(settings: IterateSettings, judge: Mapping[str, Any]) -> dict[str, Any]:
+    """What the stage's fingerprint covers. `judge` is the identity of the engine that judges."""
     return {
         "seed": settings.seed,
         "judging": settings.judging.model_dump(mode="json", exclude={"balance"}),
-        "judge": {"model": judge_model},
+        "judge": judge,
         "prompts": {"judge": load_prompt(settings.judge_prompt).hash},
     }
 

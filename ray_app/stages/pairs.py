@@ -26,7 +26,7 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
     return {
         "seed": settings.seed,
         "pairs": settings.pairs.model_dump(mode="json"),
-        "generator": {"model": settings.generator.model, "kind": settings.generator.kind},
+        "generator": settings.generator.identity(settings.generator.model),
         "prompts": {name: load_prompt(getattr(settings.prompts, name)).hash for name in names},
     }
 

@@ -50,9 +50,17 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
     return {
         "seed": settings.seed,
         "train": settings.train.model_dump(mode="json", exclude=excluded),
-        "judge": {"model": settings.judge.model, "chat_template_kwargs": settings.judge.chat_template_kwargs},
+        "judge": seed_of(settings),
         **(covered(settings) if selecting else {}),
     }
+
+
+def seed_of(settings: IterateSettings) -> dict[str, Any]:
+    """The seed model as trained; where candidates are judged, as served too."""
+    judge = settings.judge
+    if selects(settings):
+        return judge.identity(judge.model)
+    return judge.model_dump(mode="json", include={"model", "revision", "chat_template_kwargs"})
 
 
 def inputs_of(settings: IterateSettings) -> dict[str, str]:
@@ -71,6 +79,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
     result = fit(
         settings.train,
         seed_model=absolute(settings.judge.model),
+        revision=settings.judge.revision,
         train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
         state_dir=folder.train_state(iteration),
         checkpoint_dir=checkpoint,
@@ -111,7 +120,7 @@ class CandidateJudge:
             self.benchmark,
             name=VALIDATION,
             directory=self.context.folder.join(self.directory, name),
-            engine=settings.judge.model_copy(update={"model": candidate.path}),
+            engine=settings.judge.of_checkpoint(candidate.path),
             iteration=self.iteration,
             judge_name=f"iter_{self.iteration:02d}/{name}",
         )

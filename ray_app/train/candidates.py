@@ -75,7 +75,7 @@ def _write(worker: Worker, folder: Path) -> None:
         stream = gathered(lm, shards, worker.rank)
     if worker.rank == 0:
         write_weights(stream, shard_names(len(shards)), folder)
-        save_beside(worker.job.seed_model, type(lm).__name__, dtype, folder)
+        save_beside(worker.job.seed_model, worker.job.revision, type(lm).__name__, dtype, folder)
         verify(folder, shapes)
     else:
         for _ in stream:
@@ -91,17 +91,18 @@ def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
     return size
 
 
-def save_beside(seed_model: str, architecture: str, dtype: torch.dtype, folder: Path) -> None:
+def save_beside(seed_model: str, revision: str | None, architecture: str, dtype: torch.dtype, folder: Path) -> None:
     """config.json, generation_config.json and the tokenizer with its chat template, as the seed model has them."""
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import cached_file
 
-    config = AutoConfig.from_pretrained(seed_model)
+    config = AutoConfig.from_pretrained(seed_model, revision=revision)
     config.dtype = dtype
     config.architectures = [architecture]
     config.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(seed_model).save_pretrained(folder)
-    generation = cached_file(seed_model, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+    AutoTokenizer.from_pretrained(seed_model, revision=revision).save_pretrained(folder)
+    optional = {"_raise_exceptions_for_missing_entries": False}
+    generation = cached_file(seed_model, "generation_config.json", revision=revision, **optional)
     if generation:
         shutil.copyfile(generation, folder / "generation_config.json")
 

@@ -20,14 +20,18 @@ Quarantine = list[dict[str, str]]
 
 
 def encode_files(
-    settings: TrainSettings, seed_model: str, files: Sequence[str], template: dict[str, Any]
+    settings: TrainSettings,
+    seed_model: str,
+    files: Sequence[str],
+    template: dict[str, Any],
+    revision: str | None = None,
 ) -> tuple[list[Any], list[int], Quarantine]:
     """Encode all files. Returns refs of `ENCODED` tables, the tokens of each unit, and rows for the quarantine.
 
     Raises InputError for a file that is not a training set.
     """
     task = ray.remote(num_cpus=1)(_encode_file).options(num_returns=2)
-    arguments = (seed_model, settings.recipe, settings.sequence_length, template)
+    arguments = (seed_model, revision, settings.recipe, settings.sequence_length, template)
     pairs = [task.remote(file, *arguments) for file in files]
     lengths: list[int] = []
     quarantine: Quarantine = []
@@ -42,13 +46,13 @@ def encode_files(
 
 
 def _encode_file(
-    file: str, seed_model: str, recipe: str, sequence_length: int, template: dict[str, Any]
+    file: str, seed_model: str, revision: str | None, recipe: str, sequence_length: int, template: dict[str, Any]
 ) -> tuple[pa.Table, tuple[list[int], Quarantine]]:
     from transformers import AutoTokenizer
 
     table, quarantine = encode_table(
         read_rows(file),
-        AutoTokenizer.from_pretrained(seed_model),
+        AutoTokenizer.from_pretrained(seed_model, revision=revision),
         recipe=recipe,
         sequence_length=sequence_length,
         chat_template_kwargs=template,
@@ -56,12 +60,12 @@ def _encode_file(
     return table, (concatenate([table], unit_rows(recipe)).unit_lengths.tolist(), quarantine)
 
 
-def model_facts(seed_model: str) -> ModelFacts:
+def model_facts(seed_model: str, revision: str | None = None) -> ModelFacts:
     """Facts of a model's config. Raises InputError when it cannot be read."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(seed_model)
+        config = AutoConfig.from_pretrained(seed_model, revision=revision)
     except (OSError, ValueError) as fault:
         raise InputError(f"judge.model: {seed_model} cannot be read: {str(fault).splitlines()[0]}") from fault
     return ModelFacts(

@@ -28,6 +28,7 @@ class Job:
     shape: dict[str, Any] | None = None  # random weights of this config instead of the seed model (benchmarks)
     candidates: bool = False  # export at every checkpoint, not only at the end
     export: bool = True
+    revision: str | None = None  # of a seed model from the hub
 
 
 def fit_id(
@@ -36,6 +37,7 @@ def fit_id(
     files: Sequence[str],
     seed: int,
     template: dict[str, Any],
+    revision: str | None = None,
 ) -> str:
     """Names what a fit computes: state of another fit is never resumed. `files` are content hashes, in order."""
     computed = settings.model_dump(
@@ -50,7 +52,7 @@ def fit_id(
             "keep_candidates",
         },
     )
-    what = [computed, model_identity(seed_model), list(files), seed, template]
+    what = [computed, model_identity(seed_model), revision, list(files), seed, template]
     return hashlib.sha256(canonical(what).encode()).hexdigest()[:16]
 
 

@@ -21,15 +21,16 @@ from ray_app.errors import InputError
 from ray_app.train.export import INDEX
 
 
-def weight_files(seed_model: str) -> dict[str, Path] | None:
+def weight_files(seed_model: str, revision: str | None = None) -> dict[str, Path] | None:
     """File of every tensor of a safetensors model (folder or hub id); None when it has no safetensors."""
     from transformers.utils import cached_file
 
-    optional = {"_raise_exceptions_for_missing_entries": False}
+    where: dict[str, Any] = {"revision": revision}
+    optional = {**where, "_raise_exceptions_for_missing_entries": False}
     index = cached_file(seed_model, INDEX, **optional)
     if index:
         weight_map = json.loads(Path(index).read_text())["weight_map"]
-        found = {name: cached_file(seed_model, name) for name in sorted(set(weight_map.values()))}
+        found = {name: cached_file(seed_model, name, **where) for name in sorted(set(weight_map.values()))}
         return {tensor: Path(found[file]) for tensor, file in weight_map.items()}
     single = cached_file(seed_model, "model.safetensors", **optional)
     if not single:

@@ -40,18 +40,25 @@ def base_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def build(seed_model: str, settings: TrainSettings, deepspeed_config: Mapping[str, Any], *, weights: bool) -> Any:
+def build(
+    seed_model: str,
+    settings: TrainSettings,
+    deepspeed_config: Mapping[str, Any],
+    *,
+    weights: bool,
+    revision: str | None = None,
+) -> Any:
     """The seed model, sharded while it is built (ZeRO-3). `weights` False leaves them for a checkpoint to fill."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(seed_model)
+    config = AutoConfig.from_pretrained(seed_model, revision=revision)
     require_plain_logits(config)
     attention.register()
     name = attention.choose(settings.attention, use_gpu=settings.use_gpu, batching=settings.batching)
     dtype = torch.bfloat16 if settings.bf16 else torch.float32
     if settings.lora is not None and settings.lora.quantize:
-        return quantized(seed_model, settings, name)
-    files = weight_files(seed_model)
+        return quantized(seed_model, revision, settings, name)
+    files = weight_files(seed_model, revision)
     if files is not None:
         lm = empty_model(config, dtype, name, deepspeed_config if settings.zero.stage == 3 else None)
         if can_fill(lm, files) and plain_shards(settings):
@@ -59,7 +66,7 @@ def build(seed_model: str, settings: TrainSettings, deepspeed_config: Mapping[st
                 fill(lm, files)
             return lm
         del lm
-    return _through_transformers(seed_model, config, dtype, name, deepspeed_config)
+    return _through_transformers(seed_model, revision, config, dtype, name, deepspeed_config)
 
 
 def plain_shards(settings: TrainSettings) -> bool:
@@ -68,7 +75,12 @@ def plain_shards(settings: TrainSettings) -> bool:
 
 
 def _through_transformers(
-    seed_model: str, config: Any, dtype: torch.dtype, attention_name: str, deepspeed_config: Mapping[str, Any]
+    seed_model: str,
+    revision: str | None,
+    config: Any,
+    dtype: torch.dtype,
+    attention_name: str,
+    deepspeed_config: Mapping[str, Any],
 ) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.integrations import HfDeepSpeedConfig
@@ -76,7 +88,7 @@ def _through_transformers(
     # Must live until the model is built: transformers holds only a weak reference, and shards only while it lives.
     alive = HfDeepSpeedConfig(dict(deepspeed_config))
     lm = AutoModelForCausalLM.from_pretrained(
-        seed_model, config=config, dtype=dtype, attn_implementation=attention_name
+        seed_model, revision=revision, config=config, dtype=dtype, attn_implementation=attention_name
     )
     del alive
     return lm
@@ -96,7 +108,7 @@ def random_model(config: Any, settings: TrainSettings, deepspeed_config: Mapping
     return lm
 
 
-def quantized(seed_model: str, settings: TrainSettings, attention_name: str) -> Any:
+def quantized(seed_model: str, revision: str | None, settings: TrainSettings, attention_name: str) -> Any:
     """The seed model in 4-bit NF4 (QLoRA). ZeRO-3 shards it, because its storage has the training dtype."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -111,6 +123,7 @@ def quantized(seed_model: str, settings: TrainSettings, attention_name: str) -> 
     )
     return AutoModelForCausalLM.from_pretrained(
         seed_model,
+        revision=revision,
         dtype=dtype,
         quantization_config=quantization,
         attn_implementation=attention_name,

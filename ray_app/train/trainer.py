@@ -73,6 +73,7 @@ def fit(
     settings: TrainSettings,
     *,
     seed_model: str,
+    revision: str | None = None,
     train_files: Sequence[str],
     state_dir: str,
     checkpoint_dir: str,
@@ -84,26 +85,26 @@ def fit(
 ) -> TrainResult:
     """Fine-tune `seed_model` on `train_files` and leave a Hugging Face folder at `checkpoint_dir`.
 
-    `state_dir` and `checkpoint_dir` are paths every node sees, or fsspec URIs. `validation` scores a candidate with
-    the trainer's GPUs free (`train.selection` says when); without it the last step is taken. `make_room` is called
-    whenever workers are about to start. Raises InputError (settings, files), RunError (no row is left to train on;
-    workers kept dying).
+    `revision` is that of a seed model from the hub. `state_dir` and `checkpoint_dir` are paths every node sees, or
+    fsspec URIs. `validation` scores a candidate with the trainer's GPUs free (`train.selection` says when); without
+    it the last step is taken. `make_room` is called whenever workers are about to start. Raises InputError (settings,
+    files), RunError (no row is left to train on; workers kept dying).
     """
     started = time.monotonic()
     template = dict(chat_template_kwargs)
-    check(settings, model_facts(seed_model), ray.cluster_resources())
-    identity = fit_id(settings, seed_model, [hash_file(name) for name in train_files], seed, template)
+    check(settings, model_facts(seed_model, revision), ray.cluster_resources())
+    identity = fit_id(settings, seed_model, [hash_file(name) for name in train_files], seed, template, revision)
     committed = read_record(checkpoint_dir, identity, validation.identity if validation else "")
     work_dir = f"{_absolute(state_dir)}/{identity}"
     if committed is not None:
         _remove(f"{work_dir}/{RAY_RUN}")  # the last call may have been killed before it tidied up
         return committed
-    refs, lengths, quarantine = encode_files(settings, seed_model, train_files, template)
+    refs, lengths, quarantine = encode_files(settings, seed_model, train_files, template, revision)
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     steps = total_steps(lengths, plan_settings(settings, seed), settings.epochs, settings.max_steps)
     keep = settings.keep_candidates and validation is not None
-    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep)
+    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep, revision=revision)
     log.info("training %s: %d rows, %d steps on %d workers", run_name, len(lengths), steps, settings.workers)
     scores, progress = train_and_select(job, validation, make_room)
     candidates = list_candidates(work_dir)

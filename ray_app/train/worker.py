@@ -234,7 +234,8 @@ def start_engine(job: Job, resuming: bool) -> tuple[Any, JudgeModel]:
         lm = random_model(AutoConfig.for_model(**job.shape), settings, config)
     else:
         # A checkpoint brings all weights with it, but for the frozen ones under LoRA.
-        lm = build(job.seed_model, settings, config, weights=not resuming or settings.lora is not None)
+        weights = not resuming or settings.lora is not None
+        lm = build(job.seed_model, settings, config, weights=weights, revision=job.revision)
     if settings.lora is not None:
         lm = add_adapters(lm, settings.lora, job.seed)
     prepare(lm, settings)

@@ -116,6 +116,23 @@ def whole_and_once(loop: Loop) -> None:
     assert not (loop.run / "lease.json").exists()
 
 
+def test_a_killed_stage_never_goes_on_with_another_setting(loop: Make) -> None:
+    run = loop(limit=16, generator=scripted(delay_s=DELAY_S), shards={"max_rows": 4, "max_seconds": 2})
+    run.killed_when(lambda: any((run.run / "pairs").glob("shard-*.parquet")))
+    closed = run.files("pairs/shard-*.parquet")
+    refused = run("--pairs.max_similarity", "0.8")
+    assert refused.code == 2
+    assert "setting pairs.max_similarity was 0.9, is now 0.8" in refused.one_line
+    assert f"the interrupted stage 'pairs' was begun before that; set it back, or remove {run.run}/pairs" in (
+        refused.one_line
+    )
+    assert "Ray" not in refused.errors
+    run.succeeds("--generator.max_num_seqs", "16")
+    assert closed.items() <= run.files("pairs/shard-*.parquet").items()
+    assert len(run.rows("pairs")) == 16
+    assert not list(run.run.rglob("started.json"))
+
+
 def test_a_second_driver_is_refused(loop: Make) -> None:
     run = loop(limit=16, generator=scripted(delay_s=1.0), shards={"max_rows": 4, "max_seconds": 2})
     first = run.start()

@@ -198,6 +198,13 @@ def test_bad_input_has_exit_code_2(cluster: Cluster, loop: Make) -> None:
     assert not run.run.exists()
 
 
+def test_a_relative_run_folder_would_be_lost_and_is_refused(cluster: Cluster, loop: Make) -> None:
+    run = loop()
+    assert cluster.submit(run, "ste-relative", "--runs", "runs").code != 0
+    assert "exit code 2" in cluster.finished("ste-relative")
+    assert "error: runs: runs is a relative path" in cluster.job("logs", "ste-relative").output
+
+
 def test_without_its_token_the_cluster_answers_nobody(cluster: Cluster) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/", timeout=30)

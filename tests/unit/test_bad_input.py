@@ -42,6 +42,15 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 
 @pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a `ray job submit --working-dir .`."""
+    folder = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def refused_later(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Faults inside the input file show when the first stage reads it; that stage needs no Ray, so none is started."""
     monkeypatch.setattr("ray_app.iterate.connected", lambda _: contextlib.nullcontext())
@@ -110,6 +119,26 @@ def test_an_unknown_benchmark(refused: Any) -> None:
 
 def test_a_folder_without_a_model(refused: Any, tmp_path: Path) -> None:
     assert "config.json" in refused(judge={"kind": "vllm", "model": str(tmp_path), "script": {}})
+
+
+@pytest.mark.parametrize("kind", ["openai", "scripted"])
+def test_a_judge_without_weights_is_refused_where_it_is_to_be_trained(refused: Any, kind: str) -> None:
+    judge = {"kind": kind, "model": "gpt", "endpoint": {"base_url": "http://localhost/v1"}}
+    line = refused(judge=judge, iterations=1)
+    assert f"judge.kind: {kind}" in line
+    assert "iterations is 1" in line
+
+
+def test_a_run_folder_on_an_object_store_is_refused_where_checkpoints_are_made(refused: Any) -> None:
+    line = refused(runs="memory://bucket/runs", iterations=2)
+    assert "runs: memory://bucket/runs" in line
+    assert "disk that every node sees" in line
+    assert "runs: abc://bucket" in refused(runs="abc://bucket")
+
+
+def test_a_relative_run_folder_in_rays_package_is_refused(refused: Any, package: Path) -> None:
+    assert "runs: runs is a relative path" in refused(runs="runs")
+    assert not list(package.iterdir())
 
 
 def test_a_value_of_the_wrong_kind(refused: Any) -> None:

@@ -35,6 +35,15 @@ def test_auto_device_follows_the_cluster() -> None:
     assert EngineSettings(model="m", device="cpu").resolved(8).device == "cpu"
 
 
+def test_identity_is_all_that_may_change_an_answer() -> None:
+    one = EngineSettings(model="here", revision="v1", vllm={"tokenizer": "t", "max_num_seqs": 4, "block_size": 16})
+    known = one.identity("a hash")
+    assert known["vllm"] == {"tokenizer": "t"}
+    assert (known["model"], known["revision"], known["dtype"]) == ("a hash", "v1", "bfloat16")
+    moved = one.model_copy(update={"replicas": 8, "tensor_parallel": 2, "device": "cuda", "model": "there", "cpus": 9})
+    assert moved.identity("a hash") == known
+
+
 def test_two_batches_of_rows_are_in_flight() -> None:
     assert EngineSettings(model="m", max_num_seqs=100).in_flight == 200
     endpoint = {"base_url": "http://localhost/v1", "concurrency": 7}

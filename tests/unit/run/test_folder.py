@@ -9,7 +9,7 @@ from run_records import print_of, record_of
 
 from ray_app.errors import InputError
 from ray_app.run import storage
-from ray_app.run.folder import RunFolder, commit, now, read_record
+from ray_app.run.folder import RunFolder, begin, commit, now, read_record, read_started
 
 
 @pytest.mark.parametrize("base", ["runs/x", "s3://bucket/runs/x"])
@@ -41,6 +41,19 @@ def test_death_in_the_commit_leaves_the_stage_uncommitted(tmp_path, killed_befor
     with pytest.raises(killed_before_rename):
         commit(str(tmp_path), record_of(print_of("pairs")))
     assert read_record(str(tmp_path)) is None
+
+
+def test_what_an_interrupted_stage_was_begun_with_is_kept_until_the_commit(place: str) -> None:
+    printed = print_of("judgments", {"judging": {"samples": 4, "letters": ("A", "B")}}, ("abc",))
+    assert read_started(place) is None
+    begin(place, printed)
+    assert read_started(place).digest == printed.digest
+    assert read_record(place) is None
+    commit(place, record_of(printed))
+    assert read_started(place) is None
+    storage.write_bytes_atomic(storage.join(place, "started.json"), b'{"stage": 1}')
+    with pytest.raises(InputError, match=r"started\.json is damaged"):
+        read_started(place)
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"stage": "pairs"}', b"[]", b"\xff"])

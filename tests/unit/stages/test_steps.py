@@ -13,10 +13,10 @@ from ray_app import iterate
 from ray_app.config import IterateSettings
 from ray_app.errors import InputError
 from ray_app.run.fingerprint import differences
-from ray_app.run.folder import RunFolder, StageRecord, commit, read_record
+from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
 from ray_app.run.resume import pending
 from ray_app.runner import StageResult
-from ray_app.steps import Step, steps_of
+from ray_app.steps import Step, judge_engine, steps_of
 
 BASE: dict[str, Any] = {"iterations": 2, "instructions": {"heldout_fraction": 0.1}}
 ONCE = ["instructions", "pairs", "evaluation validation", "evaluation heldout"]
@@ -61,6 +61,17 @@ def test_the_order_of_the_loop(settings: Any) -> None:
     assert found[6].directory == f"{folder}/iter_01/training"
 
 
+def test_a_revision_is_one_of_the_seed_only(settings: Any) -> None:
+    """A checkpoint is a folder; with a revision its weights could not be loaded into living engines."""
+    given = settings(**BASE, judge={"revision": "v2", "dtype": "float16"})
+    folder = RunFolder(given.run_uri)
+    assert judge_engine(given, folder, 0).revision == "v2"
+    second = judge_engine(given, folder, 2)
+    assert (second.model, second.revision, second.dtype) == (folder.checkpoint(2), None, "float16")
+    (first, later) = [s.fingerprint.settings for s in steps(given) if s.stage == "judgments"]
+    assert (first["judge.revision"], later["judge.revision"]) == ("v2", None)
+
+
 def test_pairs_of_each_iteration(settings: Any) -> None:
     found = [str(step) for step in steps(settings(**BASE, pairs={"refresh": "each_iteration"}))]
     assert "pairs" not in found
@@ -82,6 +93,7 @@ HELDOUT_0 = "iteration 0: evaluation heldout"
 FROM_JUDGMENTS = [name for name in ALL if name.startswith("iteration")]
 FROM_TRAIN_SET = [name for name in FROM_JUDGMENTS if name != "iteration 1: judgments"]
 FROM_TRAINING = [name for name in FROM_TRAIN_SET if name != "iteration 1: train set"]
+SERVED = {"judgments", "evaluation"}
 EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
 
 
@@ -102,6 +114,18 @@ EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
         ({"evaluation": {"votes": 3}}, {"evaluation"}, EVALUATIONS),
         ({"evaluation": {"limit": 3}}, {"evaluation"}, EVALUATIONS),
         ({"evaluation": {"generation": {"temperature": 0.5}}}, {"evaluation"}, EVALUATIONS),
+        ({"generator": {"revision": "v2"}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+        ({"generator": {"dtype": "float16"}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+        ({"generator": {"vllm": {"hf_overrides": {"rope_theta": 2}}}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+        ({"judge": {"vllm": {"quantization": "fp8"}}}, SERVED, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
+        ({"judge": {"dtype": "float16"}}, SERVED, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
+        ({"judge": {"max_model_len": 999}}, SERVED, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
+        (
+            {"judge": {"chat_template_kwargs": {"enable_thinking": False}}},
+            {*SERVED, "training"},
+            [*FROM_JUDGMENTS, *EVALUATIONS[:2]],
+        ),
+        ({"judge": {"revision": "v2"}}, {*SERVED, "training"}, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
         ({"prompts": {"judge": "judge_pairwise"}}, {"judgments", "evaluation"}, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
         ({"prompts": {"modify_instruction": "worse_response"}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
     ],
@@ -120,6 +144,7 @@ def test_a_setting_invalidates_its_stage_and_what_follows(
         {"evaluation": {"test": [f"more={DEMO / 'test.jsonl'}", "rewardbench"]}},
         {"generator": {"replicas": 4, "cpus": 2, "max_num_seqs": 99, "tensor_parallel": 2, "executor": "ray"}},
         {"judge": {"replicas": 4, "gpu_memory_utilization": 0.5, "request_timeout_s": 9}},
+        {"judge": {"vllm": {"max_num_batched_tokens": 4096, "block_size": 32, "enforce_eager": True}}},
         {"train": {"tracking": {"to": ["wandb"]}, "max_failures": 9, "timeout_s": 5}},
         {"shards": {"max_rows": 7}},
         {"ray": {"num_cpus": 2}},
@@ -178,6 +203,53 @@ def test_committed_work_is_kept_or_named(settings: Any) -> None:
         left(settings(**BASE, train={"lr": 1e-3}))
     with pytest.raises(InputError, match=r"setting pairs.strategy was .*'pairs'"):
         left(settings(**BASE, pairs={"strategy": "worse_response"}))
+
+
+def interrupted(settings: IterateSettings, name: str) -> Step:
+    """Begin a stage, and leave it uncommitted."""
+    (step,) = [step for step in steps(settings) if str(step) == name]
+    begin(step.directory, step.fingerprint)
+    return step
+
+
+def test_an_interrupted_stage_goes_on_only_with_the_same_settings(settings: Any) -> None:
+    base = settings(**BASE)
+    step = interrupted(base, "iteration 1: judgments")
+    iterate.check_interrupted(steps(base))
+    iterate.check_interrupted(steps(settings(**BASE, judge={"replicas": 4, "max_num_seqs": 9})))
+    told = r"setting judging\.samples was 15, is now 3: the interrupted stage 'iteration 1: judgments' .* remove "
+    with pytest.raises(InputError, match=told + step.directory):
+        iterate.check_interrupted(steps(settings(**BASE, judging={"samples": 3})))
+    with pytest.raises(InputError, match=r"the stage before it changed: the interrupted stage 'iteration 1: judgm"):
+        iterate.check_interrupted(steps(settings(**BASE, pairs={"strategy": "worse_response"})))
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("pairs", {"pairs": {"max_similarity": 0.5}}),
+        ("iteration 0: evaluation validation", {"evaluation": {"votes": 3}}),
+        ("iteration 2: evaluation heldout", {"evaluation": {"generation": {"temperature": 0.5}}}),
+        ("instructions", {"instructions": {"classify": True, **BASE["instructions"]}}),
+    ],
+)
+def test_stages_that_resume_refuse_other_settings(settings: Any, name: str, more: dict[str, Any]) -> None:
+    interrupted(settings(**BASE), name)
+    with pytest.raises(InputError, match=f"the interrupted stage '{name}'"):
+        iterate.check_interrupted(steps(settings(**{**BASE, **more})))
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("instructions", {"limit": 3}),
+        ("iteration 1: train set", {"judging": {"balance": False}}),
+        ("iteration 1: training", {"train": {"lr": 1e-3}}),
+    ],
+)
+def test_stages_that_start_from_nothing_take_any_setting(settings: Any, name: str, more: dict[str, Any]) -> None:
+    interrupted(settings(**BASE), name)
+    iterate.check_interrupted(steps(settings(**BASE, **more)))
 
 
 def test_a_record_says_what_a_step_did(settings: Any) -> None:

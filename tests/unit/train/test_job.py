@@ -4,8 +4,8 @@ from ray_app.train.job import fit_id, rows_of
 from ray_app.train.settings import TrainSettings
 
 
-def identity(files=("h1",), seed=0, template=None, **settings):
-    return fit_id(TrainSettings(**settings), "owner/model", files, seed, template or {})
+def identity(files=("h1",), seed=0, template=None, revision=None, **settings):
+    return fit_id(TrainSettings(**settings), "owner/model", files, seed, template or {}, revision)
 
 
 def test_what_changes_the_weights_changes_the_identity():
@@ -15,10 +15,11 @@ def test_what_changes_the_weights_changes_the_identity():
         identity(seed=1),
         identity(files=("h2",)),
         identity(template={"thinking": False}),
+        identity(revision="v2"),
         identity(recipe="dpo"),
         identity(workers=4),
     ]
-    assert len({base, *changed}) == 7
+    assert len({base, *changed}) == 8
 
 
 def test_operation_and_tracking_do_not():

@@ -1,0 +1,40 @@
+"""Where a run folder may lie: nothing is lost in Ray's copy of the code, and nothing starts that cannot be finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ray_app.errors import InputError
+from ray_app.run.where import resolved_runs
+
+HERE = Path("/home/me/project")
+PACKAGE = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_0")
+
+
+@pytest.mark.parametrize(
+    ("runs", "resolved"),
+    [
+        ("runs", "/home/me/project/runs"),
+        ("/shared/runs", "/shared/runs"),
+        ("file:///shared/runs", "/shared/runs"),
+        ("~/runs", str(Path.home() / "runs")),
+    ],
+)
+def test_local_paths_become_absolute(runs: str, resolved: str) -> None:
+    assert resolved_runs(runs, HERE, 2) == resolved
+
+
+def test_in_rays_package_only_absolute_paths_hold() -> None:
+    assert resolved_runs("/shared/runs", PACKAGE, 2) == "/shared/runs"
+    with pytest.raises(InputError, match=r"runs: out/runs is a relative path.* absolute path on a disk"):
+        resolved_runs("out/runs", PACKAGE, 0)
+
+
+def test_an_object_store_holds_a_run_without_checkpoints() -> None:
+    assert resolved_runs("memory://bucket/runs", HERE, 0) == "memory://bucket/runs"
+    with pytest.raises(InputError, match=r"runs: memory://bucket/runs .*checkpoints as files.*iterations > 0"):
+        resolved_runs("memory://bucket/runs", HERE, 1)
+    with pytest.raises(InputError, match="runs: abc://bucket cannot be used: Protocol not known"):
+        resolved_runs("abc://bucket", HERE, 0)
