@@ -1,16 +1,16 @@
-"""vLLM's AsyncLLM as an engine. Imported only inside engine actors; keeps to the API of vLLM 0.26 to 0.32."""
+"""vLLM as an engine. Imported only inside engine actors; keeps to the API of vLLM 0.26 to 0.32."""
 
 from __future__ import annotations
 
 import inspect
 import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ray_app.engine.base import Completion, EngineDied, EngineError, Prepared, RequestRefused, Sampling, room_for
+from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
+from ray_app.engine.vllm_core import AsyncCore, ThreadCore
 from ray_app.schema import Message
 
 KV_PART = 0.6  # of what the weights leave of a share of a GPU
@@ -31,9 +31,14 @@ def environment(settings: EngineSettings) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(settings.cpu_threads),
         }
-        if settings.tensor_parallel == 1:
-            values["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # starts in half the time on CPU
+        if in_this_process(settings):
+            values["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return values | settings.env
+
+
+def in_this_process(settings: EngineSettings) -> bool:
+    """Whether the engine is a thread of its actor (`vllm_core`)."""
+    return settings.device == "cpu" and settings.tensor_parallel == 1
 
 
 def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
@@ -106,16 +111,13 @@ def decode(tokenizer: Any, ids: Iterable[int]) -> str:
 
 
 class VllmEngine:
-    """One AsyncLLM: token ids in, final text out, one sample a request."""
+    """One vLLM engine: token ids in, final text out, one sample a request."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
         self.settings = settings
-        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**complete_arguments(settings)))
-        self.tokenizer: Any = self.llm.get_tokenizer()
-        self.limit = int(self.llm.model_config.max_model_len)
+        core = ThreadCore if in_this_process(settings) else AsyncCore
+        self.core: AsyncCore | ThreadCore = core(complete_arguments(settings))
+        self.tokenizer, self.limit = self.core.tokenizer, self.core.limit
 
     def prepare(self, messages: list[Message]) -> Prepared:
         # Token ids, not templated text: a templated string would get a second beginning-of-sequence token.
@@ -130,16 +132,10 @@ class VllmEngine:
         return Prepared(messages, list(ids))
 
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         ids = prepared.token_ids or []
         parameters = self._parameters(sampling, room_for(len(ids), self.limit, sampling.max_tokens), seed)
-        final: Any = None
         try:
-            async for output in self.llm.generate({"prompt_token_ids": ids}, parameters, uuid.uuid4().hex):
-                final = output
-        except EngineDeadError as fault:
-            raise EngineDied(str(fault)) from None
+            final = await self.core.generate(ids, parameters)
         except ValueError as fault:  # vLLM's validation errors are ValueErrors
             raise RequestRefused(str(fault)) from None
         if final is None or not final.outputs:
@@ -165,11 +161,11 @@ class VllmEngine:
         )
 
     async def reload(self, model: str) -> None:
-        await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})
+        await self.core.on_workers("reload_weights", weights_path=model)
         if self.settings.device == "cpu":
-            await self.llm.collective_rpc("repack_tied_head")
-        await self.llm.reset_prefix_cache()
+            await self.core.on_workers("repack_tied_head")
+        await self.core.forget_prefixes()
         self.settings = self.settings.model_copy(update={"model": model})
 
     async def close(self) -> None:
-        self.llm.shutdown()
+        self.core.close()

@@ -54,7 +54,10 @@ def flash4_backward(
     """Gradients of q, k and v."""
     from flash_attn.cute.interface import _flash_attn_bwd
 
-    dq, dk, dv = _flash_attn_bwd(q, k, v, out, grad.contiguous(), lse, **_options(starts, longest, scale, window))[:3]
+    # Left to itself it would give each gradient the strides of its tensor, which the compiler may have changed.
+    dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
+    options = _options(starts, longest, scale, window)
+    _flash_attn_bwd(q, k, v, out, grad.contiguous(), lse, dq=dq, dk=dk, dv=dv, **options)
     return dq, dk, dv
 
 
