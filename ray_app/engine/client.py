@@ -41,6 +41,7 @@ class ClientSettings:
     """What a client is told besides its pool and its work."""
 
     in_flight: int  # units, over all replicas
+    rows_per_call: int  # units that go to a replica together, and come back together
     timeout_s: float  # of one unit
     emit: pa.Schema | None = None  # hand the rows on, not counts
 
@@ -64,9 +65,11 @@ class PoolClient:
         rows: list[dict[str, Any]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                for index in range(batch.num_rows):
-                    await self.slots.acquire()
-                    group.create_task(self._unit(batch.slice(index, 1).to_pylist(), rows))
+                for index in range(0, batch.num_rows, self.settings.rows_per_call):
+                    asked = batch.slice(index, self.settings.rows_per_call).to_pylist()
+                    for _ in asked:
+                        await self.slots.acquire()
+                    group.create_task(self._units(asked, rows))
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None
         if self.settings.emit is not None:
@@ -77,18 +80,23 @@ class PoolClient:
             held, self.held = self.held, []
             yield pa.table({"units": [batch.num_rows], "held": [pickle.dumps(held)]})
 
-    async def _unit(self, rows: list[dict[str, Any]], emitted: list[dict[str, Any]]) -> None:
+    async def _units(self, rows: list[dict[str, Any]], emitted: list[dict[str, Any]]) -> None:
         try:
-            (unit,) = await self._ask(rows)
+            units = await self._ask(rows)
         finally:
-            self.slots.release()
-        if any(fault["reason"] in (ENGINE_ERROR, REFUSED) for fault in unit.quarantine):
-            self._hold(unit)
-            return
-        self.failed_in_a_row, self.ever_succeeded = 0, True
-        await self._release(unit)
+            for _ in rows:
+                self.slots.release()
+        finished = []
+        for unit in units:
+            if any(fault["reason"] in (ENGINE_ERROR, REFUSED) for fault in unit.quarantine):
+                self._hold(unit)
+                continue
+            self.failed_in_a_row, self.ever_succeeded = 0, True
+            finished.append(unit)
+        if finished:
+            await self._release(*finished)
         if self.settings.emit is not None:
-            emitted.extend(unit.rows)
+            emitted.extend(row for unit in finished for row in unit.rows)
 
     def _hold(self, unit: UnitResult) -> None:
         """While nothing succeeds, the engine may be at fault, and no row is to be quarantined for it."""
@@ -198,7 +206,7 @@ def program_stage(
             pool.actors,
             work,
             writer,
-            ClientSettings(in_flight, pool.settings.request_timeout_s, emit),
+            ClientSettings(in_flight, pool.settings.rows_per_call, pool.settings.request_timeout_s, emit),
         ),
         batch_size=None,
         batch_format="pyarrow",

@@ -87,6 +87,13 @@ class EngineSettings(BaseModel):
         """Rows that one replica works on at once: enough that its batch never runs dry."""
         return self.endpoint.concurrency if self.kind == "openai" else 2 * self.max_num_seqs
 
+    @property
+    def rows_per_call(self) -> int:
+        """Rows that one call to a replica holds. A call costs its process about a millisecond, which small models feel;
+        a seat waits for the slowest row of its call, which `in_flight` makes up for.
+        """
+        return 1 if self.kind == "openai" else max(1, min(8, self.max_num_seqs // 64))
+
     def resolved(self, cluster_gpus: float) -> EngineSettings:
         """`device: auto` as the cluster has it."""
         if self.device != "auto":
