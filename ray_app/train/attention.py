@@ -1,6 +1,6 @@
 """Attention over packed rows: several rows laid end to end in one line, none of which sees another.
 
-`register()` makes our kernels known to transformers under `ste_flash4`, `ste_varlen` and `ste_sdpa`; a model built with
+`register()` makes our kernels known to transformers under `ste_fa4`, `ste_varlen` and `ste_sdpa`; a model built with
 one of these names needs no mask. Where the rows begin comes with the call (`cu_seqlens`, see collate.py). transformers'
 own flex and FlashAttention kernels find the rows from their position ids.
 """
@@ -28,7 +28,7 @@ def choose(name: str, *, use_gpu: bool, batching: str) -> str:
             return "sdpa"
         name = "sdpa" if not use_gpu else "flash_attention_4" if flash4.available() else "varlen"
     if name == "flash_attention_4":
-        return PREFIX + "flash4"
+        return PREFIX + "fa4"
     if name == "flex":
         return "flex_attention"
     if name == "cudnn":
@@ -43,7 +43,7 @@ def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(PREFIX + "varlen", varlen)
-    AttentionInterface.register(PREFIX + "flash4", fourth)
+    AttentionInterface.register(PREFIX + "fa4", fourth)
     AttentionInterface.register(PREFIX + "sdpa", per_row)
 
 

@@ -85,7 +85,7 @@ def _packed(lines: list[Any], prompts: list[int], rows: int, kernel: str, pad_to
 
 def _attention_arguments(kernel: str, lengths: list[int], pad_to: int | None) -> dict[str, Any]:
     """Only what the kernel reads: an unused argument that changes would make torch.compile start again."""
-    if kernel in ("ste_varlen", "ste_flash4"):
+    if kernel in ("ste_varlen", "ste_fa4"):
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return {"cu_seqlens": torch.from_numpy(starts), "longest": pad_to or max(lengths)}
     return {"row_lengths": tuple(lengths)} if kernel == "ste_sdpa" else {}
