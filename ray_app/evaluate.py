@@ -39,7 +39,7 @@ from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_be
 from ray_app.metrics.table import print_summary
 from ray_app.metrics.verdict_file import join, scored_records
 from ray_app.run import storage
-from ray_app.scoring import mean_scores, pointwise_outcomes, unscored_ids
+from ray_app.scoring import pointwise_outcomes, scores_of
 
 VERDICTS = "verdicts.jsonl"
 
@@ -179,8 +179,9 @@ def summary_of(
         return summarise_best_of(benchmark, found, settings.seed, votes=settings.votes, unjudged=lost)
     save_verdicts(benchmark, folder, target, settings.votes, mode, orders=orders)
     if mode == "pointwise":
-        outcomes = pointwise_outcomes(benchmark, mean_scores(folder), settings.seed)
-        summary = summarise(benchmark, outcomes, seed=settings.seed, unjudged=unscored_ids(folder))
+        means, lost = scores_of(folder, benchmark.rows)
+        outcomes = pointwise_outcomes(benchmark, means, settings.seed)
+        summary = summarise(benchmark, outcomes, seed=settings.seed, unjudged=lost)
         return summary | {"protocol": mode, "votes": settings.votes}
     tallies, lost = results_of(folder, benchmark.rows, orders)
     outcomes = outcomes_of(
