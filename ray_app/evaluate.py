@@ -64,6 +64,7 @@ def main(settings: EvaluateSettings) -> int:
             summary["compared"] = {"with": other_file(settings, benchmark), **against(settings, benchmark, other)}
         write_summary(settings, summary)
         print_summary(summary)
+        print()
     everything = {summary["benchmark"]: summary for summary in summaries}
     storage.write_json_atomic(storage.join(settings.output, "summary.json"), everything)
     print(f"summaries and verdicts: {settings.output}")
