@@ -22,7 +22,7 @@ from ray_app.benchmarks.registry import benchmark_name
 from ray_app.cli import run_command
 from ray_app.errors import InputError
 from ray_app.judge_card import Mode
-from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
+from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts
 from ray_app.judging import results_of
 from ray_app.metrics import (
     Outcome,
@@ -58,6 +58,7 @@ def main(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
     benchmarks = load_all(settings)
     others = [other_run(settings, benchmark) for benchmark in benchmarks]
+    make_folder(settings.output)
     summaries = [score_given(settings, benchmarks[0])] if settings.verdicts else score_judge(settings, benchmarks)
     for benchmark, other, summary in zip(benchmarks, others, summaries, strict=True):
         if other is not None:
@@ -106,8 +107,6 @@ def other_run(settings: EvaluateSettings, benchmark: Benchmark) -> list[Outcome]
     if benchmark.kind == "best_of":
         raise InputError(f"--compare: {benchmark.name} has no response pairs to compare on")
     path = other_file(settings, benchmark)
-    if not storage.exists(path):
-        raise InputError(f"--compare: {path} does not exist")
     try:
         other = joined(settings, benchmark, path)
     except InputError as fault:

@@ -147,6 +147,15 @@ def serve_judge(command: JudgingCommand, http: HttpSettings) -> None:
             pools.close()
 
 
+def make_folder(uri: str) -> None:
+    """Make an output folder. Raises InputError where none can be made, before any work is done."""
+    try:
+        fs, path = storage.filesystem(uri)
+        fs.makedirs(path, exist_ok=True)
+    except (OSError, ValueError, ImportError) as fault:
+        raise InputError(f"{uri} cannot be written: {(str(fault).splitlines() or [repr(fault)])[0]}") from fault
+
+
 def claim(folder: str, wanted: Fingerprint) -> None:
     """Mark a folder with the settings of its votes. Raises InputError naming the setting that differs."""
     uri = storage.join(folder, FINGERPRINT)
