@@ -22,7 +22,7 @@ from ray_app.benchmarks.registry import benchmark_name
 from ray_app.cli import run_command
 from ray_app.errors import InputError
 from ray_app.judge_card import Mode
-from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts
+from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts
 from ray_app.judging import results_of
 from ray_app.metrics import (
     Outcome,
@@ -39,7 +39,7 @@ from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_be
 from ray_app.metrics.table import print_summary
 from ray_app.metrics.verdict_file import join, scored_records
 from ray_app.run import storage
-from ray_app.scoring import mean_scores, pointwise_outcomes, unscored_ids
+from ray_app.scoring import pointwise_outcomes, scores_of
 
 VERDICTS = "verdicts.jsonl"
 
@@ -58,12 +58,14 @@ def main(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
     benchmarks = load_all(settings)
     others = [other_run(settings, benchmark) for benchmark in benchmarks]
+    make_folder(settings.output)
     summaries = [score_given(settings, benchmarks[0])] if settings.verdicts else score_judge(settings, benchmarks)
     for benchmark, other, summary in zip(benchmarks, others, summaries, strict=True):
         if other is not None:
             summary["compared"] = {"with": other_file(settings, benchmark), **against(settings, benchmark, other)}
         write_summary(settings, summary)
         print_summary(summary)
+        print()
     everything = {summary["benchmark"]: summary for summary in summaries}
     storage.write_json_atomic(storage.join(settings.output, "summary.json"), everything)
     print(f"summaries and verdicts: {settings.output}")
@@ -105,8 +107,6 @@ def other_run(settings: EvaluateSettings, benchmark: Benchmark) -> list[Outcome]
     if benchmark.kind == "best_of":
         raise InputError(f"--compare: {benchmark.name} has no response pairs to compare on")
     path = other_file(settings, benchmark)
-    if not storage.exists(path):
-        raise InputError(f"--compare: {path} does not exist")
     try:
         other = joined(settings, benchmark, path)
     except InputError as fault:
@@ -179,8 +179,9 @@ def summary_of(
         return summarise_best_of(benchmark, found, settings.seed, votes=settings.votes, unjudged=lost)
     save_verdicts(benchmark, folder, target, settings.votes, mode, orders=orders)
     if mode == "pointwise":
-        outcomes = pointwise_outcomes(benchmark, mean_scores(folder), settings.seed)
-        summary = summarise(benchmark, outcomes, seed=settings.seed, unjudged=unscored_ids(folder))
+        means, lost = scores_of(folder, benchmark.rows)
+        outcomes = pointwise_outcomes(benchmark, means, settings.seed)
+        summary = summarise(benchmark, outcomes, seed=settings.seed, unjudged=lost)
         return summary | {"protocol": mode, "votes": settings.votes}
     tallies, lost = results_of(folder, benchmark.rows, orders)
     outcomes = outcomes_of(

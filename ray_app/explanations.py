@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ray_app.judging import Source
 from ray_app.run.shards import shard_files
 from ray_app.run.storage import read_parquet
 
@@ -18,10 +19,10 @@ CACHED_SHARDS = 64
 
 
 class Explanations:
-    """Texts of the votes in a folder, by id; `sources` maps rows that share the votes of another to its id."""
+    """Texts of the votes in a folder, by id; `sources`: whose votes a row shares (`judging.sources_of`)."""
 
-    def __init__(self, directory: str, mode: str = "pairwise", sources: Mapping[str, str] | None = None) -> None:
-        self.sources = sources or {} if mode == "pairwise" else {}
+    def __init__(self, directory: str, mode: str = "pairwise", sources: Mapping[str, Source] | None = None) -> None:
+        self.sources = sources or {}
         part = "side" if mode == "pointwise" else "order"
         self.files: dict[str, list[str]] = defaultdict(list)
         for file in shard_files(directory):
@@ -31,16 +32,17 @@ class Explanations:
 
     def of(self, identity: str) -> dict[str, list[str]]:
         """{order (pointwise: side): texts by sample}; empty for an id that was never judged."""
-        identity = self.sources.get(identity, identity)
-        orders: dict[str, list[str]] = {}
-        for file in self.files.get(identity, ()):
-            orders |= self._shard(file).get(identity, {})
-        return dict(sorted(orders.items()))
+        source = self.sources.get(identity, Source(identity))
+        parts: dict[str, list[str]] = {}
+        for file in self.files.get(source.id, ()):
+            parts |= self._shard(file).get(source.id, {})
+        return {source.order(part): texts for part, texts in sorted(parts.items(), key=lambda p: source.order(p[0]))}
 
     def added(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Verdict records with their `explanations`."""
+        """Verdict records with their `explanations`, of the orders that the record holds."""
         for record in records:
-            yield {**record, "explanations": self.of(record["id"])}
+            found, asked = self.of(record["id"]), record.get("orders")
+            yield {**record, "explanations": {k: v for k, v in found.items() if asked is None or k in asked}}
 
 
 def _texts(file: str, part: str) -> dict[str, dict[str, list[str]]]:

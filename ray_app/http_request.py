@@ -33,6 +33,10 @@ class HttpSettings(BaseModel):
     max_pairs: int = Field(256, ge=1, description="of one request")
     max_in_flight: int = Field(1024, ge=1, description="pairs being judged; more are answered 503")
 
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mib * 2**20)
+
 
 class HttpFault(Exception):
     """A request that is refused: status code and one line, however long or broken what it quotes is."""
@@ -79,8 +83,8 @@ class Asked:
 
 def parse_request(body: bytes, limits: HttpSettings, votes: int) -> Asked:
     """`votes` is what the service draws at most. Raises HttpFault: 400 not JSON, 413 too large, 422 not a request."""
-    if len(body) > limits.max_body_mib * 2**20:
-        raise HttpFault(413, f"the body has {len(body)} bytes; at most {limits.max_body_mib:g} MiB are taken")
+    if len(body) > limits.max_body_bytes:
+        raise HttpFault(413, f"the body has more than the {limits.max_body_mib:g} MiB that are taken")
     try:
         value = parse_json(body.removeprefix(BYTE_ORDER_MARK))
     except ValueError as fault:

@@ -77,6 +77,16 @@ def record_of(mode: str, identity: str, units: list[UnitResult], asked: Asked, r
     return record
 
 
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body; of a larger one only so much that it is seen to be over the limit, so that none fills the memory."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk[: limit + 1 - len(body)]
+        if len(body) > limit:
+            break
+    return bytes(body)
+
+
 async def _answers(actor: Any) -> bool:
     try:
         found = await asyncio.wait_for(_ready(actor), PING_S)
@@ -130,7 +140,8 @@ class JudgeService:
         return Response(generate_latest(self.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _answer(self, request: Request) -> dict[str, Any]:
-        asked = parse_request(await request.body(), self.limits, self.work.program.samples)  # type: ignore[attr-defined]
+        body = await read_body(request, self.limits.max_body_bytes)
+        asked = parse_request(body, self.limits, self.work.program.samples)  # type: ignore[attr-defined]
         if self.in_flight + len(asked.pairs) > self.limits.max_in_flight:
             raise HttpFault(503, f"{self.in_flight} pairs are being judged; at most {self.limits.max_in_flight} are")
         self.in_flight += len(asked.pairs)

@@ -17,7 +17,8 @@ from ray_app.benchmarks import load_benchmark
 from ray_app.cli import run_command
 from ray_app.errors import InputError
 from ray_app.http_request import HttpSettings
-from ray_app.judge_command import JudgingCommand, judge_all, save_verdicts, serve_judge
+from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts, serve_judge
+from ray_app.run import storage
 
 
 class JudgeSettings(JudgingCommand):
@@ -46,6 +47,7 @@ def main(settings: JudgeSettings) -> int:
 def judge_file(settings: JudgeSettings, source: str, target: str) -> int:
     """Verdicts of every pair of `source` in `target`."""
     pairs = load_benchmark(f"pairwise={source}", settings.limit, labelled=False)
+    check_output(source, target)
     folder = f"{target}.parts"
     mode = settings.judge().mode
     result = judge_all(settings, {folder: pairs}, {})[folder]
@@ -53,6 +55,16 @@ def judge_file(settings: JudgeSettings, source: str, target: str) -> int:
     rate = result.completion_tokens / result.seconds if result.seconds else 0
     print(f"{written} verdicts in {target}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
     return 0
+
+
+def check_output(source: str, target: str) -> None:
+    """Raises InputError where the verdict file cannot be written, or would overwrite the pairs, before any judging."""
+    make_folder(target.rpartition("/")[0] or ".")
+    fs, path = storage.filesystem(target)
+    if fs.isdir(path):
+        raise InputError(f"--output {target} is a folder; the verdicts are one file")
+    if (fs, path) == storage.filesystem(source):
+        raise InputError(f"--output {target} is the input, which the verdicts would overwrite")
 
 
 if __name__ == "__main__":

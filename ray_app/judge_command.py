@@ -26,7 +26,7 @@ from ray_app.run import storage
 from ray_app.run.fingerprint import Fingerprint, check, fingerprint
 from ray_app.run.lease import Lease
 from ray_app.runner import Runner, StageResult
-from ray_app.scoring import mean_scores, pairwise_scoring_units, score_records, score_rows, unscored_ids
+from ray_app.scoring import pairwise_scoring_units, score_records, score_rows, scores_of
 
 FINGERPRINT = "fingerprint.json"
 
@@ -147,6 +147,15 @@ def serve_judge(command: JudgingCommand, http: HttpSettings) -> None:
             pools.close()
 
 
+def make_folder(uri: str) -> None:
+    """Make an output folder. Raises InputError where none can be made, before any work is done."""
+    try:
+        fs, path = storage.filesystem(uri)
+        fs.makedirs(path, exist_ok=True)
+    except (OSError, ValueError, ImportError) as fault:
+        raise InputError(f"{uri} cannot be written: {(str(fault).splitlines() or [repr(fault)])[0]}") from fault
+
+
 def claim(folder: str, wanted: Fingerprint) -> None:
     """Mark a folder with the settings of its votes. Raises InputError naming the setting that differs."""
     uri = storage.join(folder, FINGERPRINT)
@@ -170,7 +179,8 @@ def save_verdicts(
     lost = {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
     ids = [row.id for row in benchmark.rows] + [fault.id for fault in benchmark.faulty]
     if mode == "pointwise":
-        records = score_records(ids, mean_scores(folder), unscored_ids(folder) | lost)
+        means, faults = scores_of(folder, benchmark.rows)
+        records = score_records(ids, means, faults | lost)
     else:
         tallies, faults = results_of(folder, benchmark.rows, orders)
         records = verdict_records(ids, tallies, votes, faults | lost, orders)

@@ -4,7 +4,8 @@ DIR/units/           the rows as judging units (spooled, so that an input of any
 DIR/shard-*.parquet  one row a vote (schema VOTES); the unit of resume is (benchmark, id, order)
 
 Rows with the same instruction and responses (several human votes on one pair, in MT-Bench) are judged once, under the
-first row's id, and share its votes.
+first row's id, and share its votes: also rows that have the responses the other way round, whose order `ab` is the
+first row's `ba`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -22,14 +23,26 @@ from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.rows import pairwise_units
 from ray_app.run.storage import join, list_files, read_parquet, write_parquet_atomic
 from ray_app.runner import Runner, StageResult
-from ray_app.schema import AB, BA, VOTES, PairwiseRow, content_id
+from ray_app.schema import AB, BA, VOTES, Letter, PairwiseRow, pair_key
 from ray_app.verdict import Count, both_orders, count
 
 UNITS = pa.schema([(n, pa.string()) for n in ("benchmark", "id", "order", "instruction", "first", "second", "gold")])
 KEY = ("benchmark", "id", "order")
 _SPOOL_ROWS = 256
 
+TURN = {AB: BA, BA: AB, "a": "b", "b": "a"}  # orders; sides of pointwise judging
 Tallies = Mapping[str, Mapping[str, Count]]
+
+
+class Source(NamedTuple):
+    """The row whose votes a row shares (its own, as a rule), and whether that one has the responses turned round."""
+
+    id: str
+    turned: bool = False
+
+    def order(self, order: str) -> str:
+        """The order (pointwise: side) of the source that shows what `order` of the row shows; and the other way."""
+        return TURN[order] if self.turned else order
 
 
 def judge_rows(
@@ -66,19 +79,25 @@ def units_of(
 
     An order of the same texts comes once, under the id and label of the first row with them.
     """
-    first: dict[str, dict[str, Any]] = {}
+    labels: dict[str, Letter | None] = {}
     seen: set[tuple[str, str]] = set()
+    for row, source in with_sources(rows):
+        label = labels.setdefault(source.id, row.label)  # the source is the first row with these texts
+        asked = [source.order(order) for order in (orders[row.id] if orders else (AB, BA))]
+        wanted = tuple(order for order in asked if (source.id, order) not in seen)
+        seen.update((source.id, order) for order in wanted)
+        sides = (row.response_b, row.response_a) if source.turned else (row.response_a, row.response_b)
+        judged_as = dataclasses.replace(row, id=source.id, label=label, response_a=sides[0], response_b=sides[1])
+        yield from pairwise_units(benchmark, judged_as, wanted)
+
+
+def with_sources(rows: Iterable[PairwiseRow]) -> Iterator[tuple[PairwiseRow, Source]]:
+    """Every row with the row whose votes it shares."""
+    first: dict[str, tuple[str, bool]] = {}
     for row in rows:
-        judged_as = first.setdefault(texts_id(row), {"id": row.id, "label": row.label})
-        asked = orders[row.id] if orders else (AB, BA)
-        wanted = tuple(order for order in asked if (judged_as["id"], order) not in seen)
-        seen.update((judged_as["id"], order) for order in wanted)
-        yield from pairwise_units(benchmark, dataclasses.replace(row, **judged_as), wanted)
-
-
-def texts_id(row: PairwiseRow) -> str:
-    """The same for rows that show a judge the same texts."""
-    return content_id([row.instruction, row.response_a, row.response_b])
+        key, turned = pair_key(row)
+        identity, first_turned = first.setdefault(key, (row.id, turned))
+        yield row, Source(identity, turned != first_turned)
 
 
 def spool(units: Iterable[dict[str, Any]], directory: str, schema: pa.Schema = UNITS) -> int:
@@ -97,10 +116,9 @@ def spool(units: Iterable[dict[str, Any]], directory: str, schema: pa.Schema = U
     return total
 
 
-def sources_of(rows: Iterable[PairwiseRow]) -> dict[str, str]:
-    """{id: the id under which its texts were judged}."""
-    first: dict[str, str] = {}
-    return {row.id: first.setdefault(texts_id(row), row.id) for row in rows}
+def sources_of(rows: Iterable[PairwiseRow]) -> dict[str, Source]:
+    """{id: under which id, and which way round, its texts were judged}."""
+    return {row.id: source for row, source in with_sources(rows)}
 
 
 def results_of(
@@ -112,10 +130,11 @@ def results_of(
     tallies = {identity: counts for identity, counts in drawn.items() if identity not in judged_as}
     for identity, source in judged_as.items():
         asked = orders[identity] if orders else (AB, BA)
-        counts = {order: drawn[source][order] for order in asked if order in drawn.get(source, ())}
+        found = drawn.get(source.id, {})
+        counts = {order: found[source.order(order)] for order in asked if source.order(order) in found}
         if counts:
             tallies[identity] = counts
-    return tallies, {identity: faults[source] for identity, source in judged_as.items() if source in faults}
+    return tallies, {identity: faults[source.id] for identity, source in judged_as.items() if source.id in faults}
 
 
 def tallies_of(directory: str) -> dict[str, dict[str, Count]]:

@@ -120,6 +120,15 @@ class PairwiseRow:
     group: str
 
 
+def pair_key(row: PairwiseRow) -> tuple[str, bool]:
+    """(the same for all rows with this instruction and these two responses, whether this row has them turned round).
+
+    Two rows of one key show a judge the same texts: those of equal turn in the same order, the others in the other.
+    """
+    a, b = content_id(row.response_a), content_id(row.response_b)
+    return content_id([row.instruction, *sorted((a, b))]), a > b
+
+
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, UTF-8 kept; lone surrogates replaced so that it always encodes."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ray_app.benchmarks import Benchmark, BestOfRow
 from ray_app.engine.settings import EngineSettings
-from ray_app.judging import spool
+from ray_app.judging import sources_of, spool, with_sources
 from ray_app.metrics.outcome import Outcome, lost, scored
 from ray_app.programs.score import ScoreProgram
 from ray_app.run.storage import join, list_files, read_parquet
@@ -32,8 +32,10 @@ Means = Mapping[str, Mapping[str, float | None]]
 
 
 def pairwise_scoring_units(benchmark: str, rows: Iterable[PairwiseRow]) -> Iterator[dict[str, Any]]:
-    """Sides a and b of every row."""
-    for row in rows:
+    """Sides a and b of every row; rows with the same texts, either way round, come once, as the first of them."""
+    for row, source in with_sources(rows):
+        if row.id != source.id:
+            continue
         responses = [pack_text(text) for text in (row.response_a, row.response_b)]
         yield _unit(benchmark, row, ["a", "b"], responses)
 
@@ -73,6 +75,18 @@ def score_rows(
         role="judge",
         iteration=iteration,
     )
+
+
+def scores_of(directory: str, rows: Iterable[PairwiseRow]) -> tuple[dict[str, dict[str, float | None]], dict[str, str]]:
+    """(mean scores, {id: reason of its quarantine}) of every row, also of those that share the scores of another."""
+    drawn, faults = mean_scores(directory), unscored_ids(directory)
+    means, lost = {}, {}
+    for identity, source in sources_of(rows).items():
+        if source.id in drawn:
+            means[identity] = {source.order(side): mean for side, mean in drawn[source.id].items()}
+        if source.id in faults:
+            lost[identity] = faults[source.id]
+    return means, lost
 
 
 def mean_scores(directory: str) -> dict[str, dict[str, float | None]]:

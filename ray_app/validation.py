@@ -23,12 +23,11 @@ from ray_app.prompts import load_prompt
 from ray_app.run.storage import content_hash
 from ray_app.runner import Runner, StageResult, sampling_from
 from ray_app.scoring import (
-    mean_scores,
     pairwise_scoring_units,
     pointwise_outcomes,
     score_records,
     score_rows,
-    unscored_ids,
+    scores_of,
 )
 from ray_app.train.selection import Score
 from ray_app.verdict import SCORES
@@ -65,8 +64,7 @@ def judge_set(
     if settings.judging.mode == "pointwise":
         units = pairwise_scoring_units(name, benchmark.rows)
         result = score_rows(runner, units=units, program=scoring_program(settings, iteration, judge_name), **where)
-        means = mean_scores(directory)
-        faults = unscored_ids(directory)
+        means, faults = scores_of(directory, benchmark.rows)
         records = score_records(ids, means, faults | lost)
         return JudgedSet(result, pointwise_outcomes(benchmark, means, settings.seed), records, faults)
     pairs = units_of(name, benchmark.rows)

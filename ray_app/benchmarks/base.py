@@ -145,7 +145,7 @@ def pairwise_item(
 ) -> PairwiseRow | Faulty:
     """A checked row. The cluster key is the hash of the instruction unless `group` says another."""
     reason, detail = _fault(instruction, responses, label, labelled)
-    key = group or content_id(instruction)
+    key = group or content_id(instruction if text_fault(instruction) else _text(instruction))
     if reason:
         return Faulty(id, subset, key, reason, detail[:500])
     texts = [_text(value) for value in (instruction, *responses)]

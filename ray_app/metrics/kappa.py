@@ -1,7 +1,7 @@
 """Agreement with human votes beyond chance: Cohen's κ (1960), where a pair has several votes.
 
-A human vote is a row; rows that show the same texts are votes on one pair. Only rows where the judge has a
-verdict about response_a / response_b enter (both orders agree); their share is reported as `coverage`.
+A human vote is a row; rows that show the same texts, either way round, are votes on one pair. Only rows where the
+judge has a verdict about response_a / response_b enter (both orders agree); their share is reported as `coverage`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,26 +23,44 @@ from ray_app.metrics.bootstrap import (
     estimates,
     intervals,
 )
-from ray_app.metrics.outcome import Outcome
+from ray_app.metrics.outcome import TURNED, Outcome
 
 Rated = tuple[str, str, str]  # (first rater's letter, second rater's letter, cluster)
 
 
-def human_agreement(outcomes: Sequence[Outcome], seed: int, resamples: int = RESAMPLES) -> dict[str, Any] | None:
-    """κ of judge and single votes, judge and majority, humans among themselves; None without repeats."""
+class Vote(NamedTuple):
+    """A human vote and the judge's verdict on the same pair, both in the arrangement of the pair's first row."""
+
+    label: str
+    verdict: str | None
+    group: str
+
+
+def votes_on_pairs(outcomes: Sequence[Outcome]) -> list[list[Vote]]:
+    """The votes on each pair; rows are taken in the order of their ids, and the first names the responses."""
     pairs: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.id):
         if outcome.pair and outcome.label is not None:
             pairs[outcome.pair].append(outcome)
-    several = [rows for rows in pairs.values() if len(rows) > 1]
+    return [[_vote(row, row.turned != rows[0].turned) for row in rows] for rows in pairs.values()]
+
+
+def _vote(row: Outcome, turned: bool) -> Vote:
+    label, verdict = row.label or "", row.final()
+    return Vote(TURNED[label] or "", TURNED.get(verdict), row.group) if turned else Vote(label, verdict, row.group)
+
+
+def human_agreement(outcomes: Sequence[Outcome], seed: int, resamples: int = RESAMPLES) -> dict[str, Any] | None:
+    """κ of judge and single votes, judge and majority, humans among themselves; None without repeats."""
+    several = [votes for votes in votes_on_pairs(outcomes) if len(votes) > 1]
     if not several:
         return None
-    votes = [row for rows in several for row in rows]
-    covered = Ratio.mean([float(row.final() is not None) for row in votes])
+    every = [vote for votes in several for vote in votes]
+    covered = Ratio.mean([float(vote.verdict is not None) for vote in every])
     return {
         "pairs": len(several),
-        "coverage": estimates({"c": covered}, [row.group for row in votes], seed, resamples)["c"],
-        "judge_single_vote": cohen_kappa(_with_votes(several), seed, resamples),
+        "coverage": estimates({"c": covered}, [vote.group for vote in every], seed, resamples)["c"],
+        "judge_single_vote": cohen_kappa(_with_votes(every), seed, resamples),
         "judge_majority": cohen_kappa(_with_majority(several), seed, resamples),
         "human_human": cohen_kappa(_among_humans(several), seed, resamples),
     }
@@ -66,27 +84,24 @@ def _kappa(sums: Array) -> Array:
     return divide(observed - chance, 1 - chance)[:, None]
 
 
-def _with_votes(several: Sequence[Sequence[Outcome]]) -> list[Rated]:
-    return [(v, row.label or "", row.group) for rows in several for row in rows if (v := row.final()) is not None]
+def _with_votes(votes: Sequence[Vote]) -> list[Rated]:
+    return [(vote.verdict, vote.label, vote.group) for vote in votes if vote.verdict is not None]
 
 
-def _with_majority(several: Sequence[Sequence[Outcome]]) -> list[Rated]:
+def _with_majority(several: Sequence[Sequence[Vote]]) -> list[Rated]:
     out = []
-    for rows in several:
-        lead = sum(1 if row.label == "A" else -1 for row in rows)
-        verdict = rows[0].final()
+    for votes in several:
+        lead = sum(1 if vote.label == "A" else -1 for vote in votes)
+        verdict = votes[0].verdict
         if lead and verdict is not None:
-            out.append((verdict, "A" if lead > 0 else "B", rows[0].group))
+            out.append((verdict, "A" if lead > 0 else "B", votes[0].group))
     return out
 
 
-def _among_humans(several: Sequence[Sequence[Outcome]]) -> list[Rated]:
+def _among_humans(several: Sequence[Sequence[Vote]]) -> list[Rated]:
     out = []
-    for rows in several:
-        for one, two in combinations(sorted(rows, key=lambda row: row.id), 2):
+    for votes in several:
+        for one, two in combinations(votes, 2):
             # No human is "the first rater", so both directions enter; n counts them.
-            out += [
-                (one.label or "", two.label or "", one.group),
-                (two.label or "", one.label or "", one.group),
-            ]
+            out += [(one.label, two.label, one.group), (two.label, one.label, one.group)]
     return out

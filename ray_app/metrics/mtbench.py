@@ -6,11 +6,11 @@ votes; `coverage` is their share. `human_human` is how often two humans who vote
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 
 from ray_app.metrics.bootstrap import RESAMPLES, Estimate, Ratio, estimates
+from ray_app.metrics.kappa import votes_on_pairs
 from ray_app.metrics.outcome import Outcome
 
 
@@ -28,13 +28,9 @@ def mtbench(outcomes: Sequence[Outcome], seed: int, resamples: int = RESAMPLES) 
 
 
 def _human_human(outcomes: Sequence[Outcome], seed: int, resamples: int) -> Estimate:
-    votes: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        if outcome.pair and outcome.label is not None:
-            votes[outcome.pair].append(outcome)
     same, groups = [], []
-    for rows in votes.values():
-        for one, two in combinations(rows, 2):
+    for votes in votes_on_pairs(outcomes):
+        for one, two in combinations(votes, 2):
             same.append(float(one.label == two.label))
             groups.append(one.group)
     return estimates({"h": Ratio.mean(same)}, groups, seed, resamples)["h"]

@@ -14,7 +14,7 @@ from typing import Literal
 from ray_app.benchmarks.base import Benchmark
 from ray_app.errors import InputError
 from ray_app.prompts import transcript
-from ray_app.schema import AB, BA, Letter, PairwiseRow, Text, content_id, derive_seed
+from ray_app.schema import AB, BA, Letter, PairwiseRow, Text, derive_seed, pair_key
 from ray_app.verdict import Count, both_orders
 
 ANY = "any"
@@ -37,7 +37,8 @@ class Outcome:
     length_a: int = 0
     length_b: int = 0
     orders: tuple[str, ...] = (AB, BA)
-    pair: str = ""  # the same for all rows that show the same texts: several human votes on one pair
+    pair: str = ""  # the same for all rows with the same texts, either way round: several human votes on one pair
+    turned: bool = False  # this row has the responses of its pair the other way round
     partial: bool = False  # voting stopped early, so vote shares are not those of all k
 
     def verdicts(self) -> list[tuple[str, str | None, Count | None]]:
@@ -105,6 +106,7 @@ def judged(
     partial: bool = False,
 ) -> Outcome:
     """The outcome of one row of a benchmark."""
+    pair, turned = pair_key(row)
     return Outcome(
         row.id,
         row.subset,
@@ -115,7 +117,8 @@ def judged(
         length_a=length(row.response_a),
         length_b=length(row.response_b),
         orders=orders,
-        pair=content_id([row.instruction, row.response_a, row.response_b]),
+        pair=pair,
+        turned=turned,
         partial=partial,
     )
 

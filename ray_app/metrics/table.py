@@ -9,26 +9,28 @@ Figures are percent. At 80 columns nothing wraps: long subset names end in an el
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 _LABELS = {
-    "accuracy": "accuracy",
+    "accuracy": "accuracy, unparsed = wrong",
     "accuracy_unparsed_half": "accuracy, unparsed = ½",
-    "vote_accuracy": "vote accuracy",
+    "vote_accuracy": "vote accuracy, unparsed = wrong",
     "vote_accuracy_unparsed_half": "vote accuracy, unparsed = ½",
     "position_consistent_accuracy": "right in both orders",
     "inconsistent_rate": "orders contradict",
-    "first_position_rate": "first position",
-    "unparsed_rate": "unparsed",
+    "first_position_rate": "verdicts for the first shown",
+    "unparsed_rate": "unparsed verdicts",
     "unparsed_vote_rate": "unparsed votes",
-    "length_baseline": "baseline: longer",
+    "length_baseline": "baseline: always the longer",
     "constant_baseline": "baseline: always A",
     "adversarial": "mean of adversarial subsets",
     "average": "mean of subsets",
@@ -40,6 +42,12 @@ _LABELS = {
     "judge_single_vote": "κ × 100: judge, single vote",
     "judge_majority": "κ × 100: judge, majority",
 }
+_COLUMNS = {
+    "position_consistent_accuracy": ("both", "right in both orders"),
+    "first_position_rate": ("first", "verdicts for the response shown first"),
+    "length_baseline": ("longer", "what always taking the longer response scores"),
+    "constant_baseline": ("A", "what always A scores"),
+}
 _PLAIN_WIDTH = 100
 _SUBSET_WIDTH = 30
 # rich's own ASCII boxes spend four columns on vertical rules.
@@ -49,26 +57,32 @@ _PLAIN_BOX = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=T
 def print_summary(summary: Mapping[str, Any], stream: TextIO | None = None) -> None:
     """Print to a stream; colours and the terminal's width only if it is a terminal."""
     out = sys.stdout if stream is None else stream
-    tty = out.isatty()
-    console = Console(file=out, width=None if tty else _PLAIN_WIDTH, no_color=not tty, force_terminal=tty)
-    console.print(render(summary, plain=not tty))
+    if out.isatty():
+        Console(file=out, force_terminal=True).print(render(summary))
+    else:
+        out.write(to_text(summary))
 
 
 def to_text(summary: Mapping[str, Any], width: int = _PLAIN_WIDTH) -> str:
     """The plain text, lines at most `width` characters (80 or more) and without trailing blanks."""
     buffer = io.StringIO()
     Console(file=buffer, width=width, no_color=True, force_terminal=False).print(render(summary, plain=True))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    text = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
 def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
     """A rich renderable; `plain` draws with ASCII."""
+    head: list[RenderableType] = [
+        _title(summary),
+        _note("figures are percent of n, intervals are 95 % bootstrap intervals by instruction"),
+    ]
     if summary["kind"] == "best_of":
-        return Group(_title(summary), _best_of(summary, plain))
-    parts: list[RenderableType] = [_title(summary), _figures("", summary["overall"], plain)]
+        return Group(*head, _best_of(summary, plain))
+    parts: list[RenderableType] = [*head, _figures("", summary["overall"], plain)]
     parts += _special(summary, plain)
     if summary["subsets"]:
-        parts.append(_subsets(summary["subsets"], plain))
+        parts += _subsets(summary["subsets"], plain)
     if summary["length_gap_quartiles"]:
         parts.append(_quartiles(summary["length_gap_quartiles"], plain))
     return Group(*parts)
@@ -97,7 +111,12 @@ def _title(summary: Mapping[str, Any]) -> Text:
         if total:
             parts.append(f"{total} {name}")
     text = Text(summary["benchmark"], style="bold", overflow="ellipsis", no_wrap=True)
-    return text.append(f"  ({', '.join(parts)})", style="not bold")
+    text.append(f"  ({', '.join(parts)})", style="not bold")
+    return text
+
+
+def _note(text: str) -> Padding:
+    return Padding(Text(text, style="dim"), (0, 1))
 
 
 def _figures(title: str, block: Mapping[str, Any], plain: bool) -> Table:
@@ -110,29 +129,23 @@ def _figures(title: str, block: Mapping[str, Any], plain: bool) -> Table:
     return table
 
 
-def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Table:
+def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Iterator[RenderableType]:
     main = "vote_accuracy" if any("vote_accuracy" in b for b in subsets.values()) else "accuracy"
+    shown = {name: column for name, column in _COLUMNS.items() if any(name in b for b in subsets.values())}
     table = _table(plain)
     # Only this column may shrink; its cells end in an ellipsis instead of wrapping.
     table.add_column("subset", max_width=_SUBSET_WIDTH)
-    for name in (
-        "n",
-        "votes" if main == "vote_accuracy" else "acc.",
-        "95 % int.",
-        "both",
-        "first",
-        "longer",
-        "A",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    columns = ("position_consistent_accuracy", "first_position_rate", "length_baseline", "constant_baseline")
+    for header in ("n", "acc.", "95 % int.", *(header for header, _ in shown.values())):
+        table.add_column(header, justify="right", no_wrap=True)
     for subset, block in subsets.items():
         found = block.get(main)
-        cells = [percent(block[c]["value"]) if c in block else "-" for c in columns]
+        cells = [percent(block[name]["value"]) if name in block else "-" for name in shown]
         value, bounds = (percent(found["value"]), interval(found)) if found else ("-", "-")
         label = Text(subset or "(none)", no_wrap=True, overflow="ellipsis")
         table.add_row(label, str(_rows(block)), value, bounds, *cells)
-    return table
+    yield table
+    meanings = [("acc.", _LABELS[main]), *shown.values()]
+    yield _note("; ".join(f"{header}: {meaning}" for header, meaning in meanings))
 
 
 def _rows(block: Mapping[str, Any]) -> int:
@@ -141,7 +154,7 @@ def _rows(block: Mapping[str, Any]) -> int:
 
 def _quartiles(quartiles: list[Mapping[str, Any]], plain: bool) -> Table:
     table = _table(plain)
-    for name in ("gold response longer by (characters)", "n", "accuracy", "95 % int."):
+    for name in ("length gap: gold longer by (characters)", "n", "acc.", "95 % int."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in quartiles:
         found = row["accuracy"]
@@ -160,23 +173,28 @@ def _special(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType
             yield _figures(title, summary[name], plain)
     if summary.get("calibration"):
         yield _calibration(summary["calibration"], plain)
+    elif summary["votes_partial"]:
+        yield _note("no calibration: voting stopped where the verdict was settled (--no-early_stop draws all votes)")
     if "compared" in summary:
-        yield _compared(summary["compared"], plain)
+        yield from _compared(summary["compared"], plain)
     if "human_agreement" in summary:
         agreement = {k: v for k, v in summary["human_agreement"].items() if isinstance(v, Mapping)}
         title = f"{summary['human_agreement']['pairs']} pairs, several votes"
         yield _figures(title, agreement, plain)
 
 
-def _compared(found: Mapping[str, Any], plain: bool) -> Table:
-    table = _figures(
-        "against the other run",
-        {"the other run": found["accuracy_a"], "this run": found["accuracy_b"], "difference": found["difference"]},
-        plain,
-    )
-    test = found["mcnemar"]
-    table.add_row("McNemar, exact", f"p = {test['p_value']:.3g}", f"{test['b_better']} : {test['a_better']}", "")
-    return table
+def _compared(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
+    runs = {"the other run": found["accuracy_a"], "this run": found["accuracy_b"]}
+    table = _figures("against the other run", runs, plain)
+    change, test = found["difference"], found["mcnemar"]
+    low, high = change["low"], change["high"]
+    bounds = "-" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    table.add_row("difference", f"{100 * change['value']:+.1f}", bounds, str(change["n"]))
+    discordant = test["a_better"] + test["b_better"]
+    table.add_row("rows better : worse", "", f"{test['b_better']} : {test['a_better']}", str(discordant))
+    table.add_row("McNemar's exact test of these", "", f"p = {test['p_value']:.3g}", str(discordant))
+    yield table
+    yield _note(f"the other run: {found['with']}")
 
 
 def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
@@ -195,13 +213,13 @@ def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
 def _calibration(found: Mapping[str, Any], plain: bool) -> Table:
     ece = found["ece"]
     table = _table(plain)
-    table.add_column("vote share", no_wrap=True)
-    for name in ("n", "mean share", "accuracy"):
+    table.add_column("calibration: vote share", no_wrap=True)
+    for name in ("n", "mean share", "acc."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found["bins"]:
         span = f"{percent(row['from'])} to {percent(row['to'])}"
         table.add_row(span, str(row["n"]), percent(row["share"]), percent(row["accuracy"]))
-    table.add_row(f"ECE {percent(ece['value'])}  ({interval(ece)})", str(ece["n"]), "", "")
+    table.add_row(f"calibration error (ECE): {percent(ece['value'])}, {interval(ece)}", str(ece["n"]), "", "")
     return table
 
 

@@ -128,7 +128,12 @@ def test_more_than_it_takes_is_refused_and_it_goes_on(service: Service) -> None:
     refused = service.judge(**PAIR, vote=3)
     assert refused.status_code == 422
     assert "vote" in refused.json()["error"]
-    assert service.client.post("/judge", content=b"{").status_code == 400
+    for hostile in (b"{", b'{"id": ' + b"9" * 5000 + b"}", b"[" * 100_000, b'{"a":' * 9000):
+        answer = service.client.post("/judge", content=hostile)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("the body is not JSON: ")
+    chunks = (b" " * 50_000 for _ in range(200))  # of unknown length: no header says that it is too long
+    assert service.client.post("/judge", content=chunks).status_code == 413
     assert service.judge(**{**PAIR, "response_a": None}).status_code == 422
     assert service.judge(**PAIR).status_code == 200
 

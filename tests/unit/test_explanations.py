@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_app.explanations import Explanations
+from ray_app.judging import Source
 from ray_app.run.shards import ShardWriter
 from ray_app.schema import VOTES
 
@@ -31,4 +32,10 @@ def test_texts_are_joined_by_id_and_sample(tmp_path: Path) -> None:
 def test_a_row_that_shares_the_votes_of_another_shares_its_texts(tmp_path: Path) -> None:
     with ShardWriter(str(tmp_path), VOTES) as writer:
         writer.add([vote("x", "ab", 0)])
-    assert Explanations(str(tmp_path), sources={"x": "x", "twin": "x"}).of("twin") == {"ab": ["x ab 0"]}
+        writer.add([vote("x", "ba", 0)])
+    sources = {"x": Source("x"), "twin": Source("x"), "turned": Source("x", turned=True)}
+    explanations = Explanations(str(tmp_path), sources=sources)
+    assert explanations.of("twin") == explanations.of("x") == {"ab": ["x ab 0"], "ba": ["x ba 0"]}
+    assert explanations.of("turned") == {"ab": ["x ba 0"], "ba": ["x ab 0"]}
+    (record,) = explanations.added([{"id": "turned", "orders": {"ab": {"verdict": "A"}}}])
+    assert record["explanations"] == {"ab": ["x ba 0"]}, "the one order that this row was asked in"

@@ -65,7 +65,7 @@ def test_a_faulty_pair_is_one_of_its_own() -> None:
         (body({"pairs": [{**PAIR, "id": 1}, {**PAIR, "id": "1"}]}), 422, "'1' occurs twice"),
         (body({**PAIR, "votes": 9}), 422, "9 is more than the 5"),
         (body({**PAIR, "votes": 0}), 422, "votes"),
-        (body({**PAIR, "response_a": "x" * 20_000}), 413, "bytes"),
+        (body({**PAIR, "response_a": "x" * 20_000}), 413, "more than the 0.01 MiB"),
     ],
 )
 def test_faults(given: bytes, status: int, named: str) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ray_app.benchmarks import load_benchmark
+from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.judging import KEY, UNITS, quarantined_ids, results_of, spool, tallies_of, units_of, verdict_records
 from ray_app.metrics.outcome import asked_orders, outcomes_of
 from ray_app.run.shards import ShardWriter
@@ -21,6 +23,11 @@ MTBENCH = Path(__file__).resolve().parents[1] / "fixtures" / "benchmarks" / "mtb
 
 def row(id: str, text: str = "", label: Any = "A") -> PairwiseRow:
     return PairwiseRow(id, "", f"question {text or id}", "answer a", "answer b", label, "g")
+
+
+def turned(id: str, text: str = "", label: Any = "B") -> PairwiseRow:
+    """The same row with the responses exchanged, and so the label."""
+    return PairwiseRow(id, "", f"question {text or id}", "answer b", "answer a", label, "g")
 
 
 def write(directory: Path, votes: dict[tuple[str, str], str], lost: dict[str, str] | None = None) -> str:
@@ -58,8 +65,8 @@ def test_both_orders_of_every_row_or_those_asked() -> None:
 def test_rows_with_the_same_texts_are_judged_once() -> None:
     rows = [row("1", "x"), row("2"), row("3", "x", "B"), row("4", "x")]
     assert names(units_of("set", rows)) == ["set:1:ab", "set:1:ba", "set:2:ab", "set:2:ba"]
-    other = [row("1", "x"), PairwiseRow("2", "", "question x", "answer b", "answer a", "B", "g")]
-    assert len(names(units_of("set", other))) == 4, "the other way round is a prompt of its own"
+    other = [row("1", "x"), turned("2", "x"), PairwiseRow("3", "", "question x", "answer b", "answer c", "B", "g")]
+    assert names(units_of("set", other)) == ["set:1:ab", "set:1:ba", "set:3:ab", "set:3:ba"]
 
 
 def test_every_asked_order_of_the_same_texts_is_judged() -> None:
@@ -69,6 +76,52 @@ def test_every_asked_order_of_the_same_texts_is_judged() -> None:
     units = list(units_of("set", rows, orders))
     assert names(units) == ["set:1:ba", "set:1:ab", "set:4:ab"]
     assert [unit["gold"] for unit in units] == ["B", "A", "A"], "the label of the row whose id it is"
+
+
+def test_an_order_that_only_a_turned_row_asks_for_is_judged_as_the_source_shows_it() -> None:
+    units = list(units_of("set", [row("1", "x"), turned("2", "x")], {"1": (AB,), "2": (AB,)}))
+    assert names(units) == ["set:1:ab", "set:1:ba"]
+    assert [(unit["first"], unit["gold"]) for unit in units] == [("answer a", "A"), ("answer b", "B")]
+    same = units_of("set", [row("1", "x"), turned("2", "x")], {"1": (AB,), "2": (BA,)})
+    assert names(same) == ["set:1:ab"], "both show answer a first"
+
+
+def test_votes_of_a_turned_row_are_in_its_own_arrangement(tmp_path: Path) -> None:
+    rows = [row("1", "x"), turned("2", "x"), turned("3", "x", "A")]
+    directory = write(tmp_path, {("1", AB): "AAB", ("1", BA): "B--"})
+    tallies, lost = results_of(directory, rows)
+    assert tallies["1"] == {AB: Count(2, 1), BA: Count(0, 1, 2)}
+    assert tallies["2"] == tallies["3"] == {AB: Count(0, 1, 2), BA: Count(2, 1)}
+    verdicts = [record["verdict"] for record in verdict_records(["1", "2", "3"], tallies, 3, lost)]
+    assert verdicts == ["A", "B", "B"], "answer a, whatever it is called"
+    benchmark = Benchmark("set", rows, 3)
+    assert [o.score() for o in outcomes_of(benchmark, tallies, votes=3)] == [1, 1, 0]
+
+
+SIDES = st.tuples(st.sampled_from(["q", "r"]), st.sampled_from("xyz"), st.sampled_from("xyz"))
+
+
+@settings(max_examples=60)
+@given(st.lists(SIDES, min_size=1, max_size=8), st.sampled_from(["both_orders", "official"]))
+def test_shared_votes_are_those_that_each_row_would_get(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str, str]], protocol: Any
+) -> None:
+    """A judge whose verdict is a function of the prompt."""
+
+    def judge(instruction: str, first: str, second: str) -> str:
+        return "AB-"[(ord(instruction) + 3 * ord(first) + 5 * ord(second)) % 3]
+
+    rows = [PairwiseRow(str(i), "", q, a, b, "A", q) for i, (q, a, b) in enumerate(texts)]
+    orders = {r.id: asked_orders(protocol, 0, r.id) for r in rows}
+    units = list(units_of("set", rows, orders))
+    shown = [(u["instruction"], u["first"], u["second"]) for u in units if u["first"] != u["second"]]
+    assert len(shown) == len(set(shown)), "no prompt twice"
+    votes = {(u["id"], u["order"]): judge(u["instruction"], u["first"], u["second"]) for u in units}
+    tallies, _ = results_of(write(tmp_path_factory.mktemp("v"), votes), rows, orders)
+    for i, (q, a, b) in enumerate(texts):
+        own = {AB: judge(q, a, b), BA: judge(q, b, a)}
+        wanted = {order: count([None if own[order] == "-" else own[order]]) for order in orders[str(i)]}
+        assert tallies[str(i)] == wanted
 
 
 def test_their_votes_are_shared(tmp_path: Path) -> None:

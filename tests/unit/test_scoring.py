@@ -8,7 +8,14 @@ from typing import Any
 from ray_app.benchmarks import Benchmark, Faulty
 from ray_app.run.shards import ShardWriter
 from ray_app.schema import RATINGS, PairwiseRow
-from ray_app.scoring import mean_scores, pairwise_scoring_units, pointwise_outcomes, score_records, unscored_ids
+from ray_app.scoring import (
+    mean_scores,
+    pairwise_scoring_units,
+    pointwise_outcomes,
+    score_records,
+    scores_of,
+    unscored_ids,
+)
 
 
 def rating(identity: str, side: str, sample: int, score: float | None) -> dict[str, Any]:
@@ -40,6 +47,18 @@ def test_higher_wins_and_ties_or_missing_scores_are_unparsed() -> None:
     assert [record["verdict"] for record in records] == ["A", None, "A", None, None]
     assert records[0]["scores"] == {"a": 7.5, "b": 7.0}
     assert records[4]["quarantined"] == "empty_instruction"
+
+
+def test_rows_with_the_same_texts_are_scored_once_whichever_way_round(tmp_path: Path) -> None:
+    turned = PairwiseRow("r2", "", "Name a fruit.", "brick", "apple", "B", "r2")
+    rows = [pair("r1", "A"), turned, pair("r3", "B"), PairwiseRow("r4", "", "Name a tree.", "oak", "elm", "A", "r4")]
+    assert [unit["id"] for unit in pairwise_scoring_units("b", rows)] == ["r1", "r4"]
+    with ShardWriter(str(tmp_path), RATINGS) as writer:
+        writer.add([rating("r1", "a", 0, 8.0), rating("r1", "b", 0, 3.0)])
+        writer.quarantine([{"id": "b:r4", "stage": "evaluation", "reason": "prompt_too_long", "detail": ""}])
+    means, lost = scores_of(str(tmp_path), rows)
+    assert means == {"r1": {"a": 8.0, "b": 3.0}, "r2": {"a": 3.0, "b": 8.0}, "r3": {"a": 8.0, "b": 3.0}}
+    assert lost == {"r4": "prompt_too_long"}
 
 
 def test_one_unit_holds_both_sides() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_app.benchmarks.base import pairwise_item
 from ray_app.benchmarks.files import clean_text, list_files, read_numbered, read_rows
 from ray_app.errors import InputError
+from ray_app.schema import content_id
 
 REQUIRED = {"id": (str, int), "text": (str, list)}
 
@@ -177,3 +180,22 @@ def test_any_text_survives_as_encodable_text(texts: list[str]) -> None:
 @given(st.text(st.characters(categories=("L", "N", "P", "Zs", "S"))))
 def test_ordinary_text_is_untouched(text: str) -> None:
     assert clean_text(text) == text
+
+
+def test_what_json_lacks_is_text(tmp_path: Path) -> None:
+    """Messages with a time beside them, as chat logs have them: the row is read, and hashed, like any other."""
+    path = str(tmp_path / "a.parquet")
+    noon = datetime.datetime(2024, 1, 1, 12)
+    rows = [
+        {"id": str(i), "text": [{"role": "user", "content": "Hi", "at": noon + datetime.timedelta(i)}], "raw": b"\xff"}
+        for i in range(2)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    found = list(read_rows(path, REQUIRED))
+    assert found[0]["text"] == [{"role": "user", "content": "Hi", "at": "2024-01-01 12:00:00"}]
+    items = [pairwise_item(row["id"], "", row["text"], ("x", "y"), "A") for row in found]
+    assert items[0].group == items[1].group == content_id([{"role": "user", "content": "Hi"}])
+    times = pa.array([2**50], pa.timestamp("ms"))  # no type of Python holds it
+    pq.write_table(pa.table({"id": ["1"], "text": ["x"], "at": times}), path)
+    assert "rows 1 to 1 column 'at' cannot be read" in fault(path)
+    assert next(read_rows(path, REQUIRED, {})) == {"id": "1", "text": "x"}

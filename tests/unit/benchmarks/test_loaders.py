@@ -9,7 +9,9 @@ import pytest
 
 from ray_app.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from ray_app.benchmarks.rewardbench2 import shown_order
-from ray_app.schema import PairwiseRow, content_id
+from ray_app.metrics import outcomes_of, summarise
+from ray_app.schema import PairwiseRow, content_id, pair_key
+from ray_app.verdict import Count
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "benchmarks"
 
@@ -172,3 +174,22 @@ def test_common_form_keeps_a_benchmarks_own_subset_names(tmp_path: Path) -> None
     assert subset("llmbar", "adversarial/GPTOut") == subset("llmbar", "llmbar-adver-GPTOut") == "GPTOut"
     assert subset("mtbench_human", "turn 2") == "turn_2"
     assert subset("rewardbench2", "precise if") == "Precise IF"
+
+
+def test_mtbench_votes_on_two_models_either_way_round_are_votes_on_one_pair(tmp_path: Path) -> None:
+    vote = json.loads((FIXTURES / "mtbench_human.jsonl").read_text().splitlines()[0])
+    other = {**vote, "model_a": vote["model_b"], "model_b": vote["model_a"], "judge": "expert_9", "winner": "model_b"}
+    other |= {"conversation_a": vote["conversation_b"], "conversation_b": vote["conversation_a"]}
+    (tmp_path / "votes.jsonl").write_text(f"{json.dumps(vote)}\n{json.dumps(other)}\n")
+    benchmark = load_benchmark(f"mtbench_human={tmp_path / 'votes.jsonl'}")
+    one, two = benchmark.rows
+    assert (one.label, two.label) == ("A", "B"), "both humans prefer the same model"
+    assert winner(one) == winner(two)
+    assert pair_key(one)[0] == pair_key(two)[0]
+    tallies = {
+        row.id: {"ab": Count(int(first == "A"), int(first == "B")), "ba": Count(int(first == "B"), int(first == "A"))}
+        for row, first in ((one, "A"), (two, "B"))
+    }
+    summary = summarise(benchmark, outcomes_of(benchmark, tallies), seed=0, resamples=20)
+    assert summary["human_agreement"]["pairs"] == 1
+    assert summary["mtbench"]["human_human"] == {"value": 1, "n": 1, "low": None, "high": None}

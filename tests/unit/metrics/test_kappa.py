@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from making import outcome
 
 from ray_app.metrics.kappa import cohen_kappa, human_agreement
+from ray_app.metrics.mtbench import mtbench
+from ray_app.metrics.outcome import TURNED
 
 PAIRS = st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from("AB"), st.sampled_from("xyz")), min_size=2)
 
@@ -60,3 +64,22 @@ def test_human_votes_on_one_pair() -> None:
     # Five pairs of humans (3 + 1 + 1), three agree; each in both directions.
     assert found["human_human"]["n"] == 10
     assert human_agreement(rows[-1:], 0) is None
+
+
+def test_votes_on_a_turned_pair_are_votes_on_that_pair() -> None:
+    """Half of the humans saw the two models the other way round: the same figures as if none had."""
+    rows = [
+        outcome(f"{pair}{i}", label, verdict, {"A": "B", "B": "A"}[verdict], pair=pair, group=pair)
+        for pair, labels, verdict in (("p", "AAB", "A"), ("q", "BBA", "B"), ("r", "AB", "A"))
+        for i, label in enumerate(labels)
+    ]
+    turned = [
+        replace(o, turned=True, label=TURNED[o.label], verdict_ab=o.verdict_ba, verdict_ba=o.verdict_ab)
+        if o.id[1] == "1"
+        else o
+        for o in rows
+    ]
+    assert [o.final() for o in turned if o.id[0] == "p"] == ["A", "B", "A"]
+    assert human_agreement(turned, 0, 50) == human_agreement(rows, 0, 50)
+    assert mtbench(turned, 0, 50) == mtbench(rows, 0, 50)
+    assert mtbench(rows, 0, 50)["human_human"]["value"] == pytest.approx(2 / 7)

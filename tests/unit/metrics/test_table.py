@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from making import outcome, votes
 
 from ray_app.benchmarks import load_benchmark
+from ray_app.metrics.compare import compare
 from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.rewardbench import ROWS
 from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
@@ -45,7 +47,7 @@ def test_it_fits_80_columns_without_wrapping(name: str, k: int) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
     for word in (
-        "baseline: longer",
+        "baseline: always the longer",
         "baseline: always A",
         "95 % interval",
         "hep-python",
@@ -87,3 +89,32 @@ def test_undefined_figures_are_a_dash() -> None:
     assert percent(None) == interval({"low": None, "high": None}) == "-"
     assert percent(0.12345) == "12.3"
     assert interval({"low": 0.5, "high": 1.0}) == "50.0-100.0"
+
+
+def test_a_subset_table_says_what_its_columns_are_and_has_no_empty_ones() -> None:
+    benchmark = load_benchmark(str(FIXTURES / "pairwise.jsonl"))
+    text = " ".join(to_text(summarise(benchmark, rows(), seed=0, resamples=20), 80).split())
+    assert "figures are percent of n, intervals are 95 % bootstrap intervals by instruction" in text
+    assert "acc.: accuracy, unparsed = wrong; both: right in both orders; first: verdicts for the response" in text
+    given = [replace(o, orders=("any",), verdict_ba=None, votes_ab=None, votes_ba=None) for o in rows()]
+    text = to_text(summarise(benchmark, given, seed=0, resamples=20), 80)
+    header = next(line for line in text.splitlines() if line.strip().startswith("subset"))
+    assert header.split() == ["subset", "n", "acc.", "95", "%", "int.", "longer", "A"]
+    assert "both:" not in text
+
+
+def test_two_runs_and_early_stopped_votes_are_told() -> None:
+    benchmark = load_benchmark(str(FIXTURES / "pairwise.jsonl"))
+    few = [replace(o, partial=True) for o in rows(8)]
+    summary = summarise(benchmark, few, seed=0, resamples=20, votes=8)
+    better = [replace(o, verdict_ab="A", verdict_ba="B") for o in few]
+    summary["compared"] = {"with": "runs/old/set/verdicts.jsonl", **compare(few, better, resamples=200)}
+    text = to_text(summary, 80)
+    assert "no calibration: voting stopped" in text
+    lines = {line.strip()[:10]: line.split() for line in text.splitlines()}
+    difference = summary["compared"]["difference"]
+    assert lines["difference"][1] == f"{100 * difference['value']:+.1f}"
+    assert lines["difference"][2:5] == [f"{100 * difference['low']:+.1f}", "to", f"{100 * difference['high']:+.1f}"]
+    assert "rows better : worse" in text
+    assert "the other run: runs/old/set/verdicts.jsonl" in text
+    assert max(map(len, text.splitlines())) <= 80
