@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.data
@@ -16,6 +17,7 @@ from ray_app.config import RaySettings
 from ray_app.errors import InputError
 
 NAMESPACE = "self-taught-evaluators"
+NODE_GROUP = "ray.io/node-group"  # set by Ray from the node type that `ray up` or KubeRay gives a node
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +79,13 @@ def _quiet_ray_data() -> None:
     warnings.filterwarnings("ignore", message="Use 'expr' instead of 'fn'")
     # Restarts of a map actor have no other argument yet in Ray 2.60.
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+
+
+def may_grow(setting: bool | None, nodes: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether more nodes may come than `ray.nodes()` shows; a launcher labels the nodes it makes. Pure."""
+    if setting is not None:
+        return setting
+    return any(NODE_GROUP in (node.get("Labels") or {}) for node in nodes if node["Alive"])
 
 
 def resources() -> str:

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from ray_app.cli import run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
@@ -30,7 +32,7 @@ from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
 from ray_app.run.where import resolved_runs
 from ray_app.runner import Runner, StageResult
-from ray_app.stages import instructions
+from ray_app.stages import instructions, training
 from ray_app.stages.context import Context
 from ray_app.steps import Step, steps_of
 from ray_app.table import show
@@ -64,8 +66,9 @@ def main(settings: IterateSettings) -> int:
 
 def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], todo: list[Step], lease: Lease) -> None:
     """Run and commit the steps that are left, in order; the engines close however it ends."""
-    pools = PoolManager(run_id=settings.name)
+    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow)
     try:
+        check_room(settings, todo, pools)
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
         for step in todo:
             log.info("%s: started", step)
@@ -129,6 +132,17 @@ def check_training(settings: IterateSettings) -> None:
 
     if settings.iterations:
         check(settings.train, model_facts(settings.judge.model, settings.judge.revision))
+
+
+def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) -> None:
+    """Raises InputError naming what is asked and what the cluster has, where it cannot grow: before any work."""
+    from ray_app.train.check import check
+
+    engines = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
+    for role in sorted({step.role for step in todo if step.role}):
+        pools.require_room(role, engines[role] or settings.judge)
+    if any(step.stage == training.STAGE for step in todo) and not pools.may_grow:
+        check(settings.train, None, ray.cluster_resources())
 
 
 def tell_late_benchmarks(settings: IterateSettings, folder: RunFolder) -> None:

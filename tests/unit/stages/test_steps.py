@@ -72,6 +72,19 @@ def test_a_revision_is_one_of_the_seed_only(settings: Any) -> None:
     assert (first["judge.revision"], later["judge.revision"]) == ("v2", None)
 
 
+def test_whose_engines_a_step_needs(settings: Any) -> None:
+    given = settings(**BASE, first_judge=scripted("mixtral"))
+    roles = {str(step): step.role for step in steps(given)}
+    assert roles["instructions"] is None
+    assert roles["pairs"] == "generator"
+    assert roles["iteration 0: first judge evaluation validation"] == "first_judge"
+    assert [roles[f"iteration {i}: judgments"] for i in (1, 2)] == ["first_judge", "judge"]
+    assert {roles[f"iteration {i}: evaluation heldout"] for i in (0, 1, 2)} == {"judge"}
+    assert roles["iteration 1: train set"] is roles["iteration 1: training"] is None
+    classified = settings(**{**BASE, "instructions": {"classify": True, "heldout_fraction": 0.1}})
+    assert steps(classified)[0].role == "generator"
+
+
 def test_pairs_of_each_iteration(settings: Any) -> None:
     found = [str(step) for step in steps(settings(**BASE, pairs={"refresh": "each_iteration"}))]
     assert "pairs" not in found
