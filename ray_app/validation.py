@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray_app.benchmarks import Benchmark
+from ray_app.benchmarks import BENCHMARKS, Benchmark
+from ray_app.benchmarks.files import has_suffix
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.judging import judge_rows, results_of, units_of, verdict_records
@@ -19,7 +20,7 @@ from ray_app.metrics.first_position import first_position_rate
 from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.score import ScoreProgram
 from ray_app.prompts import load_prompt
-from ray_app.run.storage import content_hash
+from ray_app.run.storage import content_hash, exists
 from ray_app.runner import Runner, StageResult, sampling_from
 from ray_app.scoring import (
     mean_scores,
@@ -123,7 +124,8 @@ def inputs_of(spec: str | None) -> dict[str, str]:
     if not spec:
         return {}
     path = spec.split("=", 1)[-1]
-    return {spec: spec if path.startswith("hf:") or "=" not in spec else content_hash(path)}
+    is_file = spec not in BENCHMARKS and (has_suffix(path) or "://" in path or exists(path))
+    return {spec: content_hash(path) if is_file else spec}
 
 
 def score_of(step: int, outcomes: Sequence[Outcome]) -> Score:

@@ -31,7 +31,7 @@ class PoolManager:
     @property
     def may_grow(self) -> bool:
         """Whether the cluster may get more nodes than it has."""
-        return may_grow(self._may_grow, ray.nodes())
+        return may_grow(ray.nodes()) if self._may_grow is None else self._may_grow
 
     def get(self, role: str, settings: EngineSettings) -> EnginePool:
         """A living pool with these settings: the same one again, reloaded, or started.
@@ -47,9 +47,8 @@ class PoolManager:
         return self._reloaded(settings) or self._started(role, settings)
 
     def require_room(self, role: str, settings: EngineSettings) -> None:
-        """Raises InputError where engines will never fit: known before any work is done."""
-        if not self.may_grow:
-            require_room(role, self._resolved(role, settings), False)
+        """Raises InputError where the cluster as it is has no room: known before any work is done."""
+        require_room(role, self._resolved(role, settings), may_grow=False)
 
     def _resolved(self, role: str, settings: EngineSettings) -> EngineSettings:
         gpus = ray.cluster_resources().get("GPU", 0)

@@ -13,17 +13,13 @@ LAUNCHED: dict[str, Any] = {"Alive": True, "Labels": {"ray.io/node-id": "2", "ra
 
 
 @pytest.mark.parametrize(
-    ("setting", "nodes", "expected"),
+    ("nodes", "expected"),
     [
-        (None, [HEAD], False),
-        (None, [HEAD, LAUNCHED], True),
-        (None, [HEAD, {**LAUNCHED, "Alive": False}], False),
-        (None, [{"Alive": True}], False),
-        (True, [HEAD], True),
-        (False, [LAUNCHED], False),
+        ([HEAD], False),
+        ([HEAD, LAUNCHED], True),
+        ([HEAD, {**LAUNCHED, "Alive": False}], False),
+        ([{"Alive": True}], False),
     ],
 )
-def test_a_launchers_label_says_so_and_the_setting_has_the_last_word(
-    setting: bool | None, nodes: list[dict[str, Any]], expected: bool
-) -> None:
-    assert may_grow(setting, nodes) is expected
+def test_a_launchers_label_says_so(nodes: list[dict[str, Any]], expected: bool) -> None:
+    assert may_grow(nodes) is expected

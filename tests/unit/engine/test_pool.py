@@ -63,6 +63,7 @@ def test_too_large_a_pool_fails_at_once_where_the_cluster_cannot_grow(scripted: 
 def test_a_local_ray_never_grows(scripted: Make) -> None:
     manager = PoolManager("run")
     assert not manager.may_grow
+    assert PoolManager("run", may_grow=True).may_grow  # the setting has the last word
     with pytest.raises(InputError, match="room for 0, and it does not grow by itself"):
         manager.get("judge", scripted(cpus=9))
     assert manager.pools == []
