@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.data
@@ -16,6 +18,8 @@ from ray_app.config import RaySettings
 from ray_app.errors import InputError
 
 NAMESPACE = "self-taught-evaluators"
+NODE_GROUP = "ray.io/node-group"  # set by Ray from the node type that `ray up` or KubeRay gives a node
+CONNECT_S = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -43,12 +47,24 @@ def connected(settings: RaySettings) -> Iterator[None]:
 
 
 def _connect(address: str, settings: RaySettings, options: dict[str, object]) -> None:
+    _require_listener(address)
     runtime_env = {"working_dir": settings.working_dir} if settings.working_dir else None
     try:
         ray.init(address=address, runtime_env=runtime_env, **options)
     except (ConnectionError, ValueError) as fault:
         raise InputError(f"no Ray cluster answers at {address}: {str(fault).splitlines()[0]}") from fault
     log.info("using the Ray cluster at %s: %s", address, resources())
+
+
+def _require_listener(address: str) -> None:
+    """Raises InputError when nothing listens at HOST:PORT: Ray itself would try for a quarter of an hour."""
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdigit():
+        return  # auto, or a client address: Ray is quick to say that these are not there
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as fault:
+        raise InputError(f"no Ray cluster answers at {address}: {fault}") from fault
 
 
 def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
@@ -77,6 +93,11 @@ def _quiet_ray_data() -> None:
     warnings.filterwarnings("ignore", message="Use 'expr' instead of 'fn'")
     # Restarts of a map actor have no other argument yet in Ray 2.60.
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+
+
+def may_grow(nodes: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether more nodes may come than `ray.nodes()` shows: a launcher labels the nodes it makes. Pure."""
+    return any(NODE_GROUP in (node.get("Labels") or {}) for node in nodes if node["Alive"])
 
 
 def resources() -> str:

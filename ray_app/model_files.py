@@ -26,6 +26,25 @@ def require_model(model: str, setting: str) -> None:
         raise InputError(f"{setting}: {model} holds no config.json, so it is no Hugging Face model")
 
 
+def require_on_hub(model: str, revision: str | None, setting: str) -> None:
+    """Raises InputError naming the setting when a hub id, or its revision, is not there or may not be read.
+
+    Only `config.json` is asked for: a name that is no folder and no hub model would else be found out by an engine.
+    """
+    if is_path(model) or ":" in model:
+        return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(model, "config.json", revision=revision)
+    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError) as fault:
+        if isinstance(fault, EntryNotFoundError) and not isinstance(fault, LocalEntryNotFoundError):
+            return  # a model in another format: the engine will know
+        cause = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+        raise InputError(f"{setting}: {model} is no folder here, and not to be had from the hub: {cause}") from fault
+
+
 def absolute(model: str) -> str:
     """A local folder by its absolute path: Ray's workers have working folders of their own. A hub id as it is."""
     folder = Path(model).expanduser()

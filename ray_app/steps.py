@@ -35,6 +35,15 @@ class Step:
     label: str
 
     @property
+    def role(self) -> str | None:
+        """Whose engines it needs."""
+        if self.stage in (judgments.STAGE, FIRST_JUDGE):
+            return "first_judge" if self.iteration in (0, 1) else "judge"
+        if self.stage == pairs.STAGE or (self.stage == instructions.STAGE and self.resumes):
+            return "generator"
+        return "judge" if self.stage == EVALUATION else None
+
+    @property
     def resumes(self) -> bool:
         """Whether an interrupted attempt goes on from its closed shards; other stages clear what it left."""
         if self.stage == instructions.STAGE:

@@ -6,10 +6,11 @@ import logging
 
 import ray
 
+from ray_app.cluster import may_grow
 from ray_app.engine.capacity import room_beside, trainer_fits
-from ray_app.engine.pool import EnginePool
+from ray_app.engine.pool import EnginePool, require_room
 from ray_app.engine.settings import EngineSettings
-from ray_app.errors import RunError
+from ray_app.errors import InputError, RunError
 from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -21,23 +22,41 @@ def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
 
 
 class PoolManager:
-    """The living pools of one run. `may_grow`: whether the cluster can get more nodes than it has."""
+    """The living pools of one run. `may_grow` is the setting `ray.may_grow`."""
 
-    def __init__(self, run_id: str, may_grow: bool = True) -> None:
-        self.run_id, self.may_grow = run_id, may_grow
+    def __init__(self, run_id: str, may_grow: bool | None = None) -> None:
+        self.run_id, self._may_grow = run_id, may_grow
         self.pools: list[EnginePool] = []
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether the cluster may get more nodes than it has."""
+        return may_grow(ray.nodes()) if self._may_grow is None else self._may_grow
 
     def get(self, role: str, settings: EngineSettings) -> EnginePool:
         """A living pool with these settings: the same one again, reloaded, or started.
 
-        Raises InputError for a model that is not there, RunError when engines do not start.
+        Raises InputError for a model that is not there or that the cluster has no room for, RunError when engines do
+        not start.
         """
-        settings = settings.resolved(ray.cluster_resources().get("GPU", 0))
+        settings = self._resolved(role, settings)
         for pool in self.pools:
             if pool.settings == settings:
                 pool.how, pool.seconds = "reused", 0.0
                 return pool
         return self._reloaded(settings) or self._started(role, settings)
+
+    def require_room(self, role: str, settings: EngineSettings) -> None:
+        """Raises InputError where the cluster as it is has no room: known before any work is done."""
+        require_room(role, self._resolved(role, settings), may_grow=False)
+
+    def _resolved(self, role: str, settings: EngineSettings) -> EngineSettings:
+        gpus = ray.cluster_resources().get("GPU", 0)
+        if settings.kind == "vllm" and settings.device == "auto" and not gpus and self.may_grow:
+            raise InputError(
+                f"{role}.device: auto cannot tell on a cluster that has no GPU yet, but may get some: set cuda or cpu"
+            )
+        return settings.resolved(gpus)
 
     def side_by_side(self, first: EngineSettings, second: EngineSettings) -> bool:
         """Whether two pools can run at the same time (or are one); the log says why not."""

@@ -19,7 +19,7 @@ from ray_app.engine.actor import EngineActor
 from ray_app.engine.capacity import Resources, placeable
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
-from ray_app.errors import RunError
+from ray_app.errors import InputError, RunError
 from ray_app.model_files import absolute, require_model
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ class EnginePool:
     def start(self) -> EnginePool:
         """Start every replica and wait for all.
 
-        Raises InputError for a model folder that is not there, before anything is started, and RunError with the
-        engine's own cause in one line, after everything taken is free again.
+        Raises InputError for a model folder that is not there or more than the cluster has, before anything is
+        started, and RunError with the engine's own cause in one line, after everything taken is free again.
         """
         started = time.monotonic()
         if self.settings.kind == "vllm":
             require_model(self.settings.model, f"{self.role}.model")
-        self._check_room()
+        require_room(self.role, self.settings, self.may_grow)
         try:
             # The first of engines that share a GPU compiles alone; the others then find what it compiled.
             for many in (
@@ -65,17 +65,6 @@ class EnginePool:
         self.how, self.seconds = "started", time.monotonic() - started
         log.info("%s: %d engine(s) of %s in %.0f s", self.role, len(self.actors), self.settings.model, self.seconds)
         return self
-
-    def _check_room(self) -> None:
-        settings = self.settings
-        fitting = placeable(settings, nodes())
-        if fitting >= settings.replicas:
-            return
-        need = f"{settings.replicas} engine(s) with {settings.gpus_per_replica:g} GPUs and {settings.cpus:g} CPUs each"
-        text = f"{self.role}: {need} are asked for; the cluster as it is has room for {fitting}"
-        if not self.may_grow:
-            raise RunError(text)
-        log.warning("%s: waiting up to %.0f s for it to grow", text, settings.start_timeout_s)
 
     def _actor(self, index: int) -> Any:
         settings = self.settings
@@ -180,6 +169,24 @@ class EnginePool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def require_room(role: str, settings: EngineSettings, may_grow: bool) -> None:
+    """Raises InputError naming what is asked and what there is, where nothing more can come; else the log says it."""
+    there = list(nodes())
+    fitting = placeable(settings, there)
+    if fitting >= settings.replicas:
+        return
+    need = f"{settings.replicas} engine(s) with {settings.gpus_per_replica:g} GPUs and {settings.cpus:g} CPUs each"
+    have = f"{_sum(there, 'GPU'):g} GPUs and {_sum(there, 'CPU'):g} CPUs on {len(there)} node(s)"
+    text = f"{role}: {need} are asked for; the cluster has {have}, room for {fitting}"
+    if not may_grow:
+        raise InputError(f"{text}, and it does not grow by itself (else set ray.may_grow)")
+    log.warning("%s: waiting up to %.0f s for it to grow", text, settings.start_timeout_s)
+
+
+def _sum(nodes: Iterable[Resources], kind: str) -> float:
+    return sum(node.get(kind, 0) for node in nodes)
 
 
 def nodes() -> Iterable[Resources]:

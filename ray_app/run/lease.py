@@ -126,7 +126,11 @@ def _locked(uri: str) -> Iterator[None]:
         yield
         return
     path = f"{storage.filesystem(uri)[1]}.lock"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+    except OSError as fault:
+        raise InputError(f"the run folder {os.path.dirname(path)} cannot be written to: {fault.strerror}") from fault
     with open(path, "ab") as file:
         with contextlib.suppress(OSError):  # a shared disk may be mounted without locks
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -87,6 +87,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         seed=derive_seed(settings.seed, iteration, STAGE, "", "", 0),
         chat_template_kwargs=settings.judge.chat_template_kwargs,
         validation=Validation(CandidateJudge(context, iteration, digest), digest) if selects(settings) else None,
+        may_grow=context.runner.pools.may_grow,
         make_room=lambda: context.runner.pools.release_for_training(settings.train),
     )
     write_quarantine(context, iteration, result.quarantine)

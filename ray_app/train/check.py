@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 
 from ray_app.errors import InputError
 from ray_app.train.settings import TrainSettings
 
+log = logging.getLogger(__name__)
 TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # the package behind each
 GPU_ATTENTION = ("varlen", "cudnn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 
@@ -22,10 +24,16 @@ class ModelFacts:
     dtype: str = "bfloat16"
 
 
-def check(settings: TrainSettings, model: ModelFacts | None = None, cluster: dict[str, float] | None = None) -> None:
+def check(
+    settings: TrainSettings,
+    model: ModelFacts | None = None,
+    cluster: dict[str, float] | None = None,
+    may_grow: bool = False,
+) -> None:
     """Raise InputError naming the first setting that cannot work.
 
     `model` is None while the model's config is unknown; `cluster` is `ray.cluster_resources()`, None before Ray runs.
+    What a cluster that may grow has too little of is only a warning: it may have scaled down.
     """
     _batch(settings)
     _precision(settings)
@@ -34,7 +42,7 @@ def check(settings: TrainSettings, model: ModelFacts | None = None, cluster: dic
     if model is not None:
         _model(settings, model)
     if cluster is not None:
-        _cluster(settings, cluster)
+        _cluster(settings, cluster, may_grow)
 
 
 def _fail(setting: str, why: str) -> None:
@@ -118,12 +126,17 @@ def _model(s: TrainSettings, model: ModelFacts) -> None:
         _fail("sequence_length", f"{s.sequence_length} is above the model's {model.max_positions} positions")
 
 
-def _cluster(s: TrainSettings, cluster: dict[str, float]) -> None:
+def _cluster(s: TrainSettings, cluster: dict[str, float], may_grow: bool) -> None:
     gpus, cpus = cluster.get("GPU", 0), cluster.get("CPU", 0)
+    tell = _wait if may_grow else _fail
     if s.use_gpu and s.workers > gpus:
-        _fail("workers", f"{s.workers} workers need {s.workers} GPUs, the cluster has {gpus:g}")
+        tell("workers", f"{s.workers} workers need {s.workers} GPUs, the cluster has {gpus:g}")
     if s.workers * s.cpus_per_worker > cpus:
-        _fail(
+        tell(
             "cpus_per_worker",
             f"{s.workers} × {s.cpus_per_worker:g} CPUs are wanted, the cluster has {cpus:g}",
         )
+
+
+def _wait(setting: str, why: str) -> None:
+    log.warning("train.%s: %s; training waits for it to grow", setting, why)

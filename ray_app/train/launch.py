@@ -10,6 +10,8 @@ from ray_app.train.job import Job
 from ray_app.train.settings import TrainSettings
 from ray_app.train.state import RAY_RUN, clear_fault, read_fault
 
+START_RETRIES = 2
+
 
 def run_workers(job: Job) -> None:
     """One Ray Train run over all workers, up to `job.stop_at`. Raises RunError when it fails for good."""
@@ -33,7 +35,11 @@ def run_workers(job: Job) -> None:
             name=RAY_RUN,
             storage_path=job.work_dir,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=settings.max_failures),
+            failure_config=FailureConfig(
+                max_failures=settings.max_failures,
+                # Ray Train waits for missing nodes for ever by default, one start time-out after the other.
+                controller_failure_limit=settings.max_failures + START_RETRIES,
+            ),
             worker_runtime_env={"env_vars": worker_environment(settings)},
         ),
     )

@@ -82,6 +82,7 @@ def fit(
     chat_template_kwargs: Mapping[str, Any],
     validation: Validation | None = None,
     make_room: Callable[[], None] = no_room_needed,
+    may_grow: bool = False,
 ) -> TrainResult:
     """Fine-tune `seed_model` on `train_files` and leave a Hugging Face folder at `checkpoint_dir`.
 
@@ -92,7 +93,7 @@ def fit(
     """
     started = time.monotonic()
     template = dict(chat_template_kwargs)
-    check(settings, model_facts(seed_model, revision), ray.cluster_resources())
+    check(settings, model_facts(seed_model, revision), ray.cluster_resources(), may_grow)
     identity = fit_id(settings, seed_model, [hash_file(name) for name in train_files], seed, template, revision)
     committed = read_record(checkpoint_dir, identity, validation.identity if validation else "")
     work_dir = f"{_absolute(state_dir)}/{identity}"

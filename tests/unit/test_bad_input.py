@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def refused_later(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
 
     def run(source: Path) -> str:
         config = tmp_path / "config.yaml"
-        config.write_text(yaml.safe_dump(merged(base_settings(tmp_path), {"instructions": {"source": str(source)}})))
+        more = {"instructions": {"source": str(source)}, "ray": {"may_grow": True}}
+        config.write_text(yaml.safe_dump(merged(base_settings(tmp_path), more)))
         assert run_command(IterateSettings, main, ["--config", str(config)]) == 2
         told = capsys.readouterr().err.splitlines()
         lines = [line for line in told if line.startswith("error: ")]
@@ -139,6 +141,33 @@ def test_a_run_folder_on_an_object_store_is_refused_where_checkpoints_are_made(r
 def test_a_relative_run_folder_in_rays_package_is_refused(refused: Any, package: Path) -> None:
     assert "runs: runs is a relative path" in refused(runs="runs")
     assert not list(package.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = refused(runs=str(tmp_path / "file"))
+    assert f"the run folder {tmp_path}/file/run cannot be written to: Not a directory" in line
+
+
+def test_a_name_that_is_no_folder_and_no_hub_model(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    line = refused(generator={"kind": "vllm", "model": "models/llama", "script": {}})
+    assert "generator.model: models/llama is no folder here, and not to be had from the hub: " in line
+
+
+def test_a_benchmark_is_read_before_any_work_is_done(refused: Any) -> None:
+    """Else a misspelt name, or a broken file, would be found out when the pairs are made."""
+    off = {"decontamination": {"enabled": False}}
+    assert "'nosuchset' is neither" in refused(evaluation={"validation": "nosuchset"}, instructions=off)
+    gold = f"gold={FIXTURES / 'broken_line7.jsonl'}"
+    assert "has no column 'response_a'" in refused(evaluation={"test": [gold]}, instructions=off)
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(refused: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    assert f"no Ray cluster answers at {address}: " in refused("--ray.address", address)
 
 
 def test_a_value_of_the_wrong_kind(refused: Any) -> None:

@@ -55,8 +55,25 @@ def test_an_engine_that_does_not_start_tells_its_cause_in_one_line(scripted: Mak
 
 
 def test_too_large_a_pool_fails_at_once_where_the_cluster_cannot_grow(scripted: Make) -> None:
-    with pytest.raises(RunError, match=r"judge: 9 engine\(s\) .* room for 4"):
+    asked = r"judge: 9 engine\(s\) with 0 GPUs and 1 CPUs each are asked for"
+    with pytest.raises(InputError, match=asked + r"; the cluster has 0 GPUs and 4 CPUs on 1 node\(s\), room for 4"):
         EnginePool(scripted(cpus=1, replicas=9), "judge", "run", may_grow=False).start()
+
+
+def test_a_local_ray_never_grows(scripted: Make) -> None:
+    manager = PoolManager("run")
+    assert not manager.may_grow
+    assert PoolManager("run", may_grow=True).may_grow  # the setting has the last word
+    with pytest.raises(InputError, match="room for 0, and it does not grow by itself"):
+        manager.get("judge", scripted(cpus=9))
+    assert manager.pools == []
+
+
+def test_where_gpus_may_still_come_the_device_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    manager = PoolManager("run", may_grow=True)
+    with pytest.raises(InputError, match=r"judge\.device: auto cannot tell"):
+        manager.get("judge", EngineSettings(model=str(tmp_path)))
 
 
 def test_a_pool_waits_for_room_only_so_long(scripted: Make) -> None:

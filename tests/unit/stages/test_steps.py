@@ -17,6 +17,7 @@ from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_recor
 from ray_app.run.resume import pending
 from ray_app.runner import StageResult
 from ray_app.steps import Step, judge_engine, steps_of
+from ray_app.validation import inputs_of
 
 BASE: dict[str, Any] = {"iterations": 2, "instructions": {"heldout_fraction": 0.1}}
 ONCE = ["instructions", "pairs", "evaluation validation", "evaluation heldout"]
@@ -70,6 +71,19 @@ def test_a_revision_is_one_of_the_seed_only(settings: Any) -> None:
     assert (second.model, second.revision, second.dtype) == (folder.checkpoint(2), None, "float16")
     (first, later) = [s.fingerprint.settings for s in steps(given) if s.stage == "judgments"]
     assert (first["judge.revision"], later["judge.revision"]) == ("v2", None)
+
+
+def test_whose_engines_a_step_needs(settings: Any) -> None:
+    given = settings(**BASE, first_judge=scripted("mixtral"))
+    roles = {str(step): step.role for step in steps(given)}
+    assert roles["instructions"] is None
+    assert roles["pairs"] == "generator"
+    assert roles["iteration 0: first judge evaluation validation"] == "first_judge"
+    assert [roles[f"iteration {i}: judgments"] for i in (1, 2)] == ["first_judge", "judge"]
+    assert {roles[f"iteration {i}: evaluation heldout"] for i in (0, 1, 2)} == {"judge"}
+    assert roles["iteration 1: train set"] is roles["iteration 1: training"] is None
+    classified = settings(**{**BASE, "instructions": {"classify": True, "heldout_fraction": 0.1}})
+    assert steps(classified)[0].role == "generator"
 
 
 def test_pairs_of_each_iteration(settings: Any) -> None:
@@ -180,6 +194,16 @@ def test_the_content_of_a_file_counts_and_the_file_is_named(settings: Any, tmp_p
     assert differences(before["instructions"], after["instructions"]) == [f"the content of {source} changed"]
     told = differences(before["iteration 0: evaluation validation"], after["iteration 0: evaluation validation"])
     assert told == [f"the content of validation={gold} changed"]
+
+
+def test_a_file_that_is_named_alone_counts_by_its_content_too(tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("a")
+    before = inputs_of(str(gold))
+    gold.write_text("b")
+    assert inputs_of(str(gold)) != before
+    assert inputs_of("rewardbench") == {"rewardbench": "rewardbench"}
+    assert inputs_of("judgebench=ORG/NAME") == {"judgebench=ORG/NAME": "judgebench=ORG/NAME"}
 
 
 def committed(settings: IterateSettings, upto: int) -> None:

@@ -44,6 +44,14 @@ def test_a_bad_setting_is_named(setting, given):
         check(TrainSettings(**given), MODEL, {"GPU": 8, "CPU": 64})
 
 
+def test_a_cluster_that_scaled_down_is_waited_for(caplog):
+    head = {"CPU": 0}
+    check(TrainSettings(), MODEL, head, may_grow=True)
+    assert "train.workers: 8 workers need 8 GPUs, the cluster has 0; training waits" in caplog.text
+    with pytest.raises(InputError, match=r"train\.workers: 8 workers need 8 GPUs"):
+        check(TrainSettings(), MODEL, head, may_grow=False)
+
+
 def test_qlora_without_zero3_takes_any_storage():
     check(TrainSettings(zero={"stage": 2}, lora={"quantize": True, "quant_storage": "uint8"}), MODEL, None)
 
