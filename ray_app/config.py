@@ -132,6 +132,14 @@ class ShardSettings(Part):
     max_seconds: float = Field(MAX_SECONDS, gt=0)
 
 
+class PoolSettings(Part):
+    """How the engine pools of a run share the cluster. It changes no result."""
+
+    side_by_side: Literal["auto", "never"] = Field(
+        "auto", description="pairs stream into judging where the cluster holds generator and judge; never: one by one"
+    )
+
+
 class IterateSettings(CommandSettings):
     """`python -m ray_app.iterate`: the whole loop."""
 
@@ -142,6 +150,7 @@ class IterateSettings(CommandSettings):
     limit: int | None = Field(None, ge=1, description="use only so many instructions")
     ray: RaySettings = RaySettings()
     shards: ShardSettings = ShardSettings()
+    pools: PoolSettings = PoolSettings()
     generator: EngineSettings
     first_judge: EngineSettings | None = Field(None, description="judges iteration 1; null: the seed model does")
     judge: EngineSettings = Field(description="the seed model, and the engines of every M(i) trained from it")

@@ -29,7 +29,7 @@ from ray_app.run.resume import pending
 from ray_app.runner import Runner, StageResult
 from ray_app.stages import instructions
 from ray_app.stages.context import Context
-from ray_app.steps import Step, steps_of
+from ray_app.steps import Step, results_of, steps_of
 from ray_app.table import show
 
 log = logging.getLogger(__name__)
@@ -61,15 +61,20 @@ def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], t
     pools = PoolManager(run_id=settings.name)
     try:
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
+        done: set[str] = set()
         for step in todo:
+            if step.directory in done:
+                continue
             log.info("%s: started", step)
             started, since = time.monotonic(), now()
-            result = step.run(context)
+            results = results_of(step, todo, context)
             lease.fence.check()
-            commit(step.directory, record_of(step, result, since))
+            for made, result in results:
+                commit(made.directory, record_of(made, result, since))
+                done.add(made.directory)
+                log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
             metrics_log.rebuild(folder.uri, [s.directory for s in steps])
             write_cards(settings, folder, [step.iteration] if step.iteration else [])
-            log.info("%s: done in %.0f s, %d rows", step, time.monotonic() - started, result.rows_out)
     finally:
         pools.close()
 

@@ -112,6 +112,11 @@ class ShardWriter:
         self.faults.add(faults, self.clock())
         self.tick()
 
+    @property
+    def open_shard(self) -> int | None:
+        """The number of the shard that takes rows, or None while all rows are in closed ones."""
+        return self.shards.next if self.shards.rows else None
+
     def tick(self) -> None:
         """Close what has been open for `max_seconds`."""
         now = self.clock()
