@@ -30,6 +30,7 @@ from ray_app.schema import unit_id
 
 log = logging.getLogger(__name__)
 DEFAULT_SHARDS = ShardSettings()
+WEIGHTS = ("weights", "weights_seconds", "first_answer")  # what a stage says of how it came by its weights
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def with_numbers(context: Context, result: StageResult, iteration: int) -> Stage
     verdicts = list(column_values(directory, "verdict" if pairwise else "score"))
     unparsed = sum(verdict is None for verdict in verdicts)
     rate = unparsed / len(verdicts) if verdicts else None
+    result = result.with_extra(context.since_checkpoint(iteration - 1, result))  # where nothing evaluated it before
     return result.with_extra({"samples": len(verdicts), "unparsed": unparsed, "unparsed_rate": rate})
 
 

@@ -82,6 +82,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
     )
     write_quarantine(context, iteration, result.quarantine)
     write_json_atomic(folder.join(checkpoint, JUDGE_CARD), judge_card(settings, iteration, train_set_digest))
+    context.written[iteration] = time.time()
     return StageResult(
         rows_in=result.rows + len(result.quarantine),
         rows_out=result.rows,

@@ -23,7 +23,6 @@ from ray_app.config import IterateSettings
 from ray_app.engine.base import Engine, UnitResult
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import RunError
-from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.pair import PairProgram
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
@@ -131,10 +130,6 @@ def gated(first: Any, second: Any) -> Any:
     return replace(first, program=Gate(first.program, "i0038", second.directory)), second
 
 
-def witnessed(first: Any, second: Any) -> Any:
-    return first, replace(second, program=Witness(second.program, first.directory))
-
-
 def test_judging_begins_before_the_last_pair_is_made(
     run: Any, with_programs: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,30 +181,6 @@ def test_responses_are_scored_while_pairs_are_made(run: Any) -> None:
     training = [pair["pair_id"] for pair in table(made.pairs) if pair["split"] == TRAIN]
     assert {row["pair_id"] for row in table(made.judgments)} == set(training)
     assert (pairs.rows_out, scores.rows_in) == (40, 32)
-
-
-class Witness:
-    """Judges like `program`, and looks whether the pair is in a closed shard by then."""
-
-    def __init__(self, program: JudgeProgram, pairs: str) -> None:
-        self.program, self.pairs = program, pairs
-
-    def unit_of(self, row: dict[str, Any]) -> str:
-        return self.program.unit_of(row)
-
-    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
-        if row["pair_id"] in set(column_values(self.pairs, "pair_id")):
-            return await self.program(engine, row)
-        fault = {"id": self.unit_of(row), "stage": "judgments", "reason": "not durable", "detail": ""}
-        return UnitResult(self.unit_of(row), quarantine=[fault])
-
-
-def test_a_pair_is_judged_only_when_it_is_durable(run: Any, with_programs: Any) -> None:
-    with_programs(witnessed)
-    made = run(max_seconds=3)
-    _, judgments = made()
-    assert judgments.quarantined == {}
-    whole(made, 40)
 
 
 @pytest.mark.parametrize(("pair_shards", "judged"), [(2, 0), (3, 1), (4, 99)])

@@ -1,0 +1,46 @@
+"""A stage on a local Ray: what it says of how it came by its weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_app.engine.manager import PoolManager
+from ray_app.runner import Runner
+from ray_app.schema import JUDGMENTS
+
+pytestmark = pytest.mark.usefixtures("cluster")
+Make = Callable[..., Any]
+
+
+def test_a_stage_tells_how_its_weights_came(tmp_path: Path, dataset: Make, program: Make, scripted: Make) -> None:
+    pools = PoolManager("t")
+    runner = Runner(pools)
+
+    def judge(name: str) -> dict[str, Any]:
+        return runner.run(
+            stage="judgments",
+            directory=str(tmp_path / name),
+            schema=JUDGMENTS,
+            key=("pair_id", "order"),
+            source=dataset(4),
+            total=8,
+            program=program(),
+            engine=scripted({"p": [0.5]}),
+            role="judge",
+        ).extra
+
+    try:
+        before = time.time()
+        first, second, again = judge("first"), judge("second"), judge("second")
+    finally:
+        pools.close()
+    assert first["weights"] == "started"
+    assert first["weights_seconds"] > 0
+    assert before < first["first_answer"] < time.time()
+    assert second == {"resumed_units": 0, "weights": "reused", "weights_seconds": 0.0}
+    assert again == {"resumed_units": 8}, "nothing was asked, so no engine was needed"
