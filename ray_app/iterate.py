@@ -20,6 +20,7 @@ from ray_app.cli import run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
+from ray_app.judge_card import tell_reasoning
 from ray_app.model_files import require_model
 from ray_app.run import metrics_log, storage
 from ray_app.run.card_files import write_cards
@@ -45,6 +46,9 @@ def main(settings: IterateSettings) -> int:
     log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
     if todo:
         check_training(settings)
+        if settings.judging.stop_after_verdict and not settings.stop_after_verdict:
+            log.info("judging.stop_after_verdict is off: a judge reasons before it answers")
+        tell_reasoning(settings.judges, settings.stop_after_verdict)
         tell_late_benchmarks(settings, folder)
         with Lease(folder.uri) as lease:
             storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))

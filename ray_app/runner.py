@@ -133,6 +133,14 @@ class Runner:
 def result_of(job: Job, total: int, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
     """What a job whose shards are closed has to say; counts and tokens are those of all attempts."""
     rows, quarantined = row_counts(job.directory)
+    cut = int(counters.get("cut_in_reasoning", 0))
+    if cut:
+        log.warning(
+            "%s: %d texts were cut inside their <think>, at a verdict the model was weighing, and count as unparsed: "
+            "turn stop_after_verdict off for a reasoning model",
+            *(job.label, cut),
+        )
+        extra = {**extra, "cut_in_reasoning": cut}
     return StageResult(total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
 
 

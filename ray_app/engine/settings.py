@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ray_app.reasoning import declared
+
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
@@ -59,6 +61,11 @@ class EngineSettings(BaseModel):
         if secret:
             raise ValueError(f"env.{secret[0]} looks like a key: settings are written to the run folder; export it")
         return self
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model is declared to reason before it answers."""
+        return bool(declared(self.chat_template_kwargs))
 
     @property
     def on_gpu(self) -> bool:

@@ -92,7 +92,7 @@ def run_best_of(
     judge = Judge(
         engine,
         load_prompt(settings.judge_prompt),
-        settings.judging.stop_after_verdict,
+        settings.stop_after_verdict,
         settings.judging.mode,
         judge_name,
     )

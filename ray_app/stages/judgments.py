@@ -30,7 +30,8 @@ def settings_of(settings: IterateSettings, judge_model: str) -> dict[str, Any]:
     """What the stage's fingerprint covers. `judge_model` is a model id, or the identity of checkpoint i-1."""
     return {
         "seed": settings.seed,
-        "judging": settings.judging.model_dump(mode="json", exclude={"balance"}),
+        "judging": settings.judging.model_dump(mode="json", exclude={"balance"})
+        | {"stop_after_verdict": settings.stop_after_verdict},
         "judge": {"model": judge_model},
         "prompts": {"judge": load_prompt(settings.judge_prompt).hash},
     }
@@ -113,7 +114,7 @@ def program(settings: IterateSettings, iteration: int, judge_name: str) -> Judge
         "stage": STAGE,
     }
     if part.mode == "pointwise":
-        sampling = sampling_from(part.generation, part.stop_after_verdict, SCORE_VERDICTS)
+        sampling = sampling_from(part.generation, settings.stop_after_verdict, SCORE_VERDICTS)
         return ScoreProgram(**common, sampling=sampling, key=("pair_id",))
-    sampling = sampling_from(part.generation, part.stop_after_verdict)
+    sampling = sampling_from(part.generation, settings.stop_after_verdict)
     return JudgeProgram(**common, sampling=sampling, key=("pair_id", "order"))

@@ -157,7 +157,7 @@ def judge_card(settings: IterateSettings, iteration: int, train_set_digest: str)
         "prompt": load_prompt(settings.judge_prompt).to_dict(),
         "parser": f"the last {'[[1]] to [[10]]' if settings.judging.mode == 'pointwise' else '[[A]] or [[B]]'} "
         "after any </think>",
-        "stop_after_verdict": settings.judging.stop_after_verdict,
+        "stop_after_verdict": settings.stop_after_verdict,
         "generation": settings.evaluation.generation.model_dump(mode="json"),
         "chat_template_kwargs": settings.judge.chat_template_kwargs,
         "max_model_len": settings.judge.max_model_len,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ray_app.engine.manager import PoolManager
-from ray_app.runner import Runner
+from ray_app.runner import Job, Runner, result_of
 from ray_app.schema import JUDGMENTS
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -44,3 +44,14 @@ def test_a_stage_tells_how_its_weights_came(tmp_path: Path, dataset: Make, progr
     assert before < first["first_answer"] < time.time()
     assert second == {"resumed_units": 0, "weights": "reused", "weights_seconds": 0.0}
     assert again == {"resumed_units": 8}, "nothing was asked, so no engine was needed"
+
+
+def test_texts_cut_in_their_reasoning_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, program: Make, scripted: Make
+) -> None:
+    job = Job("judgments", str(tmp_path), JUDGMENTS, ("pair_id", "order"), None, 1, program(), scripted(), "judge", 2)
+    for cut, told in ((0, []), (3, [True])):
+        caplog.clear()
+        result = result_of(job, 1, {"cut_in_reasoning": cut}, 1.0, {})
+        assert ["iteration 2: judgments: 3 texts were cut" in message for message in caplog.messages] == told
+        assert result.extra == ({"cut_in_reasoning": 3} if cut else {})
