@@ -133,7 +133,7 @@ def test_the_metrics_say_how_work_and_weights_were_shared(finished: Loop) -> Non
     assert (pairs["weights"], judgments["weights"]) == ("started", "reused")
     seed, trained = (extra["evaluation", iteration, "validation"] for iteration in (0, 1))
     assert seed["weights"] == "reused"
-    assert trained["weights"] == "started", "training needed the cores"
+    assert trained["weights"] == "reloaded", "trainer and engine have cores of their own"
     assert trained["checkpoint_to_first_answer_s"] > trained["weights_seconds"] > 0
     assert extra["evaluation", 1, "heldout"]["weights"] == "reused"
     made = extra["train_set", 1, None]
