@@ -18,7 +18,7 @@ from ray_app.config import SamplingSettings
 from ray_app.judge_card import Judge
 from ray_app.judging import KEY, quarantined_ids, spool
 from ray_app.run.storage import join, list_files, read_parquet
-from ray_app.runner import Runner, StageResult
+from ray_app.runner import WEIGHTS, Runner, StageResult
 from ray_app.schema import VOTES, pack_text
 from ray_app.scoring import best_of_scoring_units, mean_scores, score_rows, unscored_ids
 
@@ -75,7 +75,8 @@ def joined(results: Sequence[StageResult]) -> StageResult:
         quarantined.update(result.quarantined)
     names = ("rows_in", "rows_out", "prompt_tokens", "completion_tokens", "seconds")
     sums = {name: sum(getattr(result, name) for result in results) for name in names}
-    return StageResult(**sums, quarantined=dict(quarantined))
+    loaded = next((result.extra for result in results if "weights" in result.extra), {})
+    return StageResult(**sums, quarantined=dict(quarantined), extra={k: loaded[k] for k in WEIGHTS if k in loaded})
 
 
 def answers_in(directory: str, benchmark: Benchmark, seed: int) -> dict[str, dict[str, Any]]:

@@ -70,15 +70,21 @@ def run_command(cls: type[S], main: Callable[[S], int], argv: Sequence[str] | No
     except InputError as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 2
-    except RunError as fault:
-        print(f"failed: {fault}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as fault:
+        if _interrupted(fault):
+            print("interrupted; the same command continues this run", file=sys.stderr)
+        elif isinstance(fault, RunError):
+            print(f"failed: {fault}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues this run", file=sys.stderr)
-        return 1
-    except Exception:
-        traceback.print_exc()
-        return 1
+
+
+def _interrupted(fault: BaseException | None) -> bool:
+    """Whether Ctrl-C was what went wrong first: what it interrupts may fail to clean up with an error of its own."""
+    while fault is not None and not isinstance(fault, KeyboardInterrupt):
+        fault = fault.__context__
+    return fault is not None
 
 
 def _start_logging(level: str) -> None:

@@ -101,7 +101,7 @@ class JudgingSettings(Part):
     sampling: Literal["until_correct", "all"] = "until_correct"
     samples: int = Field(15, ge=1, description="N: at most so many judgments a (pair, order)")
     generation: SamplingSettings = SamplingSettings()
-    stop_after_verdict: bool = Field(True, description="generate nothing behind the verdict; off for reasoning models")
+    stop_after_verdict: bool = Field(True, description="generate nothing behind the verdict; off where a judge reasons")
     balance: bool = True
 
 
@@ -135,6 +135,14 @@ class ShardSettings(Part):
     max_seconds: float = Field(MAX_SECONDS, gt=0)
 
 
+class PoolSettings(Part):
+    """How the engine pools of a run share the cluster. It changes no result."""
+
+    side_by_side: Literal["auto", "never"] = Field(
+        "auto", description="pairs stream into judging where the cluster holds generator and judge; never: one by one"
+    )
+
+
 class IterateSettings(CommandSettings):
     """`python -m ray_app.iterate`: the whole loop."""
 
@@ -145,6 +153,7 @@ class IterateSettings(CommandSettings):
     limit: int | None = Field(None, ge=1, description="use only so many instructions")
     ray: RaySettings = RaySettings()
     shards: ShardSettings = ShardSettings()
+    pools: PoolSettings = PoolSettings()
     generator: EngineSettings
     first_judge: EngineSettings | None = Field(None, description="judges iteration 1; null: the seed model does")
     judge: EngineSettings = Field(description="the seed model, and the engines of every M(i) trained from it")
@@ -160,6 +169,19 @@ class IterateSettings(CommandSettings):
         if self.judging.mode == "pointwise" and self.train.recipe == "dpo":
             raise ValueError("train.recipe dpo needs judging.mode pairwise: a score is neither right nor wrong")
         return self
+
+    @property
+    def judges(self) -> dict[str, EngineSettings]:
+        """{setting: engine} of everything that judges."""
+        engines = {"first_judge": self.first_judge, "judge": self.judge}
+        return {name: engine for name, engine in engines.items() if engine is not None}
+
+    @property
+    def stop_after_verdict(self) -> bool:
+        """Whether judgments end with their verdict: one rule for judging, training and evaluation. A judge that reasons
+        turns it off for all, since the next one learns from its texts.
+        """
+        return self.judging.stop_after_verdict and not any(engine.reasons for engine in self.judges.values())
 
     @property
     def judge_prompt(self) -> str:

@@ -24,18 +24,20 @@ from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
+from ray_app.judge_card import tell_reasoning
 from ray_app.model_files import require_model, require_on_hub
 from ray_app.run import metrics_log, storage
 from ray_app.run.card_files import write_cards
 from ray_app.run.fingerprint import check_started
-from ray_app.run.folder import RunFolder, StageRecord, begin, commit, now, read_record, read_started
+from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_started
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
+from ray_app.run.shards import begun
 from ray_app.run.where import resolved_runs
 from ray_app.runner import Runner, StageResult
 from ray_app.stages import instructions, training
 from ray_app.stages.context import Context
-from ray_app.steps import Step, steps_of
+from ray_app.steps import Step, results_of, steps_of
 from ray_app.table import show
 from ray_app.validation import STAGE as EVALUATION
 
@@ -56,6 +58,9 @@ def main(settings: IterateSettings) -> int:
     if todo:
         check_training(settings)
         check_benchmarks(settings, todo)
+        if settings.judging.stop_after_verdict and not settings.stop_after_verdict:
+            log.info("judging.stop_after_verdict is off: a judge reasons before it answers")
+        tell_reasoning(settings.judges, settings.stop_after_verdict)
         tell_late_benchmarks(settings, folder)
         with Lease(folder.uri) as lease:
             storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))
@@ -73,16 +78,20 @@ def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], t
     try:
         check_room(settings, todo, pools)
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
+        done: set[str] = set()
         for step in todo:
+            if step.directory in done:
+                continue
             log.info("%s: started", step)
             started, since = time.monotonic(), now()
-            begin(step.directory, step.fingerprint)
-            result = step.run(context)
+            results = results_of(step, todo, context)
             lease.fence.check()
-            commit(step.directory, record_of(step, result, since))
+            for made, result in results:
+                commit(made.directory, record_of(made, result, since))
+                done.add(made.directory)
+                log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
             metrics_log.rebuild(folder.uri, [s.directory for s in steps])
             write_cards(settings, folder, [step.iteration] if step.iteration else [])
-            log.info("%s: done in %.0f s, %d rows", step, time.monotonic() - started, result.rows_out)
     finally:
         pools.close()
 
@@ -109,7 +118,7 @@ def check_interrupted(todo: list[Step]) -> None:
     """Raises InputError naming the setting and the stage whose closed shards were made with another one."""
     for step in todo:
         started = read_started(step.directory)
-        if started is not None and step.resumes:
+        if started is not None and step.resumes and begun(step.directory):
             check_started(started, step.fingerprint, str(step), step.directory)
 
 

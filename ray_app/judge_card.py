@@ -6,6 +6,8 @@ file (`--prompt FILE`, or the shipped one of its mode: `judge_pairwise`, `judge_
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +17,12 @@ from ray_app.model_files import require_model
 from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.score import ScoreProgram
 from ray_app.prompts import Prompt, load_prompt, prompt_from
+from ray_app.reasoning import may_reason, template_of
 from ray_app.run import storage
 from ray_app.runner import sampling_from
 from ray_app.verdict import SCORES
 
+log = logging.getLogger(__name__)
 Mode = Literal["pairwise", "pointwise"]
 CARD = "judge.json"
 SHIPPED_PROMPTS: dict[str, str] = {"pairwise": "judge_pairwise", "pointwise": "judge_single"}
@@ -103,8 +107,23 @@ def judge_of(
         updates["max_model_len"] = card["max_model_len"]
     if card and not engine.chat_template_kwargs:
         updates["chat_template_kwargs"] = card.get("chat_template_kwargs", {})
-    stop = card.get("stop_after_verdict", True) if stop_after_verdict is None else stop_after_verdict
-    return Judge(engine.model_copy(update=updates), chosen, stop, mode)
+    engine = engine.model_copy(update=updates)
+    # Other template arguments than the judge was trained with may turn its reasoning on.
+    by_itself = card.get("stop_after_verdict", True) and not engine.reasons
+    stop = by_itself if stop_after_verdict is None else stop_after_verdict
+    tell_reasoning({"engine": engine}, stop)
+    return Judge(engine, chosen, stop, mode)
+
+
+def tell_reasoning(engines: Mapping[str, EngineSettings], stop: bool) -> None:
+    """Warn of judges whose reasoning a stop at the verdict may cut; `engines` by the setting that holds them."""
+    for name, engine in engines.items() if stop else ():
+        if engine.reasons or may_reason(template_of(engine.model), engine.chat_template_kwargs):
+            log.warning(
+                "%s.model %s may reason in <think>, and stop_after_verdict would cut that at the first verdict it "
+                "weighs: turn it off, or say %s.chat_template_kwargs {enable_thinking: false}",
+                *(name, engine.model, name),
+            )
 
 
 def read_card(model: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -17,14 +18,24 @@ log = logging.getLogger(__name__)
 QUIET_S, TERMINAL_S = 10.0, 1.0
 
 
-class Progress:
-    """Asks the shard writer how far it is, from a thread of the driver, until the block ends."""
+@dataclass(frozen=True)
+class Part:
+    """One stage of the work, and the shard writer that knows how far it is."""
 
-    def __init__(self, label: str, total: int, writer: Any) -> None:
-        self.label, self.total, self.writer = label, total, writer
+    label: str
+    total: int
+    writer: Any
+
+
+class Progress:
+    """Asks the shard writers how far they are, from a thread of the driver, until the block ends."""
+
+    def __init__(self, *parts: Part) -> None:
+        self.parts = parts
         self.started = time.monotonic()
         self.stop = threading.Event()
         self.bar: Bar | None = None
+        self.tasks: list[Any] = []
 
     def __enter__(self) -> Progress:
         console = Console(stderr=True)
@@ -32,7 +43,7 @@ class Progress:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self.bar = Bar(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console)
             self.bar.start()
-            self.task = self.bar.add_task(self.label, total=self.total, rate="")
+            self.tasks = [self.bar.add_task(part.label, total=part.total, rate="") for part in self.parts]
         self.thread = threading.Thread(target=self._watch, daemon=True, name="progress")
         self.thread.start()
         return self
@@ -45,18 +56,19 @@ class Progress:
 
     def _watch(self) -> None:
         while not self.stop.wait(TERMINAL_S if self.bar else QUIET_S):
-            try:
-                state = ray.get(self.writer.progress.remote(), timeout=5)
-            except Exception:
-                continue  # the work itself reports what is wrong
-            self._tell(state["units"], state["completion_tokens"])
+            for index, part in enumerate(self.parts):
+                try:
+                    state = ray.get(part.writer.progress.remote(), timeout=5)
+                except Exception:
+                    continue  # the work itself reports what is wrong
+                self._tell(index, state["units"], state["completion_tokens"])
 
-    def _tell(self, units: int, tokens: float) -> None:
-        seconds = time.monotonic() - self.started
+    def _tell(self, index: int, units: int, tokens: float) -> None:
+        part, seconds = self.parts[index], time.monotonic() - self.started
         rate = f"{tokens / seconds:,.0f} tok/s"
         if self.bar:
-            self.bar.update(self.task, completed=units, rate=rate)
+            self.bar.update(self.tasks[index], completed=units, rate=rate)
             return
-        left = f"{seconds * (self.total - units) / units:,.0f} s left" if units else "starting"
-        log.info("%s: %d of %d rows, %s, %s", self.label, units, self.total, rate, left)
+        left = f"{seconds * (part.total - units) / units:,.0f} s left" if units else "starting"
+        log.info("%s: %d of %d rows, %s, %s", part.label, units, part.total, rate, left)
         sys.stderr.flush()

@@ -20,6 +20,7 @@ from ray_app.config import ShardSettings
 from ray_app.engine.base import Sampling
 from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
+from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
 from ray_app.run.lease import Fence
 from ray_app.run.shards import closed_units, column_sums, row_counts
@@ -29,6 +30,7 @@ from ray_app.schema import unit_id
 
 log = logging.getLogger(__name__)
 DEFAULT_SHARDS = ShardSettings()
+WEIGHTS = ("weights", "weights_seconds", "first_answer")  # what a stage says of how it came by its weights
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,26 @@ class StageResult:
 
     def with_extra(self, more: dict[str, Any]) -> StageResult:
         return dataclasses.replace(self, extra={**self.extra, **more})
+
+
+@dataclass(frozen=True)
+class Job:
+    """The work of one generating stage, as `Runner.run` takes it: `program` over the `total` rows of `source`."""
+
+    stage: str
+    directory: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+    source: ray.data.Dataset
+    total: int
+    program: Any
+    engine: EngineSettings
+    role: str
+    iteration: int | None = None
+
+    @property
+    def label(self) -> str:
+        return self.stage if self.iteration is None else f"iteration {self.iteration}: {self.stage}"
 
 
 def table_rows(directory: str) -> int:
@@ -82,25 +104,60 @@ class Runner:
         Counts and tokens are those of all attempts; they are read back from the shards.
         """
         started = time.monotonic()
+        job = Job(stage, directory, schema, key, source, total, program, engine, role, iteration)
         done = closed_units(directory, key)
         counters: dict[str, float] = {}
+        extra: dict[str, Any] = {"resumed_units": len(done)}
         if len(done) < total:
-            writer = start_writer(directory, schema, self.fence, self.shards.max_rows, self.shards.max_seconds)
+            writer = self.writer(job)
             pool = self.pools.get(role, engine)
+            extra |= weights_of(pool)
             counters = run_program(
-                _without(source, key, done),
+                without(source, key, done),
                 pool,
                 program,
                 writer,
                 stage=stage,
-                label=stage if iteration is None else f"iteration {iteration}: {stage}",
+                label=job.label,
                 total=total - len(done),
                 iteration=iteration,
             )
-        rows, quarantined = row_counts(directory)
-        tokens = _tokens(directory, schema, counters)
-        seconds = time.monotonic() - started
-        return StageResult(total, rows, quarantined, *tokens, seconds, {"resumed_units": len(done)})
+            extra |= first_answer_of(pool, extra["weights"])
+        return result_of(job, total, counters, time.monotonic() - started, extra)
+
+    def writer(self, job: Job) -> Any:
+        """The shard writer of a job, as an actor."""
+        return start_writer(job.directory, job.schema, self.fence, self.shards.max_rows, self.shards.max_seconds)
+
+
+def result_of(job: Job, total: int, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
+    """What a job whose shards are closed has to say; counts and tokens are those of all attempts."""
+    rows, quarantined = row_counts(job.directory)
+    cut = int(counters.get("cut_in_reasoning", 0))
+    if cut:
+        log.warning(
+            "%s: %d texts were cut inside their <think>, at a verdict the model was weighing, and count as unparsed: "
+            "turn stop_after_verdict off for a reasoning model",
+            *(job.label, cut),
+        )
+        extra = {**extra, "cut_in_reasoning": cut}
+    return StageResult(total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
+
+
+def weights_of(pool: EnginePool) -> dict[str, Any]:
+    """How a stage came by its weights: started, reloaded or reused engines, and the seconds it took."""
+    return {"weights": pool.how, "weights_seconds": round(pool.seconds, 3)}
+
+
+def first_answer_of(pool: EnginePool, how: str) -> dict[str, Any]:
+    """Unix time of the first row answered with weights that were loaded for this stage."""
+    if how == "reused":
+        return {}
+    try:
+        times = [stats["first_answer"] for stats in pool.stats() if stats["first_answer"]]
+    except ray.exceptions.RayError:  # the stage is done; that an engine has died since is no fault of it
+        return {}
+    return {"first_answer": round(min(times), 3)} if times else {}
 
 
 def sampling_from(settings: Any, stop_after_verdict: bool = False, verdicts: Iterable[str] = "AB") -> Sampling:
@@ -118,7 +175,8 @@ def _tokens(directory: str, schema: pa.Schema, counters: dict[str, float]) -> tu
     return int(counters.get("prompt_tokens", 0)), int(counters.get("completion_tokens", 0))
 
 
-def _without(source: ray.data.Dataset, key: tuple[str, ...], done: set[str]) -> ray.data.Dataset:
+def without(source: ray.data.Dataset, key: tuple[str, ...], done: set[str]) -> ray.data.Dataset:
+    """The rows of `source` whose units are not done yet."""
     if not done:
         return source
     reference = ray.put(done)

@@ -34,7 +34,12 @@ class Selection:
     kept: int  # of those, with a correct judgment
     kept_by_letter: dict[str, int]
     dropped_by_balance: int
-    pass_rate: float | None  # share of (pair, order) whose sample 0 is correct (design §7)
+    first: tuple[tuple[str, bool], ...]  # (pair_id, whether sample 0 is correct) of every (pair, order) judged
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Share of (pair, order) whose sample 0 is correct: hits pooled over all draws would be biased."""
+        return sum(correct for _, correct in self.first) / len(self.first) if self.first else None
 
     @property
     def keep_rate(self) -> float | None:
@@ -47,15 +52,29 @@ def select(samples: Iterable[Sample], run_seed: int, iteration: int, balance: bo
     kept = [s for s in seen if s.kept]
     rows = balanced(kept, run_seed, iteration) if balance else sorted(kept)
     units = {s.unit for s in seen}
-    first = [s for s in seen if s.sample == 0]
     return Selection(
         rows=tuple(rows),
         tried=len(units),
         kept=len(kept),
         kept_by_letter=dict(Counter(str(s.verdict) for s in kept)),
         dropped_by_balance=len(kept) - len(rows),
-        pass_rate=sum(s.correct for s in first) / len(first) if first else None,
+        first=tuple((s.pair_id, s.correct) for s in seen if s.sample == 0),
     )
+
+
+def pass_rates(
+    first: Iterable[tuple[str, bool]], group_of: Mapping[str, str | int | None]
+) -> dict[str, dict[str, float]]:
+    """{group: {"value": pass rate, "n": (pair, order) judged}} of `Selection.first`; no group is `unknown`."""
+    found: dict[str | int | None, list[bool]] = defaultdict(list)
+    for pair, correct in first:
+        found[group_of[pair]].append(correct)
+    groups = sorted(found, key=lambda group: (group is None, isinstance(group, str), group))
+    return {
+        "unknown" if group is None else str(group): {"value": sum(right) / len(right), "n": len(right)}
+        for group in groups
+        for right in (found[group],)
+    }
 
 
 def balanced(kept: Iterable[Sample], run_seed: int, iteration: int) -> list[Sample]:
@@ -104,8 +123,8 @@ def first_win(scores: Sequence[tuple[float | None, float | None]]) -> int | None
 def select_scored(scores: Mapping[str, Sequence[tuple[float | None, float | None]]]) -> Selection:
     """Pointwise rejection sampling: {pair_id: (chosen's, rejected's score) by sample} to two judgments a kept pair.
 
-    There is no letter to balance: each kept pair gives one judgment of a better and one of a worse response. The
-    pass rate is the share of pairs whose sample 0 puts the chosen side higher.
+    There is no letter to balance: each kept pair gives one judgment of a better and one of a worse response. A pair
+    passes where its sample 0 puts the chosen side higher.
     """
     wins = {identity: first_win(samples) for identity, samples in scores.items()}
     rows = [
@@ -120,7 +139,7 @@ def select_scored(scores: Mapping[str, Sequence[tuple[float | None, float | None
         kept=len(rows) // 2,
         kept_by_letter={},
         dropped_by_balance=0,
-        pass_rate=sum(won == 0 for won in wins.values()) / len(wins) if wins else None,
+        first=tuple((identity, won == 0) for identity, won in wins.items()),
     )
 
 

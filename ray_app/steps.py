@@ -6,21 +6,30 @@ a model or a GPU is touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.model_files import model_identity
 from ray_app.run.fingerprint import Fingerprint, fingerprint
-from ray_app.run.folder import RunFolder
+from ray_app.run.folder import RunFolder, begin
 from ray_app.runner import StageResult
 from ray_app.stages import evaluation, instructions, judgments, pairs, train_set, training
 from ray_app.stages.context import Context
+from ray_app.streaming import can_stream, stream
 from ray_app.validation import STAGE as EVALUATION
 from ray_app.validation import inputs_of
 
 FIRST_JUDGE = "first_judge_evaluation"
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The step that takes a step's rows while it still makes them, and both at once, or None where they cannot be."""
+
+    directory: str
+    run: Callable[[Context], tuple[StageResult, StageResult] | None]
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Step:
     fingerprint: Fingerprint
     run: Callable[[Context], StageResult]
     label: str
+    feeds: Feed | None = None
 
     @property
     def role(self) -> str | None:
@@ -100,12 +110,13 @@ class Planner:
         printed: Fingerprint,
         run: Callable[[Context], StageResult],
         name: str = "",
+        feeds: Feed | None = None,
     ) -> Fingerprint:
         directory = self.folder.stage_dir(stage, iteration)
         if name:
             directory = self.folder.join(directory, name)
         label = f"{stage.replace('_', ' ')} {name}".strip()
-        self.steps.append(Step(stage, iteration, directory, printed, run, label))
+        self.steps.append(Step(stage, iteration, directory, printed, run, label, feeds))
         return printed
 
     def _instructions(self) -> Fingerprint:
@@ -118,13 +129,26 @@ class Planner:
     def _pairs(self, upstream: Fingerprint, iteration: int | None) -> Fingerprint:
         generator = {"generator": model_identity(self.settings.generator.model)}
         printed = fingerprint(pairs.STAGE, pairs.settings_of(self.settings), generator, [upstream.digest])
-        return self._add(pairs.STAGE, iteration, printed, lambda context: pairs.run(context, iteration))
+        feeds = self._judging(iteration or 1) if self.settings.iterations else None
+        return self._add(pairs.STAGE, iteration, printed, lambda context: pairs.run(context, iteration), feeds=feeds)
+
+    def _judging(self, iteration: int) -> Feed:
+        """The judgments of `iteration` while its pairs are made."""
+        engine, _, name = self._judge(iteration)
+        return Feed(
+            self.folder.stage_dir(judgments.STAGE, iteration),
+            lambda context: streamed(context, iteration, engine, name),
+        )
+
+    def _judge(self, iteration: int) -> tuple[EngineSettings, str, str]:
+        """The engine of the judge of `iteration`'s pairs, its identity in fingerprints, and its name in rows."""
+        engine = judging_engine(self.settings, self.folder, iteration)
+        identity = model_identity(engine.model) if iteration == 1 else f"iter_{iteration - 1:02d}"
+        return engine, identity, engine.model if iteration == 1 else identity
 
     def _iteration(self, iteration: int, made: Fingerprint, judge: list[Fingerprint]) -> Fingerprint:
-        settings, folder = self.settings, self.folder
-        engine = judging_engine(settings, folder, iteration)
-        identity = model_identity(engine.model) if iteration == 1 else f"iter_{iteration - 1:02d}"
-        name = engine.model if iteration == 1 else identity
+        settings = self.settings
+        engine, identity, name = self._judge(iteration)
         judged = fingerprint(
             judgments.STAGE,
             judgments.settings_of(settings, engine.identity(identity)),
@@ -178,6 +202,38 @@ def _evaluation(
         return evaluation.run(context, directory, iteration, name, spec, engine, judge)
 
     return run
+
+
+def streamed(
+    context: Context, iteration: int, engine: EngineSettings, judge_name: str
+) -> tuple[StageResult, StageResult] | None:
+    """Make the pairs of `iteration` and judge them meanwhile; None where they are to run one after the other."""
+    settings, own = context.settings, context.settings.pairs.refresh == "each_iteration"
+    most = judgments.training_rows(context.folder.stage_dir(instructions.STAGE)) * judgments.units_per_pair(settings)
+    first = pairs.job(context, iteration if own else None)
+    second = judgments.job(context, iteration, engine, judge_name, most)
+    if not can_stream(context.runner, first, second, settings.pools.side_by_side):
+        return None
+    made, judged = stream(
+        context.runner,
+        first,
+        second,
+        units=lambda rows: judgments.units_of(settings, rows),
+        total=lambda: judgments.units_in(settings, first.directory),
+    )
+    return made, judgments.with_numbers(context, judged, iteration)
+
+
+def results_of(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
+    """Do the work of `step`, and that of the step it feeds where both are left and can run at the same time."""
+    feed = step.feeds
+    fed = next((other for other in todo if feed and other.directory == feed.directory), None)
+    begin(step.directory, step.fingerprint)
+    if feed and fed:
+        begin(fed.directory, fed.fingerprint)
+        if both := feed.run(context):
+            return list(zip((step, fed), both, strict=True))
+    return [(step, step.run(context))]
 
 
 def steps_of(settings: IterateSettings, folder: RunFolder) -> list[Step]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
+CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", "first_judge_evaluation")
 
 
@@ -53,15 +54,15 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
 
 
 def _iterations(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Iterations (0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
-    for name in ("iter", "pairs", "keep", "unparsed"):
+    table = Table(title="Iterations (0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **CLOSE)
+    for name in ("iter", "pairs", "pass", "keep", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("set", no_wrap=True)
     for name in ("accuracy [95 %]", "consist.", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [str(row["iteration"]), _whole(row.get("pairs"))]
-        cells += [_rate(row.get("keep_rate")), _rate(row.get("unparsed_rate"))]
+        cells += [_rate(row.get(name)) for name in ("pass_rate", "keep_rate", "unparsed_rate")]
         sets = row["sets"] or {"-": None}
         for name, headline in sets.items():
             table.add_row(*cells, name, *_set_cells(headline))

@@ -80,7 +80,7 @@ def program(settings: IterateSettings, iteration: int, judge_name: str) -> Judge
     part = settings.evaluation
     return JudgeProgram(
         prompt=load_prompt(settings.judge_prompt),
-        sampling=sampling_from(part.generation, settings.judging.stop_after_verdict),
+        sampling=sampling_from(part.generation, settings.stop_after_verdict),
         mode="votes",
         samples=part.votes,
         judge=judge_name,
@@ -97,7 +97,7 @@ def scoring_program(settings: IterateSettings, iteration: int, judge_name: str) 
     part = settings.evaluation
     return ScoreProgram(
         prompt=load_prompt(settings.judge_prompt),
-        sampling=sampling_from(part.generation, settings.judging.stop_after_verdict, SCORES),
+        sampling=sampling_from(part.generation, settings.stop_after_verdict, SCORES),
         samples=part.votes,
         judge=judge_name,
         run_seed=settings.seed,
@@ -112,7 +112,7 @@ def covered(settings: IterateSettings) -> dict[str, Any]:
     part = settings.evaluation
     return {
         "evaluation": part.model_dump(mode="json", include={"limit", "votes", "generation", "early_stop"}),
-        "judging": {"stop_after_verdict": settings.judging.stop_after_verdict},
+        "judging": {"stop_after_verdict": settings.stop_after_verdict},
         "prompts": {"judge": load_prompt(settings.judge_prompt).hash},
     } | ({"mode": "pointwise"} if settings.judging.mode == "pointwise" else {})
 

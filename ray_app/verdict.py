@@ -43,6 +43,11 @@ def own_text(text: str) -> str | None:
     return None if THINK_OPEN in text else text
 
 
+def cut_in_reasoning(text: str, stop: Iterable[str]) -> bool:
+    """Whether a stop string ended a text inside its `<think>`: the model was only weighing that verdict."""
+    return own_text(text) is None and text.endswith(tuple(stop))
+
+
 def parse_verdict(text: str, letters: str = "AB") -> str | None:
     """The last `[[A]]`/`[[B]]` of the model's own text; None is *unparsed*, an outcome of its own."""
     answer = own_text(text)

@@ -19,6 +19,19 @@ def placeable(settings: EngineSettings, nodes: Iterable[Resources]) -> int:
     return sum(_on_one(settings, cpus, gpus) for cpus, gpus in offers)
 
 
+def placeable_beside(one: EngineSettings, other: EngineSettings, nodes: Iterable[Resources]) -> bool:
+    """Whether the (empty) nodes take all replicas of both. Those of more GPUs are placed first, node after node."""
+    large, small = sorted((one, other), key=lambda settings: -settings.tensor_parallel)
+    left, missing = [], large.replicas
+    for node in nodes:
+        here = min(missing, placeable(large, [node]))
+        missing -= here
+        cpus, gpus = here * large.cpus, here * large.gpus_per_replica
+        left.append({"CPU": node.get("CPU", 0.0) - cpus, "GPU": node.get("GPU", 0.0) - gpus})
+    spans = any(settings.executor == "ray" and settings.tensor_parallel > 1 for settings in (one, other))
+    return spans or (not missing and placeable(small, left) >= small.replicas)
+
+
 def _on_one(settings: EngineSettings, cpus: float, gpus: float) -> int:
     limits = []
     if settings.cpus:

@@ -27,13 +27,13 @@ from ray_app.engine.outbox import Outbox
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.replicas import Replicas
 from ray_app.errors import RunError
-from ray_app.progress import Progress
+from ray_app.progress import Part, Progress
 
 log = logging.getLogger(__name__)
 RETRIES = 4
 GIVE_UP_AFTER = 50  # units in a row that failed in the engine
 PING_EVERY_S, PING_LIMIT_S = 15.0, 60.0
-STREAM_ROWS = 64  # rows a block where a next stage takes the rows: it need not wait for more
+STREAM_ROWS, STREAM_BLOCKS = 64, 16  # where a next stage takes the rows: at most so many a block, about so many blocks
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ClientSettings:
     in_flight: int  # units, over all replicas
     rows_per_call: int  # units that go to a replica together, and come back together
     timeout_s: float  # of one unit
-    emit: pa.Schema | None = None  # hand the rows on, not counts
+    emit: pa.Schema | None = None  # hand the rows on, once they are in closed shards, not counts
 
 
 class PoolClient:
@@ -59,6 +59,7 @@ class PoolClient:
         self.held: list[UnitResult] = []  # failed in the engine, and nothing has succeeded since
         self.failed_in_a_row = 0
         self.ever_succeeded = False
+        self.at_work = 0  # units that are not with the writer yet
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         self._start_watching()
@@ -73,14 +74,30 @@ class PoolClient:
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None
         if self.settings.emit is not None:
-            if self.ever_succeeded:
-                await self._release()
+            await self._make_durable()
             yield pa.Table.from_pylist(rows, schema=self.settings.emit)
         else:
             held, self.held = self.held, []
             yield pa.table({"units": [batch.num_rows], "held": [pickle.dumps(held)]})
 
+    async def _make_durable(self) -> None:
+        """A kill may cost a row that is in no closed shard, so no later stage may know it yet."""
+        writer = self.outbox.writer
+        if self.ever_succeeded:
+            await self._release()
+        elif self.held:
+            await writer.hold.remote(self.held)
+        # With nothing else to do, nothing more would fill the open shard.
+        await writer.settled.remote(close=self.at_work == 0)
+
     async def _units(self, rows: list[dict[str, Any]], emitted: list[dict[str, Any]]) -> None:
+        self.at_work += len(rows)
+        try:
+            await self._finish(rows, emitted)
+        finally:
+            self.at_work -= len(rows)
+
+    async def _finish(self, rows: list[dict[str, Any]], emitted: list[dict[str, Any]]) -> None:
         try:
             units = await self._ask(rows)
         finally:
@@ -190,13 +207,16 @@ def program_stage(
     stage: str,
     iteration: int | None = None,
     emit: pa.Schema | None = None,
+    total: int = STREAM_ROWS * STREAM_BLOCKS,
 ) -> ray.data.Dataset:
     """`program` over `dataset`, lazily. Units go to `writer`; what comes out is small counts, or with `emit` the rows.
 
-    With `emit` a next stage takes the rows while this one still runs: both stand in one Ray Data graph.
+    With `emit` a next stage takes the rows, once they are in closed shards, while this one still runs: both stand in
+    one Ray Data graph. A block is handed on whole, so `total` rows are cut into several. Units that failed while the
+    engine had answered none are then with the writer (`unanswered`).
     """
     if emit is not None:
-        dataset = dataset.repartition(target_num_rows_per_block=STREAM_ROWS)
+        dataset = dataset.repartition(target_num_rows_per_block=max(1, min(STREAM_ROWS, total // STREAM_BLOCKS)))
     in_flight = pool.settings.in_flight * len(pool.actors)
     blocks = min(256, max(8, in_flight // 32))
     work = Work(program, stage, iteration, pool.model)
@@ -235,13 +255,19 @@ def run_program(
     Raises RunError with the cause in one line when an engine or the writer fails for good.
     """
     stream = program_stage(dataset, pool, program, writer, stage=stage, iteration=iteration)
-    with Progress(label, total, writer):
-        units, held = drain(stream, label)
-        if len(held) == units and any(unit.quarantine[0]["reason"] == ENGINE_ERROR for unit in held):
-            raise RunError(f"{label}: no request succeeded: {cause_of(held[-1])}")
-        if held:  # others did succeed: these rows failed on their own
-            ray.get(writer.add.remote(held))
-        return dict(ray.get(writer.finish.remote()))
+    with Progress(Part(label, total, writer)):
+        return settle(label, *drain(stream, label), writer)
+
+
+def settle(label: str, units: int, held: list[UnitResult], writer: Any) -> dict[str, float]:
+    """Close the shards of a stage whose stream has ended, and return its counters. Raises RunError when nothing of it
+    succeeded; otherwise the units that were held failed on their own, and are quarantined.
+    """
+    if len(held) == units and any(unit.quarantine[0]["reason"] == ENGINE_ERROR for unit in held):
+        raise RunError(f"{label}: no request succeeded: {cause_of(held[-1])}")
+    if held:
+        ray.get(writer.add.remote(held))
+    return dict(ray.get(writer.finish.remote()))
 
 
 def drain(stream: ray.data.Dataset, label: str) -> tuple[int, list[UnitResult]]:

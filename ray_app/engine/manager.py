@@ -7,8 +7,8 @@ import logging
 import ray
 
 from ray_app.cluster import may_grow
-from ray_app.engine.capacity import room_beside, trainer_fits
-from ray_app.engine.pool import EnginePool, require_room
+from ray_app.engine.capacity import placeable_beside, room_beside, trainer_fits
+from ray_app.engine.pool import EnginePool, nodes, require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError, RunError
 from ray_app.train.settings import TrainSettings
@@ -33,24 +33,25 @@ class PoolManager:
         """Whether the cluster may get more nodes than it has."""
         return may_grow(ray.nodes()) if self._may_grow is None else self._may_grow
 
-    def get(self, role: str, settings: EngineSettings) -> EnginePool:
-        """A living pool with these settings: the same one again, reloaded, or started.
+    def get(self, role: str, settings: EngineSettings, beside: EngineSettings | None = None) -> EnginePool:
+        """A living pool with these settings: the same one again, reloaded, or started. One of `beside` stays as it is.
 
         Raises InputError for a model that is not there or that the cluster has no room for, RunError when engines do
         not start.
         """
-        settings = self._resolved(role, settings)
+        settings = self._resolved(settings, role)
         for pool in self.pools:
             if pool.settings == settings:
                 pool.how, pool.seconds = "reused", 0.0
                 return pool
-        return self._reloaded(settings) or self._started(role, settings)
+        kept = self._resolved(beside) if beside else None
+        return self._reloaded(settings, kept) or self._started(role, settings, kept)
 
     def require_room(self, role: str, settings: EngineSettings) -> None:
         """Raises InputError where the cluster as it is has no room: known before any work is done."""
-        require_room(role, self._resolved(role, settings), may_grow=False)
+        require_room(role, self._resolved(settings, role), may_grow=False)
 
-    def _resolved(self, role: str, settings: EngineSettings) -> EngineSettings:
+    def _resolved(self, settings: EngineSettings, role: str = "engine") -> EngineSettings:
         gpus = ray.cluster_resources().get("GPU", 0)
         if settings.kind == "vllm" and settings.device == "auto" and not gpus and self.may_grow:
             raise InputError(
@@ -58,15 +59,28 @@ class PoolManager:
             )
         return settings.resolved(gpus)
 
-    def side_by_side(self, first: EngineSettings, second: EngineSettings) -> bool:
-        """Whether two pools can run at the same time (or are one); the log says why not."""
+    def side_by_side(self, first: EngineSettings, second: EngineSettings) -> tuple[bool, str]:
+        """Whether two pools can run at the same time (or are one), and why, in words."""
+        first, second = self._resolved(first), self._resolved(second)
+        if first == second:
+            return True, f"the engines of {first.model} serve both"
         total = ray.cluster_resources()
-        first, second = (settings.resolved(total.get("GPU", 0)) for settings in (first, second))
-        if first == second or room_beside(second, [first], total):
-            return True
         have = f"{total.get('GPU', 0):g} GPUs and {total.get('CPU', 0):g} CPUs"
-        log.info("%s and %s run one after the other: %s are too few for both", first.model, second.model, have)
-        return False
+        if room_beside(second, [first], total) and placeable_beside(second, first, nodes()):
+            return True, f"{have} are enough for {first.model} and {second.model}"
+        return False, f"{have} are too few for {first.model} and {second.model}"
+
+    def get_both(
+        self, first: tuple[str, EngineSettings], second: tuple[str, EngineSettings]
+    ) -> tuple[EnginePool, EnginePool]:
+        """Two pools (role, settings) at the same time, or one for both, where `side_by_side` allows it."""
+        if self._resolved(first[1]) == self._resolved(second[1]):
+            pool = self.get(*first)
+            return pool, pool
+        largest, other = sorted((first, second), key=lambda one: -one[1].tensor_parallel)
+        # The larger engines first: what they leave of a node still takes smaller ones, but not the other way round.
+        pools = {one[0]: self.get(*one, beside=beside[1]) for one, beside in ((largest, other), (other, largest))}
+        return pools[first[0]], pools[second[0]]
 
     def release_for_training(self, train: TrainSettings) -> None:
         """Close the pools unless the trainer fits beside them; the log says which and why."""
@@ -83,9 +97,9 @@ class PoolManager:
         for pool in list(self.pools):
             self._close(pool, "the run ends")
 
-    def _reloaded(self, settings: EngineSettings) -> EnginePool | None:
+    def _reloaded(self, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
         for pool in self.pools:
-            if not same_shape(pool.settings, settings) or settings.revision:
+            if pool.settings == kept or not same_shape(pool.settings, settings) or settings.revision:
                 continue
             try:
                 pool.reload(settings.model)
@@ -96,8 +110,8 @@ class PoolManager:
                 return None
         return None
 
-    def _started(self, role: str, settings: EngineSettings) -> EnginePool:
-        for pool in list(self.pools):  # the oldest first
+    def _started(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool:
+        for pool in [pool for pool in self.pools if pool.settings != kept]:  # the oldest first
             if room_beside(settings, [p.settings for p in self.pools], ray.cluster_resources()):
                 break
             self._close(pool, f"{role} needs their resources")

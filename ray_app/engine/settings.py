@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ray_app.engine.placement import PLACEMENT
+from ray_app.reasoning import declared
 
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
@@ -71,6 +72,11 @@ class EngineSettings(BaseModel):
     def of_checkpoint(self, folder: str) -> EngineSettings:
         """The same engine with the weights of a checkpoint; a revision is one of a hub model, so it has none."""
         return self.model_copy(update={"model": folder, "revision": None})
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model is declared to reason before it answers."""
+        return bool(declared(self.chat_template_kwargs))
 
     @property
     def on_gpu(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_core import AsyncCore, ThreadCore
+from ray_app.reasoning import opened_by
 from ray_app.schema import Message
 
 KV_PART = 0.6  # of what the weights leave of a share of a GPU
@@ -118,6 +119,7 @@ class VllmEngine:
         core = ThreadCore if in_this_process(settings) else AsyncCore
         self.core: AsyncCore | ThreadCore = core(complete_arguments(settings))
         self.tokenizer, self.limit = self.core.tokenizer, self.core.limit
+        self.opened: str | None = None  # what the template writes of every answer
 
     def prepare(self, messages: list[Message]) -> Prepared:
         # Token ids, not templated text: a templated string would get a second beginning-of-sequence token.
@@ -129,6 +131,8 @@ class VllmEngine:
             **self.settings.chat_template_kwargs,
         )
         room_for(len(ids), self.limit, 1)
+        if self.opened is None:
+            self.opened = opened_by(self.tokenizer.decode(list(ids)))
         return Prepared(messages, list(ids))
 
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
@@ -142,7 +146,7 @@ class VllmEngine:
             raise EngineError("vLLM returned nothing")
         answer = final.outputs[0]
         text = answer.text if parameters.detokenize else decode(self.tokenizer, answer.token_ids)
-        return Completion(text, str(answer.finish_reason), len(ids), len(answer.token_ids))
+        return Completion((self.opened or "") + text, str(answer.finish_reason), len(ids), len(answer.token_ids))
 
     def _parameters(self, sampling: Sampling, max_tokens: int, seed: int | None) -> Any:
         from vllm import SamplingParams

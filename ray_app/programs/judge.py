@@ -17,7 +17,7 @@ from ray_app.engine.base import Completion, Engine, Prepared, Sampling, UnitResu
 from ray_app.programs.rows import judge_messages
 from ray_app.prompts import Prompt
 from ray_app.schema import derive_seed, unit_id
-from ray_app.verdict import count, parse_verdict, votes_needed
+from ray_app.verdict import count, cut_in_reasoning, parse_verdict, votes_needed
 
 Mode = Literal["until_correct", "all", "votes"]
 
@@ -111,6 +111,7 @@ class JudgeProgram:
         return {
             "samples": len(samples),
             "unparsed": sum(v is None for v in verdicts),
+            "cut_in_reasoning": sum(cut_in_reasoning(s.text, self.sampling.stop) for s in samples),
             "kept": int(kept is not None),
             "prompt_tokens": sum(s.prompt_tokens for s in samples),
             "completion_tokens": sum(s.completion_tokens for s in samples),

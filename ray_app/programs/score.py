@@ -18,7 +18,7 @@ from ray_app.programs.rows import score_messages
 from ray_app.prompts import Prompt
 from ray_app.schema import derive_seed, unit_id
 from ray_app.selection import first_win
-from ray_app.verdict import parse_score
+from ray_app.verdict import cut_in_reasoning, parse_score
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class ScoreProgram:
         return {
             "samples": len(rows),
             "unparsed": sum(r["score"] is None for r in rows),
+            "cut_in_reasoning": sum(cut_in_reasoning(r["text"], self.sampling.stop) for r in rows),
             "kept": int(self.mode == "until_correct" and _won(drawn) is not None),
             "prompt_tokens": sum(r["prompt_tokens"] for r in rows),
             "completion_tokens": sum(r["completion_tokens"] for r in rows),

@@ -112,6 +112,11 @@ class ShardWriter:
         self.faults.add(faults, self.clock())
         self.tick()
 
+    @property
+    def open_shard(self) -> int | None:
+        """The number of the shard that takes rows, or None while all rows are in closed ones."""
+        return self.shards.next if self.shards.rows else None
+
     def tick(self) -> None:
         """Close what has been open for `max_seconds`."""
         now = self.clock()
@@ -141,6 +146,11 @@ def shard_files(directory: str, prefix: str = SHARD) -> list[str]:
         if not re.fullmatch(rf"{prefix}-\d{{5,}}\.parquet", file.rsplit("/", 1)[-1]):
             raise InputError(f"{file} is no shard of this run: remove it")
     return sorted(files, key=lambda file: (len(file), file))
+
+
+def begun(directory: str) -> bool:
+    """Whether a stage has closed any shard."""
+    return any(shard_files(directory, prefix) for prefix in (SHARD, QUARANTINED))
 
 
 def closed_units(directory: str, key: Sequence[str]) -> set[str]:

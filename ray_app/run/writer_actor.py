@@ -7,6 +7,7 @@ for again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -33,6 +34,10 @@ class _WriterActor:
         self.writer = ShardWriter(directory, schema, max_rows=max_rows, max_seconds=max_seconds, fence=check)
         self.counters: Counter[str] = Counter()
         self.seen: set[str] = set()
+        self.held: dict[str, Any] = {}  # units that failed in the engine before it answered at all
+        self.first_unit = self.last_unit = 0.0  # when they came: Unix time
+        self.moved = asyncio.Event()  # another shard takes rows than `shard`, or none does
+        self.shard: int | None = None
         self.timer: asyncio.Task[None] | None = None
         self.fault: Exception | None = None
 
@@ -49,14 +54,45 @@ class _WriterActor:
         except Exception as fault:
             self.fault = fault
             raise
+        finally:
+            self._tell()
 
     def _add(self, unit: Any) -> None:
         if unit.rows and unit.quarantine:
             raise ValueError(f"unit {unit.unit!r} has rows and is quarantined: a resumed run would lose one of them")
         self.seen.add(unit.unit)
+        self.held.pop(unit.unit, None)
+        self.last_unit = time.time()
+        self.first_unit = self.first_unit or self.last_unit
         self.writer.add(unit.rows)
         self.writer.quarantine(unit.quarantine)
         self.counters.update(unit.counters)
+
+    async def settled(self, close: bool = False) -> None:
+        """Returns once every row that came before this call is in a closed shard; with `close`, by closing it now."""
+        self._raise_fault()
+        if close:
+            try:
+                self.writer.close()
+            except Exception as fault:
+                self.fault = fault
+            self._tell()
+        shard = self.writer.open_shard
+        while shard is not None and self.writer.open_shard == shard and self.fault is None:
+            await self.moved.wait()
+        self._raise_fault()
+
+    async def hold(self, units: list[Any]) -> None:
+        """Keep units that failed while the engine had not answered yet: whether it was their fault shows at the end."""
+        self.held.update({unit.unit: unit for unit in units if unit.unit not in self.seen})
+
+    async def unanswered(self) -> list[Any]:
+        """Units that were held, and did not come since."""
+        return list(self.held.values())
+
+    async def span(self) -> tuple[float, float]:
+        """When the first and the last unit of this attempt came (Unix time; 0 if none did)."""
+        return self.first_unit, self.last_unit
 
     async def progress(self) -> dict[str, float]:
         """Units and tokens so far."""
@@ -70,6 +106,13 @@ class _WriterActor:
         self.writer.close()
         return dict(self.counters)
 
+    def _tell(self) -> None:
+        """Wake those who wait for a shard to close."""
+        if self.writer.open_shard != self.shard or self.fault is not None:
+            self.shard = self.writer.open_shard
+            self.moved.set()
+            self.moved = asyncio.Event()
+
     def _raise_fault(self) -> None:
         if self.fault:
             raise self.fault
@@ -82,6 +125,8 @@ class _WriterActor:
             except Exception as fault:  # shown by the next call: a timer has nobody to raise to
                 self.fault = fault
                 return
+            finally:
+                self._tell()
 
 
 def start_writer(
@@ -91,7 +136,7 @@ def start_writer(
     max_rows: int = MAX_ROWS,
     max_seconds: float = MAX_SECONDS,
 ) -> Any:
-    """A writer actor on this node; the handle has `add`, `progress` and `finish`."""
+    """A writer actor on this node; the handle has `add`, `settled`, `progress`, `finish` and more."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_WriterActor)
     return actor.remote(directory, schema, fence, max_rows, max_seconds)

@@ -70,7 +70,8 @@ def run(
     if not benchmark.n:
         return StageResult(extra={"set": name, "headline": None})
     if benchmark.kind == "best_of":
-        return run_best_of(context, directory, name, benchmark, engine, judge_name)
+        result = run_best_of(context, directory, name, benchmark, engine, judge_name)
+        return result.with_extra(context.since_checkpoint(iteration, result))
     judged = judge_set(
         context.runner,
         settings,
@@ -88,7 +89,8 @@ def run(
     if change:
         summary["against_iteration_before"] = change
     write_json_atomic(join(directory, "summary.json"), summary)
-    return judged.result.with_extra({"set": name, "headline": headline(summary), "change": change})
+    result = judged.result.with_extra(context.since_checkpoint(iteration, judged.result))
+    return result.with_extra({"set": name, "headline": headline(summary), "change": change})
 
 
 def run_best_of(
@@ -99,7 +101,7 @@ def run_best_of(
     judge = Judge(
         engine,
         load_prompt(settings.judge_prompt),
-        settings.judging.stop_after_verdict,
+        settings.stop_after_verdict,
         settings.judging.mode,
         judge_name,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from ray_app.config import IterateSettings
 from ray_app.programs.pair import PairProgram
 from ray_app.prompts import load_prompt
-from ray_app.runner import StageResult, sampling_from, table_rows
+from ray_app.runner import Job, StageResult, sampling_from, table_rows
 from ray_app.schema import PAIRS
 from ray_app.stages.context import Context
 
@@ -33,8 +33,13 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
 
 def run(context: Context, iteration: int | None) -> StageResult:
     """Write pairs/ (or iter_NN/pairs/ when pairs are refreshed each iteration) and return its numbers."""
+    return context.runner.run(**vars(job(context, iteration)))
+
+
+def job(context: Context, iteration: int | None) -> Job:
+    """What the runner is to do."""
     instructions = context.folder.stage_dir("instructions")
-    return context.runner.run(
+    return Job(
         stage=STAGE,
         directory=context.folder.stage_dir(STAGE, iteration),
         schema=PAIRS,

@@ -32,6 +32,7 @@ from ray_app.selection import (
     Selection,
     empty_cause,
     empty_scored_cause,
+    pass_rates,
     preferences,
     select,
     select_scored,
@@ -74,6 +75,7 @@ def run(context: Context, iteration: int) -> StageResult:
     if not made.selected:
         raise RunError(made.empty_cause)
     pairs_files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
+    rates = pass_rates_by(made.selection, pairs_files)
     tasks = plan(pairs_files, made.selected, made.files, pointwise)
     prompt = load_prompt(settings.judge_prompt)
     with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
@@ -81,7 +83,7 @@ def run(context: Context, iteration: int) -> StageResult:
             writer.add([row])
     rows, _ = row_counts(directory)
     seconds = time.monotonic() - started
-    return StageResult(made.drawn, rows, {}, seconds=seconds, extra=numbers(made.selection, rows))
+    return StageResult(made.drawn, rows, {}, seconds=seconds, extra=numbers(made.selection, rows) | rates)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,21 @@ def numbers(selection: Selection, rows: int) -> dict[str, Any]:
         "kept_by_letter": selection.kept_by_letter,
         "dropped_by_balance": selection.dropped_by_balance,
         "pass_rate": selection.pass_rate,
+        "pass_rate_n": len(selection.first),
         "pairs": len({row.pair_id for row in selection.rows}),
+    }
+
+
+def pass_rates_by(selection: Selection, pairs_files: Iterable[str]) -> dict[str, Any]:
+    """The pass rate by the pairs' category and complexity. Raises RunError where judgments have lost their pairs."""
+    columns = ["pair_id", "category", "complexity"]
+    pairs = [row for file in pairs_files for row in read_parquet(file, columns=columns).to_pylist()]
+    lost = {identity for identity, _ in selection.first} - {row["pair_id"] for row in pairs}
+    if lost:
+        raise RunError(f"{len(lost)} judged pairs are not in the table of pairs, {min(lost)} among them")
+    return {
+        f"pass_rate_by_{name}": pass_rates(selection.first, {row["pair_id"]: row[name] for row in pairs})
+        for name in ("category", "complexity")
     }
 
 

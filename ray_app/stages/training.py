@@ -92,6 +92,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
     )
     write_quarantine(context, iteration, result.quarantine)
     write_json_atomic(folder.join(checkpoint, JUDGE_CARD), judge_card(settings, iteration, train_set_digest))
+    context.written[iteration] = time.time()
     return StageResult(
         rows_in=result.rows + len(result.quarantine),
         rows_out=result.rows,
@@ -166,7 +167,7 @@ def judge_card(settings: IterateSettings, iteration: int, train_set_digest: str)
         "prompt": load_prompt(settings.judge_prompt).to_dict(),
         "parser": f"the last {'[[1]] to [[10]]' if settings.judging.mode == 'pointwise' else '[[A]] or [[B]]'} "
         "after any </think>",
-        "stop_after_verdict": settings.judging.stop_after_verdict,
+        "stop_after_verdict": settings.stop_after_verdict,
         "generation": settings.evaluation.generation.model_dump(mode="json"),
         "chat_template_kwargs": settings.judge.chat_template_kwargs,
         "max_model_len": settings.judge.max_model_len,

@@ -6,6 +6,7 @@ import json
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ def slow(loop: Make, model: str) -> Loop:
         judge=scripted(model, **slow_engine),
         judging={"samples": 4},
         train={"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
+        pools={"side_by_side": "never"},
     )
 
 
@@ -92,8 +94,57 @@ def test_kill_9_in_every_stage(slow: Loop) -> None:
     whole_and_once(slow)
 
 
+@pytest.mark.timeout(1200)
+def test_kill_9_while_pairs_stream_into_judging(tmp_path: Path, model: str) -> None:
+    """Killed with pairs alone in closed shards, and twice with judgments too: the tables of an undisturbed run."""
+    loops = []
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+        loops.append(Loop(tmp_path / name, streamed_settings(model)))
+    undisturbed, killed = loops
+    try:
+        undisturbed.killed_when(lambda: Killing(undisturbed).committed("iter_01/judgments"))
+        killing = Killing(killed)
+        killing.at(killing.inside("pairs"))
+        assert "pairs and iteration 1: judgments run side by side" in (killed.folder / "err-0").read_text()
+        killing.at(lambda: killing.inside("pairs")() and killing.inside("iter_01/judgments")())
+        shards = len(list((killed.run / "iter_01/judgments").glob("shard-*.parquet")))
+        killing.at(lambda: len(list((killed.run / "iter_01/judgments").glob("shard-*.parquet"))) > shards)
+        assert not killing.committed("iter_01/judgments")
+        killing.at(lambda: killing.committed("iter_01/judgments"))
+        assert killing.committed("pairs")
+        judged_whole_and_once(killed)
+        for directory in ("pairs", "iter_01/judgments"):
+            assert sorted(map(str, killed.rows(directory))) == sorted(map(str, undisturbed.rows(directory)))
+    finally:
+        for loop in loops:
+            loop.stop()
+
+
+def streamed_settings(model: str) -> dict[str, Any]:
+    """Pools of two models side by side; shards close early, so that there is something to be killed between."""
+    return {
+        "iterations": 1,
+        "limit": 40,
+        "shards": {"max_rows": 8, "max_seconds": 2},
+        "generator": scripted(delay_s=2 * DELAY_S),
+        "judge": scripted(model, p=[0.9, 0.5, 0.0], unparsed=0.1, delay_s=DELAY_S),
+        "judging": {"samples": 4},
+    }
+
+
 def whole_and_once(loop: Loop) -> None:
     """Every row that an undisturbed run has is there, once."""
+    judged_whole_and_once(loop)
+    lines = [json.loads(line) for line in (loop.run / "metrics.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == set(STAGES)
+    assert len(lines) == 7
+    assert not list(loop.run.rglob(".tmp-*"))
+    assert not (loop.run / "lease.json").exists()
+
+
+def judged_whole_and_once(loop: Loop) -> None:
+    """Every instruction has its pair, and every order of it its judgments."""
     pairs = loop.rows("pairs")
     assert Counter(row["instruction_id"] for row in loop.rows("instructions")) == Counter(
         row["instruction_id"] for row in pairs
@@ -109,11 +160,6 @@ def whole_and_once(loop: Loop) -> None:
         assert [row["correct"] for row in rows[:-1]] == [False] * (len(rows) - 1)
         assert rows[-1]["correct"] or len(rows) == 4
         assert [row["kept"] for row in rows] == [row["correct"] for row in rows]
-    lines = [json.loads(line) for line in (loop.run / "metrics.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines} == set(STAGES)
-    assert len(lines) == 7
-    assert not list(loop.run.rglob(".tmp-*"))
-    assert not (loop.run / "lease.json").exists()
 
 
 def test_a_killed_stage_never_goes_on_with_another_setting(loop: Make) -> None:

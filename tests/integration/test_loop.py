@@ -125,6 +125,21 @@ def test_the_checkpoint_loads_in_transformers_and_judged(finished: Loop) -> None
     assert {vote["judge"] for vote in votes} == {"iter_01"}
 
 
+def test_the_metrics_say_how_work_and_weights_were_shared(finished: Loop) -> None:
+    lines = [json.loads(line) for line in (finished.run / "metrics.jsonl").read_text().splitlines()]
+    extra = {(line["stage"], line["iteration"], line["extra"].get("set")): line["extra"] for line in lines}
+    pairs, judgments = extra["pairs", None, None], extra["judgments", 1, None]
+    assert pairs["side_by_side"] is judgments["side_by_side"] is True, "one model, one pool"
+    assert (pairs["weights"], judgments["weights"]) == ("started", "reused")
+    seed, trained = (extra["evaluation", iteration, "validation"] for iteration in (0, 1))
+    assert seed["weights"] == "reused"
+    assert trained["weights"] == "reloaded", "trainer and engine have cores of their own"
+    assert trained["checkpoint_to_first_answer_s"] > trained["weights_seconds"] > 0
+    assert extra["evaluation", 1, "heldout"]["weights"] == "reused"
+    made = extra["train_set", 1, None]
+    assert made["pass_rate_n"] == made["tried"] == sum(group["n"] for group in made["pass_rate_by_category"].values())
+
+
 def test_the_same_command_again_redoes_nothing(finished: Loop) -> None:
     before = finished.files("**/*")
     again = finished.succeeds()

@@ -112,3 +112,18 @@ def test_a_key_that_is_no_name_is_one_line(tmp_path: Path) -> None:
     file.write_text("1: 2\n")
     with pytest.raises(InputError, match="1 is not the name"):
         load_settings(IterateSettings, ["--config", str(file)])
+
+
+@pytest.mark.parametrize("later", [None, RuntimeError("cannot join thread before it is started"), RunError("judging")])
+def test_an_interrupt_is_told_as_one_whatever_it_breaks(
+    capsys: pytest.CaptureFixture[str], later: Exception | None
+) -> None:
+    def main(_: IterateSettings) -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if later:
+                raise later
+
+    assert run_command(IterateSettings, main, ["--config", DEMO]) == 1
+    assert capsys.readouterr().err == "interrupted; the same command continues this run\n"

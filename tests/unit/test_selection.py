@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_app.selection import Sample, balanced, empty_cause, empty_scored_cause, preferences, select, select_scored
+from ray_app.selection import (
+    Sample,
+    balanced,
+    empty_cause,
+    empty_scored_cause,
+    pass_rates,
+    preferences,
+    select,
+    select_scored,
+)
 
 
 def sample(pair: int, order: str, index: int, verdict: str | None, kept: bool = False) -> Sample:
@@ -94,3 +103,14 @@ def test_a_pointwise_pair_is_kept_at_its_first_win() -> None:
     assert (result.tried, result.kept, result.keep_rate) == (3, 2, 2 / 3)
     assert result.pass_rate == 1 / 3
     assert "3 pairs judged with 14 scores, 2 of them unparsed" in empty_scored_cause(result, 2, 14)
+
+
+def test_pass_rates_by_group() -> None:
+    first = [("a", True), ("a", False), ("b", True), ("c", False), ("d", False)]
+    assert pass_rates(first, {"a": 10, "b": 2, "c": 10, "d": None}) == {
+        "2": {"value": 1.0, "n": 1},
+        "10": {"value": 1 / 3, "n": 3},
+        "unknown": {"value": 0.0, "n": 1},
+    }
+    assert list(pass_rates(first, {"a": "x", "b": "y", "c": "a", "d": "x"})) == ["a", "x", "y"]
+    assert pass_rates([], {}) == {}

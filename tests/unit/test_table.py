@@ -48,19 +48,33 @@ def test_one_line_an_iteration_and_set() -> None:
             line("pairs", None),
             line("evaluation", 0, set="validation", headline=HEADLINE),
             line("judgments", 1, unparsed_rate=0.1),
-            line("train_set", 1, rows=6, pairs=4, keep_rate=0.75),
+            line("train_set", 1, rows=6, pairs=4, keep_rate=0.75, pass_rate=0.5),
             line("evaluation", 1, set="validation", headline=HEADLINE, change=CHANGE),
             line("evaluation", 1, set="test", headline=HEADLINE),
         ]
     )
     rows = [" ".join(row.split()) for row in text.splitlines()]
-    assert "0 - - - validation 50.0 [40–60] 25.0 12.5" in rows
-    assert "1 4 75.0 10.0 validation 50.0 [40–60] 25.0 12.5" in rows
+    assert "0 - - - - validation 50.0 [40–60] 25.0 12.5" in rows
+    assert "1 4 50.0 75.0 10.0 validation 50.0 [40–60] 25.0 12.5" in rows
     assert "test 50.0 [40–60] 25.0 12.5" in rows
     assert "1 validation +25.0 [+5 – +40] 9 : 1 0.021" in rows
     assert "1 eval test 4 3 1 10 5 1" in rows
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text, "80 columns are enough"
+
+
+def test_long_names_and_full_figures_fit_into_80_columns() -> None:
+    full = {name: figure(1.0, 1.0, 1.0) for name in HEADLINE}
+    text = shown(
+        [
+            line("judgments", 1, unparsed_rate=1.0),
+            line("train_set", 1, rows=6, pairs=20582, keep_rate=1.0, pass_rate=1.0),
+            line("evaluation", 1, set="rewardbench", headline=full),
+        ]
+    )
+    wanted = "1 20,582 100.0 100.0 100.0 rewardbench 100.0 [100–100] 100.0 100.0"
+    assert wanted in [" ".join(row.split()) for row in text.splitlines()]
+    assert "…" not in text
 
 
 def test_no_change_no_table_of_changes() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ray_app.engine.capacity import placeable, room_beside, taken, trainer_fits
+from ray_app.engine.capacity import placeable, placeable_beside, room_beside, taken, trainer_fits
 from ray_app.engine.settings import EngineSettings
 from ray_app.train.settings import TrainSettings
 
@@ -46,6 +46,22 @@ def test_pools_beside_pools() -> None:
     small = EngineSettings(model="m", device="cpu", cpus=1)
     assert room_beside(small, [small], {"CPU": 4.0})
     assert not room_beside(small, [small, small], {"CPU": 4.0}), "reading the rows takes a CPU too"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "nodes", "fits"),
+    [
+        (engine(tensor_parallel=8), engine(tensor_parallel=8), [NODE, NODE], True),
+        (engine(tensor_parallel=4, replicas=2), engine(tensor_parallel=8), [NODE, NODE], True),
+        (engine(tensor_parallel=2, replicas=3), engine(tensor_parallel=4), [{"CPU": 9.0, "GPU": 5.0}] * 2, True),
+        (engine(tensor_parallel=2, replicas=4), engine(tensor_parallel=4), [{"CPU": 9.0, "GPU": 5.0}] * 2, False),
+        (engine(tensor_parallel=16, executor="ray"), engine(), [NODE, NODE, NODE], True),
+        (engine(cpus=5, replicas=2), engine(cpus=5), [{"CPU": 9.0, "GPU": 4.0}] * 2, False),
+    ],
+)
+def test_nodes_that_take_two_pools(one: Any, other: Any, nodes: Any, fits: bool) -> None:
+    assert placeable_beside(one, other, nodes) is fits
+    assert placeable_beside(other, one, nodes) is fits
 
 
 def test_the_trainer_beside_pools() -> None:

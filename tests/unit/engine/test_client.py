@@ -18,7 +18,7 @@ import ray
 from ray_app.engine.client import drain, program_stage, run_program
 from ray_app.engine.pool import EnginePool
 from ray_app.errors import RunError
-from ray_app.run.shards import closed_units, row_counts
+from ray_app.run.shards import closed_units, column_values, row_counts
 from ray_app.run.writer_actor import start_writer
 from ray_app.schema import JUDGMENTS
 
@@ -180,6 +180,20 @@ def test_a_stage_can_hand_its_rows_to_the_next(tmp_path: Path, dataset: Make, pr
     assert (units, held) == (200, [])
     assert row_counts(str(first))[0] == 200
     assert len({(r["pair_id"], r["order"]) for r in table(second)}) == 200
+
+
+def test_rows_are_handed_on_only_from_closed_shards(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make
+) -> None:
+    """Here no shard fills and none grows old: they close because the stage has nothing else to do."""
+    handed = 0
+    with EnginePool(scripted({"p": [0.5]}), "generator", "t").start() as pool:
+        writer = start_writer(str(tmp_path), JUDGMENTS, None, 10_000, 3600.0)
+        stage = program_stage(dataset(80), pool, program(), writer, stage="pairs", emit=JUDGMENTS)
+        for batch in stage.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            assert set(batch.column("pair_id").to_pylist()) <= set(column_values(str(tmp_path), "pair_id"))
+            handed += batch.num_rows
+    assert handed == row_counts(str(tmp_path))[0] > 160
 
 
 def _unit_again(row: dict[str, Any]) -> dict[str, Any]:

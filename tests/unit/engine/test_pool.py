@@ -112,9 +112,26 @@ def test_pools_close_for_training_only_when_it_does_not_fit_beside(scripted: Mak
 
 def test_side_by_side(scripted: Make) -> None:
     manager = PoolManager("run")
-    assert manager.side_by_side(scripted(cpus=1), scripted({"p": [1.0]}, cpus=1))
-    assert not manager.side_by_side(scripted(cpus=3), scripted({"p": [1.0]}, cpus=3))
-    assert manager.side_by_side(scripted(cpus=3), scripted(cpus=3))  # one pool serves both
+    one, other = scripted(cpus=1), scripted({"p": [1.0]}, cpus=1)
+    assert manager.side_by_side(one, other) == (True, "0 GPUs and 4 CPUs are enough for scripted and scripted")
+    large, other = scripted(cpus=3), scripted({"p": [1.0]}, cpus=3)
+    assert manager.side_by_side(large, other) == (False, "0 GPUs and 4 CPUs are too few for scripted and scripted")
+    assert manager.side_by_side(large, large) == (True, "the engines of scripted serve both")
+
+
+def test_two_pools_at_the_same_time(scripted: Make) -> None:
+    manager = PoolManager("run")
+    one, other = scripted(cpus=1), scripted({"p": [1.0]}, cpus=1)
+    try:
+        old = manager.get("generator", scripted({"p": [0.1]}, cpus=2))
+        judge = manager.get("judge", other)
+        pools = manager.get_both(("generator", one), ("judge", other))
+        assert [pool.settings for pool in pools] == [one.resolved(0), other.resolved(0)]
+        assert (pools[1], pools[1].how) == (judge, "reused"), "it stands in nobody's way"
+        assert old not in manager.pools
+        assert len({*manager.get_both(("generator", one), ("judge", one))}) == 1
+    finally:
+        manager.close()
 
 
 def test_only_vllm_engines_of_the_same_shape_take_new_weights() -> None:

@@ -119,7 +119,14 @@ def test_rows_and_counters_say_what_it_cost() -> None:
     ]
     (result,) = run(program(), Replay(in_turn(answers)), ROW)
     assert result.unit == program().unit_of(ROW) == "p1:chosen_first"
-    assert result.counters == {"samples": 3, "unparsed": 1, "kept": 1, "prompt_tokens": 150, "completion_tokens": 14}
+    assert result.counters == {
+        "samples": 3,
+        "unparsed": 1,
+        "cut_in_reasoning": 0,
+        "kept": 1,
+        "prompt_tokens": 150,
+        "completion_tokens": 14,
+    }
     assert [row["finish_reason"] for row in result.rows] == ["stop", "length", "stop"]
     assert {row["judge"] for row in result.rows} == {"the judge"}
     assert [row["text"] for row in result.rows] == ["[[B]]", "so long", "[[A]]"]
@@ -139,3 +146,12 @@ def test_faults_of_the_row_and_the_engine_are_the_callers() -> None:
         run(program(), Replay(in_turn([]), limit=10), ROW)
     with pytest.raises(EngineError):
         run(program(mode="all", samples=2), Replay(in_turn(["[[A]]", EngineError("gone")])), ROW)
+
+
+def test_texts_cut_inside_their_reasoning_are_counted() -> None:
+    stop = Sampling(max_tokens=64, stop=("[[A]]", "[[B]]"), include_stop=True)
+    texts = ["<think>\nIs it [[A]]", "<think>\nstill", "no verdict", "<think>so</think> [[B]]", "it is [[B]]"]
+    engine = Replay(in_turn(texts))
+    (result,) = run(program(samples=5, sampling=stop), engine, ROW)
+    assert [row["verdict"] for row in result.rows] == [None, None, None, "B", "B"]
+    assert (result.counters["cut_in_reasoning"], result.counters["unparsed"]) == (1, 3)

@@ -110,6 +110,63 @@ def test_a_fault_of_the_timer_reaches_the_next_call(tmp_path: Path) -> None:
     assert closed_units(str(tmp_path / "stage"), ["id"]) == set()
 
 
+def test_settled_waits_for_the_shard_of_what_came_before(tmp_path: Path) -> None:
+    async def work() -> None:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None, max_rows=2)
+        await actor.settled()  # nothing is open
+        await actor.add([result("a")])
+        waiting = asyncio.create_task(actor.settled())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await actor.add([result("b", 2)])  # does not fit into the shard of `a`, fills the next
+        await waiting
+        assert closed_units(str(tmp_path), ["id"]) == {"a", "b"}
+        await actor.add([result("c"), quarantined("q")])
+        others = asyncio.create_task(actor.settled())
+        await asyncio.sleep(0)
+        await actor.settled(close=True)
+        await others
+        assert closed_units(str(tmp_path), ["id"]) == {"a", "b", "c", "q"}
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_the_timer_wakes_those_who_wait(tmp_path: Path) -> None:
+    async def work() -> None:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None, max_seconds=0.5)
+        await actor.add([result("a")])
+        await actor.settled()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+    assert closed_units(str(tmp_path), ["id"]) == {"a"}
+
+
+def test_those_who_wait_hear_of_a_fault(tmp_path: Path) -> None:
+    async def work() -> None:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        await actor.add([result("a")])
+        waiting = asyncio.create_task(actor.settled())
+        await asyncio.sleep(0)
+        with pytest.raises(ValueError, match="misses column"):
+            await actor.add([UnitResult("x", rows=[{"id": "x"}])])
+        with pytest.raises(ValueError, match="misses column"):
+            await waiting
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_held_units_are_those_that_did_not_come_since(tmp_path: Path) -> None:
+    async def work() -> tuple[list[str], dict[str, float]]:
+        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        await actor.add([result("late")])
+        await actor.hold([quarantined("late"), quarantined("a"), quarantined("b")])
+        await actor.add([quarantined("a")])
+        return [unit.unit for unit in await actor.unanswered()], await actor.finish()
+
+    assert asyncio.run(work())[0] == ["b"]
+    assert row_counts(str(tmp_path)) == (1, {"empty": 1})
+
+
 @pytest.fixture
 def in_ray() -> Iterator[None]:
     """The Ray that tests before this one have left running, else one of this test alone."""

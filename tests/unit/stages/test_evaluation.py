@@ -37,7 +37,7 @@ class InProcess(Runner):
                 writer.add(result.rows)
                 writer.quarantine(result.quarantine)
         rows, quarantined = row_counts(directory)
-        return StageResult(total, rows, quarantined)
+        return StageResult(total, rows, quarantined, extra={"weights": "reloaded", "first_answer": 1000.5})
 
 
 def pair(number: int, split: str, **more: Any) -> dict[str, Any]:
@@ -155,6 +155,22 @@ def test_a_set_is_judged_and_written(context: Any) -> None:
     assert summary["n"] == 8, "the limit of the settings"
     wanted = [json.loads(line)["id"] for line in (DEMO / "validation.jsonl").read_text().splitlines()][:8]
     assert [record["id"] for record in verdicts(directory)] == wanted
+
+
+def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
+    """Known where this process wrote the checkpoint; a run that was continued had stood still."""
+    made: Context = context()
+    spec = f"validation={DEMO / 'validation.jsonl'}"
+    run = Context(made.settings, made.folder, InProcess(made.runner.pools))
+    arguments = ("validation", spec, made.settings.judge, "the judge")
+    resumed = evaluation.run(run, str(Path(made.folder.uri) / "resumed"), 1, *arguments)
+    assert "checkpoint_to_first_answer_s" not in resumed.extra
+    run.written[1] = 990.0
+    result = evaluation.run(run, str(Path(made.folder.uri) / "one"), 1, *arguments)
+    assert result.extra["checkpoint_to_first_answer_s"] == 10.5
+    assert result.extra["weights"] == "reloaded"
+    other = evaluation.run(run, str(Path(made.folder.uri) / "other"), 2, *arguments)
+    assert "checkpoint_to_first_answer_s" not in other.extra
 
 
 def test_early_stopped_votes_have_a_vote_accuracy_only(context: Any) -> None:

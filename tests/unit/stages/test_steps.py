@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loop_runs import DEMO, scripted
 
-from ray_app import iterate
+from ray_app import iterate, validation
 from ray_app.config import IterateSettings
 from ray_app.errors import InputError
 from ray_app.run.fingerprint import differences
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
 from ray_app.run.resume import pending
 from ray_app.runner import StageResult
-from ray_app.steps import Step, judge_engine, steps_of
+from ray_app.stages import judgments, training
+from ray_app.steps import Step, judge_engine, results_of, steps_of
 from ray_app.validation import inputs_of
 
 BASE: dict[str, Any] = {"iterations": 2, "instructions": {"heldout_fraction": 0.1}}
@@ -94,6 +96,35 @@ def test_pairs_of_each_iteration(settings: Any) -> None:
     assert found.index("iteration 1: pairs") < found.index("iteration 1: judgments")
 
 
+def fed(found: list[Step]) -> list[tuple[str, str]]:
+    names = {step.directory: str(step) for step in found}
+    return [(str(step), names[step.feeds.directory]) for step in found if step.feeds]
+
+
+def test_pairs_feed_the_judgments_that_need_them(settings: Any) -> None:
+    assert fed(steps(settings(**BASE))) == [("pairs", "iteration 1: judgments")]
+    assert fed(steps(settings(**BASE, pairs={"refresh": "each_iteration"}))) == [
+        ("iteration 1: pairs", "iteration 1: judgments"),
+        ("iteration 2: pairs", "iteration 2: judgments"),
+    ]
+    assert fed(steps(settings(iterations=0))) == []
+
+
+@pytest.mark.parametrize(
+    ("both_left", "allowed", "together"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_a_fed_step_runs_along_where_it_can(settings: Any, both_left: bool, allowed: bool, together: bool) -> None:
+    made, judged, alone = StageResult(1), StageResult(2), StageResult(3)
+    all_steps = steps(settings(**BASE))
+    todo = [step for step in all_steps if both_left or step.stage != "judgments"]
+    (pairs,) = (step for step in todo if step.stage == "pairs")
+    assert pairs.feeds is not None
+    feed = replace(pairs.feeds, run=lambda _: (made, judged) if allowed else None)
+    pairs = replace(pairs, feeds=feed, run=lambda _: alone)
+    found = [(str(step), result) for step, result in results_of(pairs, todo, None)]  # type: ignore[arg-type]
+    assert found == ([("pairs", made), ("iteration 1: judgments", judged)] if together else [("pairs", alone)])
+
+
 def test_a_first_judge_of_its_own_is_evaluated_too(settings: Any) -> None:
     other = [str(step) for step in steps(settings(**BASE, first_judge=scripted("mixtral")))]
     assert "iteration 0: first judge evaluation validation" in other
@@ -151,6 +182,26 @@ def test_a_setting_invalidates_its_stage_and_what_follows(
     assert set(invalid(settings, **more)) == set(following)
 
 
+def test_a_judge_that_reasons_turns_the_stop_off_wherever_it_holds(settings: Any) -> None:
+    """One rule for judging, training and evaluation, so all of them are other work then."""
+    thinking = {"judge": {"chat_template_kwargs": {"enable_thinking": True}}}
+    assert changed(settings, **thinking) == {"judgments", "training", "evaluation"}
+    for made in (settings(**thinking), settings(first_judge={**scripted(), **thinking["judge"]})):
+        assert not made.stop_after_verdict
+        assert judgments.program(made, 1, "j").sampling.stop == ()
+        assert validation.program(made, 1, "j").sampling.stop == ()
+        assert validation.scoring_program(made, 1, "j").sampling.stop == ()
+        assert training.judge_card(made, 1, "digest")["stop_after_verdict"] is False
+        assert judgments.settings_of(made, "j")["judging"]["stop_after_verdict"] is False
+    off = settings(judge={"chat_template_kwargs": {"enable_thinking": False}})
+    assert (
+        judgments.program(off, 1, "j").sampling.stop
+        == ("[[A]]", "[[B]]")
+        == validation.program(off, 1, "j").sampling.stop
+    )
+    assert training.judge_card(off, 1, "digest")["stop_after_verdict"] is True
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -161,6 +212,7 @@ def test_a_setting_invalidates_its_stage_and_what_follows(
         {"judge": {"vllm": {"max_num_batched_tokens": 4096, "block_size": 32, "enforce_eager": True}}},
         {"train": {"tracking": {"to": ["wandb"]}, "max_failures": 9, "timeout_s": 5}},
         {"shards": {"max_rows": 7}},
+        {"pools": {"side_by_side": "never"}},
         {"ray": {"num_cpus": 2}},
         {"prompts": {"classify": "worse_response", "judge_single": "worse_response", "worse_response": "classify"}},
         {"instructions": {"classify_sampling": {"max_tokens": 99}, **BASE["instructions"]}},

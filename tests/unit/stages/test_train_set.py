@@ -24,7 +24,8 @@ ORDERS = (CHOSEN_FIRST, REJECTED_FIRST)
 def pair(number: int) -> dict[str, Any]:
     empty = {name: None for name in PAIRS.names}
     texts = {"instruction": f"Question {number}?", "chosen": f"right {number}", "rejected": f"wrong {number}"}
-    return {**empty, "pair_id": f"p{number}", "split": "train", **texts}
+    groups = {"category": "coding" if number < 3 else None, "complexity": 12 - 2 * number}
+    return {**empty, "pair_id": f"p{number}", "split": "train", **texts, **groups}
 
 
 def judgments(identity: str, order: str, letters: str) -> list[dict[str, Any]]:
@@ -116,6 +117,15 @@ def test_rows_are_prompts_and_the_kept_judgment(context: Any, monkeypatch: pytes
         "kept_by_letter": {"A": 3, "B": 3},
         "dropped_by_balance": 0,
         "pass_rate": 0.3,
+        "pass_rate_n": 10,
+        "pass_rate_by_category": {"coding": {"value": 0.5, "n": 4}, "unknown": {"value": 1 / 6, "n": 6}},
+        "pass_rate_by_complexity": {
+            "2": {"value": 0.0, "n": 2},
+            "4": {"value": 0.5, "n": 2},
+            "6": {"value": 0.0, "n": 2},
+            "8": {"value": 0.5, "n": 2},
+            "10": {"value": 0.5, "n": 2},
+        },
         "pairs": 4,
     }
     assert (result.rows_in, result.rows_out) == (sum(map(len, LETTERS.values())), 6)
@@ -151,6 +161,13 @@ def test_an_empty_set_stops_the_run_with_its_cause(context: Any, monkeypatch: py
     letters = {(n, order): "A-" for n in range(3) for order in ORDERS}
     with pytest.raises(RunError, match=r"6 \(pair, order\) judged with 12 samples, 6 of them unparsed.*3 A\."):
         made(run_of(context, letters, train={"recipe": recipe}), monkeypatch)
+
+
+def test_judgments_without_their_pair_stop_the_run(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(context, LETTERS)
+    write(run.folder.stage_dir("judgments", 1), JUDGMENTS, [judgments("p7", CHOSEN_FIRST, "A")], 4)
+    with pytest.raises(RunError, match="1 judged pairs are not in the table of pairs, p7 among them"):
+        made(run, monkeypatch)
 
 
 def test_an_interrupted_attempt_leaves_nothing_behind(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,14 @@ def test_completion_tokens_follow_the_prompt_the_engines_use(word_tokenizer):
     assert word_tokenizer.convert_ids_to_tokens(encoded.tokens[encoded.prompt :]) == ["w3", "<end>"]
 
 
+def test_a_judgment_that_was_stopped_at_its_verdict_ends_the_turn_right_there(word_tokenizer):
+    """So a model learns to end behind its verdict by itself, where nobody stops it."""
+    word_tokenizer.add_tokens(["[[A]]"])
+    encoded = encode(word_tokenizer, said("user", "w1"), said("assistant", "w3 [[A]]"), **OPTIONS)
+    trained = word_tokenizer.convert_ids_to_tokens(encoded.tokens[encoded.prompt :])
+    assert trained == ["w3", "[[A]]", "<end>"]
+
+
 @pytest.mark.parametrize("prompt", ["w1", "w1 w2", "w9 w8"])
 def test_the_loss_tokens_do_not_depend_on_the_prompt(word_tokenizer, prompt):
     encoded = encode(word_tokenizer, said("user", prompt), said("assistant", "w3 w4"), **OPTIONS)

@@ -1,0 +1,270 @@
+"""Pairs that stream into judging on a local Ray: at the same time, durable before they are judged, resumed by row."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from loop_runs import base_settings, merged, scripted
+
+from ray_app import streaming
+from ray_app.cli import load_settings
+from ray_app.config import IterateSettings
+from ray_app.engine.base import Engine, UnitResult
+from ray_app.engine.manager import PoolManager
+from ray_app.errors import RunError
+from ray_app.programs.pair import PairProgram
+from ray_app.run.folder import RunFolder
+from ray_app.run.shards import ShardWriter, column_values, row_counts
+from ray_app.run.storage import list_files, read_parquet
+from ray_app.runner import Runner
+from ray_app.schema import CHOSEN_FIRST, HELDOUT, INSTRUCTIONS, REJECTED_FIRST, TRAIN
+from ray_app.stages.context import Context
+from ray_app.steps import judging_engine, streamed
+
+pytestmark = pytest.mark.usefixtures("cluster")
+GENERATOR = scripted("generator", delay_s=0.05)
+JUDGE = scripted("judge", p=[0.9, 0.4], delay_s=0.02)
+
+
+@dataclass
+class Run:
+    """A run whose instructions are made; its pairs and first judgments are made and read here."""
+
+    context: Context
+
+    def __call__(self) -> Any:
+        settings, folder = self.context.settings, self.context.folder
+        return streamed(self.context, 1, judging_engine(settings, folder, 1), "judge")
+
+    @property
+    def pairs(self) -> Path:
+        return Path(self.context.folder.stage_dir("pairs"))
+
+    @property
+    def judgments(self) -> Path:
+        return Path(self.context.folder.stage_dir("judgments", 1))
+
+
+def table(directory: Path) -> list[dict[str, Any]]:
+    rows = [row for file in list_files(str(directory), "shard-*.parquet") for row in read_parquet(file).to_pylist()]
+    return sorted(rows, key=lambda row: tuple(str(row.get(key)) for key in ("pair_id", "order", "side", "sample")))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Makes runs of `count` instructions, every fifth held out. Their pools close at the end of the test."""
+    pools = []
+
+    def make(count: int = 40, name: str = "run", max_seconds: float = 1.0, **more: Any) -> Run:
+        given = {"name": name, "iterations": 1, "shards": {"max_rows": 8, "max_seconds": max_seconds}}
+        config = tmp_path / f"{name}.yaml"
+        base = merged(base_settings(tmp_path), {"generator": GENERATOR, "judge": JUDGE, **given})
+        config.write_text(yaml.safe_dump(merged(base, more)))
+        settings = load_settings(IterateSettings, ["--config", str(config)])
+        pools.append(PoolManager("t"))
+        folder = RunFolder(settings.run_uri)
+        with ShardWriter(folder.stage_dir("instructions"), INSTRUCTIONS, max_rows=32) as writer:
+            for number in range(count):
+                row = {column: None for column in INSTRUCTIONS.names}
+                split = HELDOUT if number % 5 == 4 else TRAIN
+                writer.add([{**row, "instruction_id": f"i{number:04d}", "text": f"Question {number}?", "split": split}])
+        return Run(Context(settings, folder, Runner(pools[-1], None, settings.shards)))
+
+    yield make
+    for manager in pools:
+        manager.close()
+
+
+def whole(run: Run, count: int) -> None:
+    """Every instruction has its pair, every training pair its judgments in both orders, and nothing has more."""
+    pairs, judgments = table(run.pairs), table(run.judgments)
+    assert Counter(pair["instruction_id"] for pair in pairs) == Counter(f"i{n:04d}" for n in range(count))
+    units = {(p["pair_id"], order) for p in pairs if p["split"] == TRAIN for order in (CHOSEN_FIRST, REJECTED_FIRST)}
+    assert {(row["pair_id"], row["order"]) for row in judgments} == units
+    keys = [(row["pair_id"], row["order"], row["sample"]) for row in judgments]
+    assert len(keys) == len(set(keys))
+
+
+class Gate:
+    """Makes pairs like `program`, but the last one only after a judgment is in a closed shard."""
+
+    def __init__(self, program: PairProgram, last: str, judgments: str) -> None:
+        self.program, self.last, self.judgments = program, last, judgments
+
+    def unit_of(self, row: dict[str, Any]) -> str:
+        return self.program.unit_of(row)
+
+    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+        while row["instruction_id"] == self.last and not list_files(self.judgments, "shard-*.parquet"):
+            await asyncio.sleep(0.1)
+        return await self.program(engine, row)
+
+
+@pytest.fixture
+def with_programs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Has the jobs of a stream changed before it starts; their programs may be classes of this file."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    real = streaming.stream
+
+    def change(change_jobs: Any) -> None:
+        def changed(runner: Any, first: Any, second: Any, **more: Any) -> Any:
+            return real(runner, *change_jobs(first, second), **more)
+
+        monkeypatch.setattr("ray_app.steps.stream", changed)
+
+    return change
+
+
+def gated(first: Any, second: Any) -> Any:
+    return replace(first, program=Gate(first.program, "i0038", second.directory)), second
+
+
+def test_judging_begins_before_the_last_pair_is_made(
+    run: Any, with_programs: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or it would wait for ever."""
+    caplog.set_level(logging.INFO)
+    with_programs(gated)
+    made = run()
+    pairs, judgments = made()
+    whole(made, 40)
+    assert judgments.extra["overlap_seconds"] > 0
+    assert (pairs.rows_in, pairs.rows_out, judgments.rows_in) == (40, 40, 64)
+    assert judgments.rows_out == judgments.extra["samples"] == len(table(made.judgments))
+    assert judgments.extra["side_by_side"] is pairs.extra["side_by_side"] is True
+    assert (pairs.extra["weights"], judgments.extra["weights"]) == ("started", "started")
+    assert pairs.seconds < judgments.seconds
+    said = "pairs and iteration 1: judgments run side by side: 0 GPUs and 4 CPUs are enough for generator and judge"
+    assert said in caplog.messages
+
+
+def test_one_pool_serves_both(run: Any, with_programs: Any) -> None:
+    with_programs(gated)
+    made = run(generator=JUDGE)
+    pairs, judgments = made()
+    whole(made, 40)
+    assert len(made.context.runner.pools.pools) == 1
+    assert (pairs.extra["weights"], judgments.extra["weights"]) == ("started", "reused")
+    assert judgments.extra["overlap_seconds"] > 0
+
+
+def test_the_tables_are_those_of_one_stage_after_the_other(run: Any) -> None:
+    together, apart = run(name="together"), run(name="apart")
+    together()
+    apart.context.runner.run(**vars(jobs(apart)[0]))
+    apart.context.runner.run(**vars(jobs(apart)[1]))
+    assert table(together.pairs) == table(apart.pairs)
+    assert table(together.judgments) == table(apart.judgments)
+
+
+def jobs(made: Run) -> list[Any]:
+    from ray_app.stages import judgments, pairs
+
+    engine = judging_engine(made.context.settings, made.context.folder, 1)
+    return [pairs.job(made.context, None), judgments.job(made.context, 1, engine, "judge", 64)]
+
+
+def test_responses_are_scored_while_pairs_are_made(run: Any) -> None:
+    made = run(judging={"mode": "pointwise"})
+    pairs, scores = made()
+    training = [pair["pair_id"] for pair in table(made.pairs) if pair["split"] == TRAIN]
+    assert {row["pair_id"] for row in table(made.judgments)} == set(training)
+    assert (pairs.rows_out, scores.rows_in) == (40, 32)
+
+
+@pytest.mark.parametrize(("pair_shards", "judged"), [(2, 0), (3, 1), (4, 99)])
+def test_resume_at_any_point_gives_the_undisturbed_tables(run: Any, pair_shards: int, judged: int) -> None:
+    """What a killed run left: some closed shards of pairs, and of judgments of them."""
+    undisturbed, killed = run(name="undisturbed"), run(name="killed")
+    undisturbed()
+    kept = left_behind(undisturbed, killed, pair_shards, judged)
+    pairs, judgments = killed()
+    assert {file: file.read_bytes() for file in kept} == kept
+    whole(killed, 40)
+    assert table(killed.pairs) == table(undisturbed.pairs)
+    assert table(killed.judgments) == table(undisturbed.judgments)
+    assert pairs.extra["resumed_units"] == 8 * pair_shards
+    assert (judgments.extra["resumed_units"] > 0) is (judged > 0)
+
+
+def left_behind(whole_run: Run, killed: Run, pair_shards: int, judged: int) -> dict[Path, bytes]:
+    """Copy `pair_shards` shards of pairs, and up to `judged` of the judgment shards that speak of no other pair."""
+    copied: dict[Path, bytes] = {}
+    rows = sorted(table(whole_run.pairs), key=lambda row: str(row["instruction_id"]))
+    killed.pairs.mkdir(parents=True)
+    with ShardWriter(str(killed.pairs), read_parquet(list_files(str(whole_run.pairs), "shard-*.parquet")[0]).schema,
+                     max_rows=8) as writer:  # fmt: skip
+        for row in rows[: 8 * pair_shards]:
+            writer.add([row])
+    known = set(column_values(str(killed.pairs), "pair_id"))
+    killed.judgments.mkdir(parents=True)
+    units: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in table(whole_run.judgments):
+        if row["pair_id"] in known:
+            units.setdefault((row["pair_id"], row["order"]), []).append(row)
+    schema = read_parquet(list_files(str(whole_run.judgments), "shard-*.parquet")[0]).schema
+    with ShardWriter(str(killed.judgments), schema, max_rows=16) as writer:
+        for number, unit in enumerate(units.values()):
+            if number < 7 * judged:
+                writer.add(unit)
+    for file in [*killed.pairs.glob("*.parquet"), *killed.judgments.glob("*.parquet")]:
+        copied[file] = file.read_bytes()
+    return copied
+
+
+def test_pairs_that_are_all_made_are_judged_from_their_table(run: Any) -> None:
+    made = run()
+    made()
+    shutil.rmtree(made.judgments)
+    assert made() is None
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"pools": {"side_by_side": "never"}}, "pools.side_by_side is never"),
+        ({"judge": {"cpus": 3}}, "0 GPUs and 4 CPUs are too few for generator and judge"),
+    ],
+)
+def test_one_after_the_other_says_why(run: Any, caplog: pytest.LogCaptureFixture, more: Any, why: str) -> None:
+    caplog.set_level(logging.INFO)
+    made = run(**more)
+    assert made() is None
+    assert f"pairs and iteration 1: judgments run one after the other: {why}" in caplog.messages
+    assert made.context.runner.pools.pools == []
+
+
+@pytest.mark.parametrize("count", [6, 200])
+def test_a_generator_that_never_answers_stops_the_run_and_blames_no_row(run: Any, count: int) -> None:
+    made = run(count, generator={"script": {"fail": 1.0}})
+    with pytest.raises(RunError, match="scripted failure"):
+        made()
+    assert row_counts(str(made.pairs)) == (0, {})
+
+
+def test_instructions_that_fail_on_their_own_are_quarantined(run: Any) -> None:
+    made = run(60, generator={"script": {"fail": 0.05, "delay_s": 0}})
+    pairs, judgments = made()
+    lost = pairs.quarantined["engine_error"]
+    assert 0 < lost < 40
+    assert pairs.rows_out == 60 - lost
+    assert judgments.rows_in == 2 * sum(pair["split"] == TRAIN for pair in table(made.pairs))
+
+
+def test_a_slow_judge_beside_engines_that_take_all_cpus(run: Any) -> None:
+    """Nothing between the two stages may wait for a CPU that the engines never give back."""
+    fast, slow = {"cpus": 1.25, "script": {"delay_s": 0}}, {"cpus": 1.25, "max_num_seqs": 8, "script": {"delay_s": 0.1}}
+    made = run(200, generator=fast, judge=slow)
+    made()
+    whole(made, 200)
