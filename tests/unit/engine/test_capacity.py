@@ -53,8 +53,8 @@ def test_pools_beside_pools() -> None:
     [
         (engine(tensor_parallel=8), engine(tensor_parallel=8), [NODE, NODE], True),
         (engine(tensor_parallel=4, replicas=2), engine(tensor_parallel=8), [NODE, NODE], True),
-        (engine(tensor_parallel=2, replicas=3), engine(tensor_parallel=4), [{"CPU": 9.0, "GPU": 5.0}] * 2, True),
-        (engine(tensor_parallel=2, replicas=4), engine(tensor_parallel=4), [{"CPU": 9.0, "GPU": 5.0}] * 2, False),
+        (engine(tensor_parallel=2, replicas=4), engine(tensor_parallel=4), [{"CPU": 9.0, "GPU": 6.0}] * 2, True),
+        (engine(tensor_parallel=2, replicas=3), engine(tensor_parallel=4), [{"CPU": 9.0, "GPU": 5.0}] * 2, False),
         (engine(tensor_parallel=16, executor="ray"), engine(), [NODE, NODE, NODE], True),
         (engine(cpus=5, replicas=2), engine(cpus=5), [{"CPU": 9.0, "GPU": 4.0}] * 2, False),
     ],

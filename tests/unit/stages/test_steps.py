@@ -16,7 +16,9 @@ from ray_app.errors import InputError
 from ray_app.run.fingerprint import differences
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
 from ray_app.run.resume import pending
+from ray_app.run.shards import ShardWriter
 from ray_app.runner import StageResult
+from ray_app.schema import QUARANTINE
 from ray_app.stages import judgments, training
 from ray_app.steps import Step, judge_engine, results_of, steps_of
 from ray_app.validation import inputs_of
@@ -282,10 +284,19 @@ def test_committed_work_is_kept_or_named(settings: Any) -> None:
 
 
 def interrupted(settings: IterateSettings, name: str) -> Step:
-    """Begin a stage, and leave it uncommitted."""
+    """Begin a stage, close a shard, and leave it uncommitted."""
     (step,) = [step for step in steps(settings) if str(step) == name]
     begin(step.directory, step.fingerprint)
+    with ShardWriter(step.directory, QUARANTINE) as writer:
+        writer.quarantine([{"id": "a", "stage": step.stage, "reason": "refused", "detail": ""}])
     return step
+
+
+def test_a_stage_that_closed_no_shard_yet_may_be_begun_anew(settings: Any) -> None:
+    base = settings(**BASE)
+    (step,) = [step for step in steps(base) if str(step) == "iteration 1: judgments"]
+    begin(step.directory, step.fingerprint)
+    iterate.check_interrupted(steps(settings(**BASE, judging={"samples": 3})))
 
 
 def test_an_interrupted_stage_goes_on_only_with_the_same_settings(settings: Any) -> None:
