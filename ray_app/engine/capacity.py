@@ -8,7 +8,8 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.train.settings import TrainSettings
 
 Resources = Mapping[str, float]
-SPARE_CPUS = 1.5  # one reading task of Ray Data, and the client: without them a stage would wait for ever
+FEED_CPUS = 1.1  # one reading task of Ray Data, and the client: without them a stage would wait for ever
+SPARE_CPUS = 1.5  # the same, where there is a choice
 
 
 def placeable(settings: EngineSettings, nodes: Iterable[Resources]) -> int:

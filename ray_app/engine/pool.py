@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ray_app.engine.actor import EngineActor
-from ray_app.engine.capacity import Resources, placeable
+from ray_app.engine.capacity import FEED_CPUS, Resources, placeable
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import InputError, RunError
@@ -176,6 +176,12 @@ def require_room(role: str, settings: EngineSettings, may_grow: bool) -> None:
     there = list(nodes())
     fitting = placeable(settings, there)
     if fitting >= settings.replicas:
+        left = _sum(there, "CPU") - settings.cpus * settings.replicas
+        if settings.cpus and left < FEED_CPUS and not may_grow:
+            raise InputError(
+                f"{role}.cpus: {settings.replicas} engine(s) with {settings.cpus:g} CPUs each leave {left:g} CPUs of "
+                f"the cluster's {_sum(there, 'CPU'):g}; the rows that feed them need {FEED_CPUS:g}"
+            )
         return
     need = f"{settings.replicas} engine(s) with {settings.gpus_per_replica:g} GPUs and {settings.cpus:g} CPUs each"
     have = f"{_sum(there, 'GPU'):g} GPUs and {_sum(there, 'CPU'):g} CPUs on {len(there)} node(s)"

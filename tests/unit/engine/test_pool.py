@@ -69,6 +69,13 @@ def test_a_local_ray_never_grows(scripted: Make) -> None:
     assert manager.pools == []
 
 
+@pytest.mark.parametrize("shape", [{"cpus": 4}, {"cpus": 1, "replicas": 3}])
+def test_engines_that_leave_no_cpu_for_their_rows_are_refused(scripted: Make, shape: dict[str, Any]) -> None:
+    """Ray Data's reading task would wait for a CPU for ever."""
+    with pytest.raises(InputError, match=r"judge\.cpus: .* leave . CPUs of the cluster's 4; the rows .* need 1\.1"):
+        PoolManager("run").get("judge", scripted(**shape))
+
+
 def test_where_gpus_may_still_come_the_device_is_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     manager = PoolManager("run", may_grow=True)
