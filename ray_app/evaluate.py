@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -39,6 +40,7 @@ from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_be
 from ray_app.metrics.table import print_summary
 from ray_app.metrics.verdict_file import join, scored_records
 from ray_app.run import storage
+from ray_app.run.where import require_kept
 from ray_app.scoring import pointwise_outcomes, scores_of
 
 VERDICTS = "verdicts.jsonl"
@@ -58,6 +60,7 @@ def main(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
     benchmarks = load_all(settings)
     others = [other_run(settings, benchmark) for benchmark in benchmarks]
+    require_kept("--output", settings.output, Path.cwd())
     make_folder(settings.output)
     summaries = [score_given(settings, benchmarks[0])] if settings.verdicts else score_judge(settings, benchmarks)
     for benchmark, other, summary in zip(benchmarks, others, summaries, strict=True):

@@ -10,6 +10,7 @@ explanation), so the same command continues after a kill; the verdict file appea
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from pydantic import Field
 
@@ -19,6 +20,7 @@ from ray_app.errors import InputError
 from ray_app.http_request import HttpSettings
 from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts, serve_judge
 from ray_app.run import storage
+from ray_app.run.where import require_kept
 
 
 class JudgeSettings(JudgingCommand):
@@ -47,6 +49,7 @@ def main(settings: JudgeSettings) -> int:
 def judge_file(settings: JudgeSettings, source: str, target: str) -> int:
     """Verdicts of every pair of `source` in `target`."""
     pairs = load_benchmark(f"pairwise={source}", settings.limit, labelled=False)
+    require_kept("--output", target, Path.cwd())
     check_output(source, target)
     folder = f"{target}.parts"
     mode = settings.judge().mode

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
-from ray_app.model_files import require_model
+from ray_app.model_files import model_identity, require_model
 from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.score import ScoreProgram
 from ray_app.prompts import Prompt, load_prompt, prompt_from
@@ -42,9 +42,9 @@ class Judge:
     def identity(self) -> dict[str, Any]:
         """What a fingerprint covers of a judge."""
         return {
-            "model": self.engine.model,
+            "path": self.engine.model,  # folders of one shape may differ in nothing that an identity reads
             "prompt": self.prompt.hash,
-            "chat_template_kwargs": self.engine.chat_template_kwargs,
+            **self.engine.identity(model_identity(self.engine.model)),
             "stop_after_verdict": self.stop_after_verdict,
             "mode": self.mode,
         }

@@ -21,12 +21,17 @@ def resolved_runs(runs: str, cwd: Path, iterations: int) -> str:
     if protocol not in ("", "file", "local"):
         return _remote(runs, iterations)
     path = Path(LocalFileSystem._strip_protocol(runs) if protocol else runs).expanduser()
-    if not path.is_absolute() and PACKAGE_FOLDER in cwd.parts:
+    require_kept("runs", path, cwd)
+    return str(cwd / path)
+
+
+def require_kept(setting: str, path: str | Path, cwd: Path) -> None:
+    """Raises InputError where a relative path means Ray's unpacked copy of the working dir, which goes with the job."""
+    if "://" not in str(path) and not Path(path).expanduser().is_absolute() and PACKAGE_FOLDER in cwd.parts:
         raise InputError(
-            f"runs: {runs} is a relative path, and would be lost with Ray's unpacked copy of the working dir: "
+            f"{setting}: {path} is a relative path, and would be lost with Ray's unpacked copy of the working dir: "
             "give an absolute path on a disk that every node sees"
         )
-    return str(cwd / path)
 
 
 def _remote(runs: str, iterations: int) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -61,9 +61,9 @@ def table(directory: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: tuple(str(row.get(key)) for key in ("pair_id", "order", "side", "sample")))
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    """Makes runs of `count` instructions, every fifth held out. Their pools close at the end of the test."""
+@contextlib.contextmanager
+def maker(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Makes runs of `count` instructions, every fifth held out. Their pools close at the end."""
     pools = []
 
     def make(count: int = 40, name: str = "run", max_seconds: float = 1.0, **more: Any) -> Run:
@@ -84,6 +84,21 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     yield make
     for manager in pools:
         manager.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    with maker(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of 40 instructions whose pairs were made and judged side by side."""
+    with maker(tmp_path_factory.mktemp("undisturbed")) as make:
+        made = make()
+        made()
+    return made
 
 
 def whole(run: Run, count: int) -> None:
@@ -159,13 +174,12 @@ def test_one_pool_serves_both(run: Any, with_programs: Any) -> None:
     assert judgments.extra["overlap_seconds"] > 0
 
 
-def test_the_tables_are_those_of_one_stage_after_the_other(run: Any) -> None:
-    together, apart = run(name="together"), run(name="apart")
-    together()
+def test_the_tables_are_those_of_one_stage_after_the_other(run: Any, undisturbed: Run) -> None:
+    apart = run(name="apart")
     apart.context.runner.run(**vars(jobs(apart)[0]))
     apart.context.runner.run(**vars(jobs(apart)[1]))
-    assert table(together.pairs) == table(apart.pairs)
-    assert table(together.judgments) == table(apart.judgments)
+    assert table(undisturbed.pairs) == table(apart.pairs)
+    assert table(undisturbed.judgments) == table(apart.judgments)
 
 
 def jobs(made: Run) -> list[Any]:
@@ -184,10 +198,11 @@ def test_responses_are_scored_while_pairs_are_made(run: Any) -> None:
 
 
 @pytest.mark.parametrize(("pair_shards", "judged"), [(2, 0), (3, 1), (4, 99)])
-def test_resume_at_any_point_gives_the_undisturbed_tables(run: Any, pair_shards: int, judged: int) -> None:
+def test_resume_at_any_point_gives_the_undisturbed_tables(
+    run: Any, undisturbed: Run, pair_shards: int, judged: int
+) -> None:
     """What a killed run left: some closed shards of pairs, and of judgments of them."""
-    undisturbed, killed = run(name="undisturbed"), run(name="killed")
-    undisturbed()
+    killed = run(name="killed")
     kept = left_behind(undisturbed, killed, pair_shards, judged)
     pairs, judgments = killed()
     assert {file: file.read_bytes() for file in kept} == kept
@@ -223,10 +238,9 @@ def left_behind(whole_run: Run, killed: Run, pair_shards: int, judged: int) -> d
     return copied
 
 
-def test_pairs_that_are_all_made_are_judged_from_their_table(run: Any) -> None:
+def test_pairs_that_are_all_made_are_judged_from_their_table(run: Any, undisturbed: Run) -> None:
     made = run()
-    made()
-    shutil.rmtree(made.judgments)
+    left_behind(undisturbed, made, pair_shards=5, judged=0)
     assert made() is None
 
 

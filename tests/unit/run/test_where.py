@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ray_app.errors import InputError
-from ray_app.run.where import resolved_runs
+from ray_app.run.where import require_kept, resolved_runs
 
 HERE = Path("/home/me/project")
 PACKAGE = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_0")
@@ -38,3 +38,11 @@ def test_an_object_store_holds_a_run_without_checkpoints() -> None:
         resolved_runs("memory://bucket/runs", HERE, 1)
     with pytest.raises(InputError, match="runs: abc://bucket cannot be used: Protocol not known"):
         resolved_runs("abc://bucket", HERE, 0)
+
+
+def test_so_do_outputs() -> None:
+    require_kept("--output", "/shared/v.jsonl", PACKAGE)
+    require_kept("--output", "s3://bucket/v.jsonl", PACKAGE)
+    require_kept("--output", "v.jsonl", HERE)
+    with pytest.raises(InputError, match=r"--output: v.jsonl is a relative path"):
+        require_kept("--output", "v.jsonl", PACKAGE)
