@@ -1,27 +1,18 @@
-"""Candidates: every saved step of a fit as a Hugging Face folder, until the selection has committed one of them."""
+"""Candidates: every saved step of a fit as a Hugging Face folder, until the selection has committed one of them.
+
+The driver's side, without PyTorch; workers write them (candidate_export.py).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
 from fsspec.core import url_to_fs
 
-from ray_app.train.export import describe, move_into_place, plan_shards, shard_names, verify, write_weights
-from ray_app.train.gather import gathered
-from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors, save_adapter
-from ray_app.train.model import base_lm
-
-if TYPE_CHECKING:
-    from ray_app.train.worker import Worker
-
-ADAPTER_FOLDER = "adapter"  # beside the merged weights: the adapter alone
 MARKER = "candidate.json"  # written last: a folder without it is no candidate
 
 
@@ -38,83 +29,6 @@ class Candidate:
 
 def folder_of(work_dir: str, step: int) -> str:
     return f"{work_dir}/candidates/step-{step:06d}"
-
-
-def export_candidate(worker: Worker, step: int) -> None:
-    """Write, verify and place the HF folder of this step. Every rank must call this: weights are gathered together."""
-    destination = folder_of(worker.job.work_dir, step)
-    remote = "://" in destination
-    temporary = Path(tempfile.mkdtemp(prefix="ste-export-")) if remote else Path(destination + ".partial")
-    if worker.rank == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    _write(worker, temporary)
-    if worker.rank == 0:
-        loss = worker.progress.history[-1]["loss"] if worker.progress.history else float("nan")
-        candidate = Candidate(step, worker.progress.epoch, worker.progress.tokens, loss, destination)
-        (temporary / MARKER).write_text(json.dumps(asdict(candidate)))
-        if remote:
-            _upload(temporary, destination)
-        else:
-            move_into_place(temporary, Path(destination))
-    dist.barrier()
-
-
-def _write(worker: Worker, folder: Path) -> None:
-    lm = base_lm(worker.model.lm)
-    dtype = torch.bfloat16 if worker.settings.bf16 else torch.float32
-    limit = int(worker.settings.export_shard_gib * 2**30)
-    if worker.settings.lora is not None:
-        merged = merged_tensors(lm)
-        shapes = {tensor.name: merged_shape(tensor) for tensor in merged}
-        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()}, limit)
-        stream = gathered_merged(merged, shards, worker.rank, dtype)
-    else:
-        shapes = describe(lm)
-        shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()}, limit)
-        stream = gathered(lm, shards, worker.rank)
-    if worker.rank == 0:
-        write_weights(stream, shard_names(len(shards)), folder)
-        save_beside(worker.job.seed_model, worker.job.revision, type(lm).__name__, dtype, folder)
-        verify(folder, shapes)
-    else:
-        for _ in stream:
-            pass
-    if worker.settings.lora is not None:
-        save_adapter(worker.model.lm, folder / ADAPTER_FOLDER, worker.rank)
-
-
-def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    size: int = dtype.itemsize
-    for dimension in shape:
-        size *= dimension
-    return size
-
-
-def save_beside(seed_model: str, revision: str | None, architecture: str, dtype: torch.dtype, folder: Path) -> None:
-    """config.json, generation_config.json and the tokenizer with its chat template, as the seed model has them."""
-    from transformers import AutoConfig, AutoTokenizer
-    from transformers.utils import cached_file
-
-    config = AutoConfig.from_pretrained(seed_model, revision=revision)
-    config.dtype = dtype
-    config.architectures = [architecture]
-    config.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(seed_model, revision=revision).save_pretrained(folder)
-    optional = {"_raise_exceptions_for_missing_entries": False}
-    generation = cached_file(seed_model, "generation_config.json", revision=revision, **optional)
-    if generation:
-        shutil.copyfile(generation, folder / "generation_config.json")
-
-
-def _upload(folder: Path, destination: str) -> None:
-    filesystem, root = url_to_fs(destination)
-    if filesystem.exists(root):
-        filesystem.rm(root, recursive=True)
-    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda file: file.name == MARKER)
-    for file in files:
-        filesystem.put_file(str(file), f"{root}/{file.relative_to(folder).as_posix()}")
-    shutil.rmtree(folder)
 
 
 def list_candidates(work_dir: str) -> list[Candidate]:
@@ -140,3 +54,23 @@ def place(candidate: Candidate, destination: str) -> None:
     _, target = url_to_fs(destination)
     for name in sorted(filesystem.find(source), key=lambda name: name.endswith(MARKER)):
         filesystem.copy(name, target + name.removeprefix(source))
+
+
+def move_into_place(temporary: Path, final: Path) -> None:
+    """Give a verified folder its final name. An older folder of that name is set aside first, then removed."""
+    _sync(temporary)
+    aside = final.with_name(final.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if final.exists():
+        os.replace(final, aside)
+    os.replace(temporary, final)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

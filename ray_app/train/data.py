@@ -175,3 +175,8 @@ def concatenate(tables: Sequence[pa.Table], unit_rows: int = 1) -> TokenRows:
         prompts=np.asarray(table.column("prompt"), dtype=np.int32),
         unit_rows=unit_rows,
     )
+
+
+def unit_rows(recipe: str) -> int:
+    """Encoded rows of one unit of the plan: a preference pair is two."""
+    return 2 if recipe == "dpo" else 1

@@ -12,8 +12,7 @@ from fsspec.core import url_to_fs
 
 from ray_app.errors import InputError
 from ray_app.train.check import ModelFacts
-from ray_app.train.data import concatenate, encode_table, read_rows
-from ray_app.train.recipes import unit_rows
+from ray_app.train.data import concatenate, encode_table, read_rows, unit_rows
 from ray_app.train.settings import TrainSettings
 
 Quarantine = list[dict[str, str]]

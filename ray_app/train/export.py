@@ -8,8 +8,6 @@ only, and `os.replace` gives it to a verified folder.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,26 +101,6 @@ def _verify_index(folder: Path, seen: Mapping[str, str]) -> None:
         raise ExportError(f"{folder / INDEX} cannot be read: {fault}") from fault
     if index != dict(seen):
         raise ExportError(f"{folder / INDEX} does not name every tensor in its file")
-
-
-def move_into_place(temporary: Path, final: Path) -> None:
-    """Give a verified folder its final name. An older folder of that name is set aside first, then removed."""
-    _sync(temporary)
-    aside = final.with_name(final.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if final.exists():
-        os.replace(final, aside)
-    os.replace(temporary, final)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def describe(model: Any) -> dict[str, tuple[int, ...]]:

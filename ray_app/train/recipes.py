@@ -36,11 +36,6 @@ class Recipe(Protocol):
         """The loss to differentiate, and this batch's part of each figure (they are summed over batches, workers)."""
 
 
-def unit_rows(recipe: str) -> int:
-    """Encoded rows of one unit of the plan: a preference pair is two."""
-    return 2 if recipe == "dpo" else 1
-
-
 def make(worker: Worker) -> Recipe:
     return Dpo(worker) if worker.settings.recipe == "dpo" else Sft(worker)
 

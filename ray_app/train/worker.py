@@ -19,10 +19,10 @@ import torch.distributed as dist
 from ray_app.errors import InputError
 from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
-from ray_app.train.candidates import export_candidate
+from ray_app.train.candidate_export import export_candidate
 from ray_app.train.collate import Batch, collate
 from ray_app.train.curves import Tracker, open_trackers
-from ray_app.train.data import concatenate
+from ray_app.train.data import concatenate, unit_rows
 from ray_app.train.deepspeed_config import deepspeed_config
 from ray_app.train.job import Job, plan_settings, rows_of
 from ray_app.train.lora import add_adapters
@@ -87,7 +87,7 @@ class Worker:
         self.job, self.settings, self.rank, self.world = job, job.settings, rank, world
         gpu = job.settings.use_gpu
         self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
-        self.rows = concatenate(ray.get(list(job.rows)), unit_rows=recipes.unit_rows(job.settings.recipe))
+        self.rows = concatenate(ray.get(list(job.rows)), unit_rows=unit_rows(job.settings.recipe))
         self.kernel = attention.choose(self.settings.attention, use_gpu=gpu, batching=self.settings.batching)
         checkpoint = ray.train.get_checkpoint()
         started = time.perf_counter()

@@ -1,5 +1,7 @@
 """Settings: precedence, one-line errors that name the key, exit codes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from ray_app.cli import load_settings, run_command
 from ray_app.config import CONFIGS_DIR, IterateSettings
 from ray_app.errors import InputError, RunError
 
+ROOT = CONFIGS_DIR.parent
 DEMO = str(CONFIGS_DIR / "smollm2-135m-cpu.yaml")
 ALL = sorted(CONFIGS_DIR.glob("*.yaml"))
 
@@ -127,3 +130,13 @@ def test_an_interrupt_is_told_as_one_whatever_it_breaks(
 
     assert run_command(IterateSettings, main, ["--config", DEMO]) == 1
     assert capsys.readouterr().err == "interrupted; the same command continues this run\n"
+
+
+@pytest.mark.parametrize("command", ["iterate", "judge", "evaluate"])
+def test_a_command_starts_without_the_model_libraries(command: str) -> None:
+    """They cost seconds at every start, also of one that only finds a fault in its settings."""
+    code = (
+        f"import sys, ray_app.{command}; print(sorted({{'torch', 'transformers', 'vllm', 'scipy'}} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ray_app.train.candidates import move_into_place
 from ray_app.train.export import (
     INDEX,
     ExportError,
-    move_into_place,
     plan_shards,
     shard_names,
     verify,

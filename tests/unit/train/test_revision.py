@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from ray_app.train.candidates import save_beside
+from ray_app.train.candidate_export import save_beside
 from ray_app.train.encoding import model_facts
 from ray_app.train.load import weight_files
 from ray_app.train.model import build
