@@ -25,6 +25,7 @@ from ray_app.verdict import SCORES as SCORE_VERDICTS
 
 STAGE = "judgments"
 LIGHT = 0.01  # CPUs of a step between two stages
+READERS = 2  # processes that turn pairs into units: light work, and every process costs a second to start
 
 
 def settings_of(settings: IterateSettings, judge: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def units_of(settings: IterateSettings, pairs: ray.data.Dataset) -> ray.data.Dat
             return []
         return list(pair_units(row)) if pairwise else [score_unit(row)]
 
-    return pairs.flat_map(units, num_cpus=LIGHT)
+    return pairs.flat_map(units, num_cpus=LIGHT, concurrency=READERS)
 
 
 def units_in(settings: IterateSettings, directory: str) -> int:
