@@ -10,7 +10,6 @@ a paired difference with its interval. Definitions: `ray_app/metrics/`, one figu
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from pydantic import Field
 from ray_app import best_of
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.benchmarks.registry import benchmark_name
-from ray_app.cli import run_command
+from ray_app.cli import leave, run_command
 from ray_app.errors import InputError
 from ray_app.judge_card import Mode
 from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts
@@ -199,4 +198,4 @@ def summary_of(
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(EvaluateSettings, main))
+    leave(run_command(EvaluateSettings, main))

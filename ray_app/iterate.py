@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import ray
 
 from ray_app.benchmarks import load_benchmark
-from ray_app.cli import run_command
+from ray_app.cli import leave, run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
@@ -207,4 +206,4 @@ def revision() -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(IterateSettings, main))
+    leave(run_command(IterateSettings, main))

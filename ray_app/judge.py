@@ -9,13 +9,12 @@ explanation), so the same command continues after a kill; the verdict file appea
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from pydantic import Field
 
 from ray_app.benchmarks import load_benchmark
-from ray_app.cli import run_command
+from ray_app.cli import leave, run_command
 from ray_app.errors import InputError
 from ray_app.http_request import HttpSettings
 from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts, serve_judge
@@ -71,4 +70,4 @@ def check_output(source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(JudgeSettings, main))
+    leave(run_command(JudgeSettings, main))

@@ -11,11 +11,26 @@ import pytest
 from hypothesis import HealthCheck, settings
 from loop_runs import ROOT, Loop
 
+from ray_app.cli import leave
+
 # Machines are noisy: no test may fail because an example was slow. The examples are the same in every run.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
+EXIT = pytest.StashKey[int]()
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # of the rest pytest still has to tell
+        session.config.stash[EXIT] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The verdict stands: how Ray's native threads end does not change it (`ray_app.cli.leave`)."""
+    if EXIT in config.stash:
+        leave(config.stash[EXIT])
 
 
 @pytest.fixture(scope="session")
