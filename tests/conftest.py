@@ -29,7 +29,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The verdict stands: how Ray's native threads end does not change it (`ray_app.cli.leave`)."""
-    if EXIT in config.stash:
+    if EXIT in config.stash and not hasattr(config, "workerinput"):
         leave(config.stash[EXIT])
 
 

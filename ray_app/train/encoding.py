@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import ray
 from fsspec.core import url_to_fs
+from huggingface_hub import hf_hub_download
 
 from ray_app.errors import InputError
 from ray_app.train.check import ModelFacts
@@ -61,17 +64,31 @@ def _encode_file(
 
 def model_facts(seed_model: str, revision: str | None = None) -> ModelFacts:
     """Facts of a model's config. Raises InputError when it cannot be read."""
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(seed_model, revision=revision)
+        config = _config(seed_model, revision)
     except (OSError, ValueError) as fault:
         raise InputError(f"judge.model: {seed_model} cannot be read: {str(fault).splitlines()[0]}") from fault
     return ModelFacts(
-        max_positions=getattr(config, "max_position_embeddings", 2**31),
-        layers=config.num_hidden_layers,
-        attention_heads=config.num_attention_heads,
+        max_positions=config.get("max_position_embeddings", 2**31),
+        layers=config["num_hidden_layers"],
+        attention_heads=config["num_attention_heads"],
     )
+
+
+def _config(seed_model: str, revision: str | None) -> Mapping[str, Any]:
+    """config.json as it stands, where it has the usual names: transformers' own reading imports PyTorch, for seconds at
+    the start of every command. It is asked where a model has names of its own (GPT-2's `n_layer`).
+    """
+    folder = Path(seed_model).expanduser()
+    file = folder / "config.json" if folder.is_dir() else hf_hub_download(seed_model, "config.json", revision=revision)
+    config: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+    if {"num_hidden_layers", "num_attention_heads"} <= config.keys():
+        return config
+    from transformers import AutoConfig
+
+    read = AutoConfig.from_pretrained(seed_model, revision=revision)
+    names = ("max_position_embeddings", "num_hidden_layers", "num_attention_heads")
+    return {name: getattr(read, name) for name in names if hasattr(read, name)}
 
 
 def hash_file(uri: str) -> str:
