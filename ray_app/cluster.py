@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 import ray
 import ray.data
+from ray._private.parameter import RayParams
 
 from ray_app.config import RaySettings
 from ray_app.errors import InputError
@@ -76,14 +78,28 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     # Ray warns when it starts more worker processes than this machine has cores; ours mostly wait.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that the default is on
-    ray.init(
-        num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
-        object_store_memory=int(settings.object_store_gib * 2**30),
-        include_dashboard=settings.dashboard,
-        **options,
-    )
+    with _any_agent_port():
+        ray.init(
+            num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
+            object_store_memory=int(settings.object_store_gib * 2**30),
+            include_dashboard=settings.dashboard,
+            **options,
+        )
     dashboard = f"; dashboard http://{ray._private.worker.get_dashboard_url()}" if settings.dashboard else ""
     log.info("started a local Ray: %s%s", resources(), dashboard)
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Let Ray's agent take a free port. Its default is a fixed one, which `ray.init` has no argument for: beside
+    another Ray, or the agent that a killed one leaves behind for some seconds, a start would wait 3 s for it, in vain.
+    """
+    original = RayParams.__init__
+    RayParams.__init__ = functools.partialmethod(original, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        RayParams.__init__ = original
 
 
 def _quiet_ray_data() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The verdict stands: how Ray's native threads end does not change it (`ray_app.cli.leave`)."""
-    if EXIT in config.stash and not hasattr(config, "workerinput"):
+    if EXIT in config.stash:
         leave(config.stash[EXIT])
 
 
@@ -40,6 +43,25 @@ def model() -> str:
         pytest.fail(f"{MODEL} is missing: run `make setup`")
     os.environ["HF_HUB_OFFLINE"] = "1"
     return str(MODEL)
+
+
+@pytest.fixture(scope="session")
+def shallow(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """SmolLM2's embedding and first two of 30 layers: trained as the whole model is, in a fifth of the time. For tests
+    of what happens around training, where judging is scripted and no text of it is read.
+    """
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("shallow")
+    for file in Path(model).iterdir():
+        if file.suffix in (".json", ".jinja", ".txt"):
+            shutil.copy(file, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    weights = load_file(Path(model) / "model.safetensors")
+    kept = {name: t for name, t in weights.items() if not re.search(r"\.layers\.([2-9]|\d\d)\.", name)}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ DELAY_S = 0.15  # of a scripted request, so that a stage lasts long enough to be
 
 
 @pytest.fixture
-def slow(loop: Make, model: str) -> Loop:
-    """Scripted engines that take their time, shards that close early, and real training of the real model."""
+def slow(loop: Make, shallow: str) -> Loop:
+    """Scripted engines that take their time, shards that close early, and real training."""
     slow_engine = {"p": [0.9, 0.5, 0.0], "unparsed": 0.1, "delay_s": DELAY_S}
     return loop(
         iterations=1,
@@ -28,7 +28,7 @@ def slow(loop: Make, model: str) -> Loop:
         instructions={"classify": True},
         shards={"max_rows": 8, "max_seconds": 2},
         generator=scripted(delay_s=DELAY_S),
-        judge=scripted(model, **slow_engine),
+        judge=scripted(shallow, **slow_engine),
         judging={"samples": 4},
         train={"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
         pools={"side_by_side": "never"},
@@ -95,12 +95,12 @@ def test_kill_9_in_every_stage(slow: Loop) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_kill_9_while_pairs_stream_into_judging(tmp_path: Path, model: str) -> None:
+def test_kill_9_while_pairs_stream_into_judging(tmp_path: Path, shallow: str) -> None:
     """Killed with pairs alone in closed shards, and twice with judgments too: the tables of an undisturbed run."""
     loops = []
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
-        loops.append(Loop(tmp_path / name, streamed_settings(model)))
+        loops.append(Loop(tmp_path / name, streamed_settings(shallow)))
     undisturbed, killed = loops
     try:
         undisturbed.killed_when(lambda: Killing(undisturbed).committed("iter_01/judgments"))
@@ -180,7 +180,7 @@ def test_a_killed_stage_never_goes_on_with_another_setting(loop: Make) -> None:
 
 
 def test_a_second_driver_is_refused(loop: Make) -> None:
-    run = loop(limit=16, generator=scripted(delay_s=1.0), shards={"max_rows": 4, "max_seconds": 2})
+    run = loop(limit=16, generator=scripted(delay_s=0.5), shards={"max_rows": 4, "max_seconds": 2})
     first = run.start()
     run.wait_for(first, lambda: any((run.run / "pairs").glob("shard-*.parquet")))
     second = run()

@@ -57,8 +57,8 @@ def test_best_of_four_is_judged_and_its_verdicts_score_the_same(tmp_path: Path, 
     assert summary(tmp_path / "given", "rewardbench2") == found
 
 
-def test_the_loop_keeps_what_scores_the_chosen_response_higher(loop: Callable[..., Loop], model: str) -> None:
-    judge = scripted(model, p=[0.9, 0.5, 0.0], unparsed=0.1)
+def test_the_loop_keeps_what_scores_the_chosen_response_higher(loop: Callable[..., Loop], shallow: str) -> None:
+    judge = scripted(shallow, p=[0.9, 0.5, 0.0], unparsed=0.1)
     run = loop(
         iterations=1,
         limit=12,

@@ -30,7 +30,7 @@ def validation_file(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+def finished(shallow: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """One iteration of three steps, each a candidate; the second judges right, the others wrong. Some rows of the
     training set are too long to train on.
     """
@@ -40,7 +40,7 @@ def finished(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         folder,
         {
             "iterations": 1,
-            "judge": scripted(model, **script),
+            "judge": scripted(shallow, **script),
             "train": {**SMALL_TRAINING, "checkpoint_every": 1, "max_steps": 3, "batch_rows": 8, "sequence_length": 512},
             "evaluation": {"validation": f"validation={validation_file(folder)}", "limit": None},
         },

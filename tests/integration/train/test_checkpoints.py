@@ -77,7 +77,7 @@ def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(sft_run, sft_file
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5)
 
 
-def test_judging_between_segments_stops_early_and_keeps_the_best(cluster, sft_file, model, tmp_path):
+def test_judging_between_segments_stops_early_and_keeps_the_best(cluster, sft_file, shallow, tmp_path):
     judged = []
 
     def judge(candidate):
@@ -86,7 +86,7 @@ def test_judging_between_segments_stops_early_and_keeps_the_best(cluster, sft_fi
         return Score(candidate.step, accuracy=0.9 - 0.1 * len(judged), first_position_rate=0.5, n=10)
 
     settings = small(checkpoint_every=1, max_steps=3, selection={"when": "between", "patience": 1})
-    result = run(settings, tmp_path, sft_file, model, validation=Validation(judge))
+    result = run(settings, tmp_path, sft_file, shallow, validation=Validation(judge))
     assert judged == [1, 2]
     assert (result.selected, result.steps) == (1, 2)
     record = json.loads((tmp_path / "checkpoint" / "candidate.json").read_text())

@@ -22,7 +22,8 @@ def test_the_facts_do_not_depend_on_the_names(tmp_path, config):
 
 def test_usual_names_need_no_pytorch(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    code = f"import sys; from ray_app.train.encoding import model_facts as f; f({str(tmp_path)!r}); print('torch' in sys.modules)"
+    read = f"from ray_app.train.encoding import model_facts; model_facts({str(tmp_path)!r})"
+    code = f"import sys; {read}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 
