@@ -77,6 +77,8 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])
     # Ray warns when it starts more worker processes than this machine has cores; ours mostly wait.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+    # Here the engines are the work: with Ray's 15 every other process of this machine would run before them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that the default is on
     with _any_agent_port():
         ray.init(
