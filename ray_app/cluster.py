@@ -80,7 +80,7 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     # Here the engines are the work: with Ray's 15 every other process of this machine would run before them.
     os.environ.setdefault("RAY_worker_niceness", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that the default is on
-    with _any_agent_port():
+    with _lean_node(settings):
         ray.init(
             num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
             object_store_memory=int(settings.object_store_gib * 2**30),
@@ -92,12 +92,20 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
 
 
 @contextlib.contextmanager
-def _any_agent_port() -> Iterator[None]:
-    """Let Ray's agent take a free port. Its default is a fixed one, which `ray.init` has no argument for: beside
-    another Ray, or the agent that a killed one leaves behind for some seconds, a start would wait 3 s for it, in vain.
+def _lean_node(settings: RaySettings) -> Iterator[None]:
+    """What a local Ray needs, in settings that `ray.init` has no arguments for.
+
+    Its agent takes any port: the default is a fixed one, and beside another Ray, or the agent that a killed one leaves
+    behind for some seconds, a start would wait 3 s for it, in vain. Two processes are left out where nobody reads what
+    they tell: the log monitor, which forwards workers' logs, and the autoscaler, whose state the dashboard shows.
     """
     original = RayParams.__init__
-    RayParams.__init__ = functools.partialmethod(original, dashboard_agent_listen_port=0)
+    RayParams.__init__ = functools.partialmethod(
+        original,
+        dashboard_agent_listen_port=0,
+        include_log_monitor=settings.worker_logs,
+        no_monitor=not settings.dashboard,
+    )
     try:
         yield
     finally:

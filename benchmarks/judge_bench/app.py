@@ -114,7 +114,7 @@ def samples_of(directory: Path) -> list[tuple[str, str, int, bool, int]]:
 
 
 class Timeline:
-    """Units and tokens finished over time, asked of the engines once a second: more would cost them time on two cores."""
+    """Units and tokens finished over time, asked of the engines once a second (each time takes theirs on two cores)."""
 
     def __init__(self, pool: EnginePool) -> None:
         self.pool, self.points = pool, list[tuple[float, int, int]]()
