@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,19 +77,27 @@ def model_facts(seed_model: str, revision: str | None = None) -> ModelFacts:
 
 
 def _config(seed_model: str, revision: str | None) -> Mapping[str, Any]:
-    """config.json as it stands, where it has the usual names: transformers' own reading imports PyTorch, for seconds at
-    the start of every command. It is asked where a model has names of its own (GPT-2's `n_layer`).
+    """config.json as it stands, where it says all in the usual names: transformers' own reading imports PyTorch, for
+    seconds at the start of every command. It is asked where a model has names of its own (GPT-2's `n_layer`), leaves
+    something to its class's defaults, or is of a type without a folder in transformers.
     """
+    names = ("max_position_embeddings", "num_hidden_layers", "num_attention_heads")
     folder = Path(seed_model).expanduser()
     file = folder / "config.json" if folder.is_dir() else hf_hub_download(seed_model, "config.json", revision=revision)
     config: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-    if {"num_hidden_layers", "num_attention_heads"} <= config.keys():
+    if config.keys() >= set(names) and _has_folder(str(config.get("model_type", ""))):
         return config
     from transformers import AutoConfig
 
     read = AutoConfig.from_pretrained(seed_model, revision=revision)
-    names = ("max_position_embeddings", "num_hidden_layers", "num_attention_heads")
     return {name: getattr(read, name) for name in names if hasattr(read, name)}
+
+
+def _has_folder(model_type: str) -> bool:
+    """Whether transformers knows a model type by its very name; found without importing it."""
+    package = importlib.util.find_spec("transformers")
+    roots = package.submodule_search_locations if package and model_type.isidentifier() else None
+    return any(Path(root, "models", model_type).is_dir() for root in roots or ())
 
 
 def hash_file(uri: str) -> str:

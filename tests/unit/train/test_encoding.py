@@ -28,7 +28,15 @@ def test_usual_names_need_no_pytorch(tmp_path):
     assert found.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("text", ["{", '{"model_type": "unheard-of"}', "\xff"])
+def test_what_a_config_leaves_out_is_its_classs_default(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in LLAMA.items() if not k.startswith("max_")}))
+    assert model_facts(str(tmp_path)).max_positions == 2048
+
+
+UNHEARD_OF = json.dumps({**LLAMA, "model_type": "unheard-of"})
+
+
+@pytest.mark.parametrize("text", ["{", '{"model_type": "unheard-of"}', UNHEARD_OF, "\xff"])
 def test_a_config_that_cannot_be_read_is_one_line(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"^judge.model: .* cannot be read: [^\n]+$"):
