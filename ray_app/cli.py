@@ -84,9 +84,9 @@ def run_command(cls: type[S], main: Callable[[S], int], argv: Sequence[str] | No
 def leave(code: int) -> NoReturn:
     """End this process with `code`, with all that it printed written out.
 
-    The interpreter's own tear-down is left out: Ray and gRPC keep native threads after `ray.shutdown()`, and one that
-    runs into C++ statics being destroyed ends finished work with a segmentation fault
-    (seen once, at the end of a test run).
+    The interpreter's own tear-down is left out: Ray keeps native threads after `ray.shutdown()`, and one that runs into
+    C++ statics being destroyed ends finished work with a segmentation fault. It was seen once at the end of a test run;
+    the core file of a Ray worker shows how: its io thread logs while `exit` destroys the loggers.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

@@ -48,9 +48,9 @@ def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, resamples
 
 def mcnemar(a_better: int, b_better: int) -> dict[str, Any]:
     """Exact binomial form: under no difference a discordant row favours either run with probability ½."""
-    discordant = a_better + b_better
     from scipy import stats  # half a second, which every command would pay at its start
 
+    discordant = a_better + b_better
     p = float(stats.binomtest(b_better, discordant, 0.5).pvalue) if discordant else 1.0
     return {"a_better": a_better, "b_better": b_better, "p_value": p}
 
