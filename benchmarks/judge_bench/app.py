@@ -5,20 +5,15 @@ Engines are started and warm; Ray Data, the client, the shard writer and the las
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.data
-
 from judge_bench.work import Spec, write_pairs
+from ray_app.cluster import connected
+from ray_app.config import RaySettings
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
@@ -28,30 +23,14 @@ from ray_app.run.storage import list_files, read_parquet
 from ray_app.runner import Runner
 from ray_app.schema import JUDGMENTS
 
-
-@contextlib.contextmanager
-def local_ray(gpus: int) -> Iterator[None]:
-    """A Ray of this machine, or the one at RAY_ADDRESS."""
-    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    root = str(Path(__file__).resolve().parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
-    cpus = max(4, os.cpu_count() or 1)
-    ray.init(num_cpus=cpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+# The product's own local Ray; its object store holds what Ray Data has in flight of 100,000 pairs.
+RAY = RaySettings(dashboard=False, object_store_gib=4)
 
 
 def run(spec: Spec, modes: tuple[Mode, ...] = ("all",)) -> list[dict[str, Any]]:
     """One record a mode and repeat: seconds, tokens, kept, and the tail."""
     settings = spec.engine().resolved(1 if spec.device == "cuda" else 0)
-    gpus = -(-spec.replicas // spec.replicas_per_gpu) if spec.device == "cuda" else 0
-    with local_ray(gpus), tempfile.TemporaryDirectory() as folder:
+    with connected(RAY), tempfile.TemporaryDirectory() as folder:
         manager = PoolManager("bench", may_grow=False)
         try:
             pool = manager.get("judge", settings)

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from judge_bench.app import judge, local_ray
+from judge_bench.app import RAY, judge
 from judge_bench.work import Spec, write_pairs
+from ray_app.cluster import connected
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 
@@ -17,9 +18,8 @@ from ray_app.engine.settings import EngineSettings
 def run(spec: Spec) -> list[dict[str, Any]]:
     """One record a repeat and way: seconds to have the weights, and to the first finished judgment."""
     settings = spec.engine().resolved(1 if spec.device == "cuda" else 0)
-    gpus = -(-spec.replicas // spec.replicas_per_gpu) if spec.device == "cuda" else 0
     records = []
-    with local_ray(gpus), tempfile.TemporaryDirectory() as folder:
+    with connected(RAY), tempfile.TemporaryDirectory() as folder:
         pairs = write_pairs(spec, 0, Path(folder))
         manager = PoolManager("reload", may_grow=False)
         try:

@@ -9,8 +9,9 @@ from typing import Any
 
 import psutil
 
-from judge_bench.app import judge, local_ray
+from judge_bench.app import RAY, judge
 from judge_bench.work import Spec, write_pairs
+from ray_app.cluster import connected
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 
@@ -21,7 +22,7 @@ def run(sizes: list[int]) -> list[dict[str, Any]]:
     """One record a size: seconds, units a second, and how much the driver's memory grew."""
     settings = EngineSettings(model="scripted", kind="scripted", max_num_seqs=256, script={"p": P}, cpus=0)
     records = []
-    with local_ray(0), tempfile.TemporaryDirectory() as folder:
+    with connected(RAY), tempfile.TemporaryDirectory() as folder:
         manager = PoolManager("scale", may_grow=False)
         try:
             for number, size in enumerate([100, *sizes]):  # the first warms up
