@@ -130,7 +130,9 @@ class Timeline:
         """The tail begins when fewer units are unfinished than the engines could batch."""
         full = next((p for p in self.points if p[1] > units - seats), self.points[-1])
         end = next((p for p in self.points if p[1] >= units), self.points[-1])
+        shown = self.points[:: 1 + len(self.points) // 60]
         return {
+            "timeline": [(round(seconds, 1), count, tokens) for seconds, count, tokens in shown],
             "first_unit_s": next((p[0] for p in self.points if p[1]), None),
             "full_s": full[0],
             "full_tokens": full[2],
