@@ -4,7 +4,7 @@
 # runs out of time is noted, and the next one starts.
 #
 #   OUT=out MODEL=path/to/smollm2 scripts/gpu_training.sh                       # the 3.1B list, <= 9 minutes
-#   OUT=out MODEL=… SHAPE=8b scripts/gpu_training.sh                            # the 8B list (2 GPUs of 80 GB)
+#   OUT=out MODEL=… SHAPE=8b scripts/gpu_training.sh                            # the 8B list: first for 2 GPUs of 140 GB, then of 80
 #   OUT=out ONLY="compile-16k TRL" scripts/gpu_training.sh                      # some of a list, in its order
 #   OUT=out PROFILE="flash4-12k" scripts/gpu_training.sh                        # and where that one's step goes
 #   OUT=out SHAPE=tiny EXTRA="--cpu --sequence 64 --steps 3 --warmup 1" scripts/gpu_training.sh    # the script itself
@@ -25,6 +25,9 @@ began=$SECONDS
 variants() {
   case $SHAPE in
   8b) cat <<'LIST'
+flash4-8k-x4|170|tokens_per_batch=8192 accumulation=4
+flash4-12k-x4|170|tokens_per_batch=12288 accumulation=4
+compile-12k-x4|260|tokens_per_batch=12288 accumulation=4 compile=inductor
 full-8k|150|tokens_per_batch=8192 recompute=full zero.max_live=1000000000
 selective-8k|150|tokens_per_batch=8192 recompute=selective zero.max_live=1000000000
 packed-8k|150|tokens_per_batch=8192
