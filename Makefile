@@ -1,5 +1,5 @@
 # make demo    the whole loop on this machine's CPU, with a real 135M judge
-# make test    unit tests, then integration, fault and GPU tests (each kind in a process and a Ray of its own)
+# make test    unit tests, then fault, integration and GPU tests, in two processes side by side
 # Both set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -7,6 +7,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := .cache/models/smollm2-135m-instruct
 READY  := $(VENV)/.ready
+# Two processes: half of a test with a real engine or trainer is imports and starts, on one core.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
@@ -18,11 +20,11 @@ demo: setup
 	$(BIN)/python -m ray_app.iterate --config configs/smollm2-135m-cpu.yaml
 
 test: setup
-	$(BIN)/python -m pytest -q --durations=5 tests/unit
-	$(BIN)/python -m pytest -q --durations=15 tests/integration tests/faults tests/gpu
+	$(PYTEST) --durations=5 tests/unit
+	$(PYTEST) --no-loadscope-reorder --durations=15 tests/faults tests/integration tests/gpu
 
 unit: $(READY)
-	$(BIN)/python -m pytest -q tests/unit
+	$(PYTEST) tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

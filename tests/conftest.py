@@ -21,7 +21,16 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 EXIT = pytest.StashKey[int]()
+SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train")
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a Ray, an engine or a training run goes to one process of `make test`: a module, or a SHARED folder."""
+    for item in items:
+        folder = item.path.parent.relative_to(ROOT)
+        group = folder if str(folder) in SHARED else item.path.relative_to(ROOT)
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -32,7 +41,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The verdict stands: how Ray's native threads end does not change it (`ray_app.cli.leave`)."""
-    if EXIT in config.stash:
+    # A worker of pytest-xdist still has to say that it is done; how it ends after that, nobody asks.
+    if EXIT in config.stash and not hasattr(config, "workerinput"):
         leave(config.stash[EXIT])
 
 

@@ -12,6 +12,7 @@ import ray
 import ray.data
 
 from ray_app.engine.base import Sampling
+from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.rows import pairwise_units
@@ -47,7 +48,7 @@ def trained(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), before) if p)
@@ -71,6 +72,14 @@ def engine(model: str) -> Callable[..., EngineSettings]:
         return EngineSettings(**{**given, **more})
 
     return make
+
+
+@pytest.fixture(scope="package")
+def manager(cluster: None) -> Iterator[PoolManager]:
+    """The one engine of all tests that can share it: `manager.get("judge", engine())` puts the seed's weights in it."""
+    pools = PoolManager("t", may_grow=False)
+    yield pools
+    pools.close()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 import ray
 
 from ray_app.engine.base import Work
+from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
@@ -60,7 +61,7 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_the_same_text_over_http(
-    server: str, engine: Make, units: Make, greedy: JudgeProgram, sampled: JudgeProgram
+    server: str, manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram, sampled: JudgeProgram
 ) -> None:
     rows = units(3)
     endpoint = {"base_url": server, "concurrency": 8}
@@ -73,8 +74,7 @@ def test_the_same_text_over_http(
         (fault,) = run(pool, greedy, rows[:1])[0].quarantine
         assert fault["reason"] == "engine_error"
         assert "NotFound" in fault["detail"]
-    with EnginePool(engine(), "judge", "t").start() as pool:
-        assert over_http == answers(pool, greedy, rows)
+    assert over_http == answers(manager.get("judge", engine()), greedy, rows)
     assert len({text for text, _, _ in draws}) > len(rows)
 
 

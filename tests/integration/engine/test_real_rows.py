@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ray_app.engine.base import Sampling, UnitResult, Work
+from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.programs.classify import ClassifyProgram
 from ray_app.programs.judge import JudgeProgram
@@ -24,10 +25,9 @@ Make = Callable[..., Any]
 DEMO = Path(__file__).resolve().parents[3] / "configs" / "demo"
 
 
-@pytest.fixture(scope="module")
-def pool(cluster: None, engine: Make) -> Iterator[EnginePool]:
-    with EnginePool(engine(), "judge", "t").start() as started:
-        yield started
+@pytest.fixture
+def pool(manager: PoolManager, engine: Make) -> EnginePool:
+    return manager.get("judge", engine())
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +121,12 @@ def test_a_classifier_that_does_not_follow_the_prompt_loses_no_row(pool: EngineP
 
 
 def test_a_reload_moves_the_tied_output_layer_too(
-    pool: EnginePool, units: Make, greedy: JudgeProgram, other_embedding: str, model: str
+    pool: EnginePool, units: Make, greedy: JudgeProgram, other_embedding: str
 ) -> None:
     """vLLM says "Failed to load weights" of the tied layer on a reload; its text shows that the layer moved along."""
     rows = units(2)
     before = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
     pool.reload(other_embedding)
-    try:
-        after = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
-    finally:
-        pool.reload(model)
+    after = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
     assert after != before
     assert after == by_transformers(other_embedding, greedy, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,6 @@ def by_transformers(model: str, program: JudgeProgram, rows: list[dict[str, Any]
     return answers
 
 
-@pytest.fixture(scope="module")
-def manager(cluster: None) -> Iterator[PoolManager]:
-    """One engine for the tests that can share it."""
-    pools = PoolManager("t", may_grow=False)
-    yield pools
-    pools.close()
-
-
 def test_text_with_and_without_a_stop_string_is_decoded_alike(
     manager: PoolManager, engine: Make, units: Make, sampled: JudgeProgram
 ) -> None:
@@ -84,7 +76,6 @@ def test_greedy_text_and_new_weights_in_a_living_engine(
     assert reloaded == by_transformers(trained, greedy, rows)
     assert manager.get("judge", engine()) is pool
     assert texts(pool, greedy, rows) == first
-    manager.close()
     with EnginePool(engine(model=trained), "judge", "t").start() as fresh:
         assert texts(fresh, greedy, rows) == reloaded
 
