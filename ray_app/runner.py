@@ -5,10 +5,11 @@ The only place that joins them, so that every generating stage resumes, reports 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,25 +114,32 @@ class Runner:
         counters: dict[str, float] = {}
         extra: dict[str, Any] = {"resumed_units": len(done)}
         if len(done) < total:
-            writer = self.writer(job)
-            pool = self.pools.get(role, engine)
-            extra |= weights_of(pool)
-            counters = run_program(
-                without(source, key, done),
-                pool,
-                program,
-                writer,
-                stage=stage,
-                label=job.label,
-                total=total - len(done),
-                iteration=iteration,
-            )
+            with self.writing(job) as writer:
+                pool = self.pools.get(role, engine)
+                extra |= weights_of(pool)
+                counters = run_program(
+                    without(source, key, done),
+                    pool,
+                    program,
+                    writer,
+                    stage=stage,
+                    label=job.label,
+                    total=total - len(done),
+                    iteration=iteration,
+                )
             extra |= first_answer_of(pool, extra["weights"])
         return result_of(job, total, counters, time.monotonic() - started, extra)
 
-    def writer(self, job: Job) -> Any:
-        """The shard writer of a job, as an actor."""
-        return start_writer(job.directory, job.schema, self.fence, self.shards.max_rows, self.shards.max_seconds)
+    @contextlib.contextmanager
+    def writing(self, job: Job) -> Iterator[Any]:
+        """The shard writer of a job, an actor that ends with the block: Ray Data would hold on to its handle, and an
+        idle process of Ray wakes a hundred times a second.
+        """
+        writer = start_writer(job.directory, job.schema, self.fence, self.shards.max_rows, self.shards.max_seconds)
+        try:
+            yield writer
+        finally:
+            ray.kill(writer)
 
 
 def result_of(job: Job, total: int, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:

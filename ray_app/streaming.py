@@ -11,6 +11,7 @@ that a row waits for its shard, 30 s at most. On resume the rows of closed shard
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import ray
 import ray.data
 
 from ray_app.engine.client import drain, program_stage, settle
+from ray_app.engine.pool import EnginePool
 from ray_app.progress import Part, Progress
 from ray_app.run.shards import closed_units
 from ray_app.run.storage import list_files
@@ -56,32 +58,18 @@ def stream(
     extras: list[dict[str, Any]] = [weights_of(pool) for pool in pools]
     if pools[0] is pools[1]:
         extras[1] = {"weights": "reused", "weights_seconds": 0.0}
-    writers = [runner.writer(job) for job in (first, second)]
-    left = first.total - len(done[0])
-    made = program_stage(
-        without(first.source, first.key, done[0]),
-        pools[0],
-        first.program,
-        writers[0],
-        stage=first.stage,
-        iteration=first.iteration,
-        emit=first.schema,
-        total=left,
-    )
-    waiting = units(made)
-    if list_files(first.directory, "shard-*.parquet"):
-        waiting = without(second.source, second.key, done[1]).union(waiting)
-    judged = program_stage(
-        waiting, pools[1], second.program, writers[1], stage=second.stage, iteration=second.iteration
-    )
-    expected = max(0, second.total - len(done[1]))
-    with Progress(Part(first.label, left, writers[0]), Part(second.label, expected, writers[1])):
-        drained = drain(judged, f"{first.stage} and {second.label}")
-        counters = [
-            settle(first.label, left, ray.get(writers[0].unanswered.remote()), writers[0]),
-            settle(second.label, *drained, writers[1]),
-        ]
-    spans = [ray.get(writer.span.remote()) for writer in writers]
+    with contextlib.ExitStack() as open_writers:
+        writers = [open_writers.enter_context(runner.writing(job)) for job in (first, second)]
+        left = first.total - len(done[0])
+        judged = _graph(first, second, units, done, pools, writers)
+        expected = max(0, second.total - len(done[1]))
+        with Progress(Part(first.label, left, writers[0]), Part(second.label, expected, writers[1])):
+            drained = drain(judged, f"{first.stage} and {second.label}")
+            counters = [
+                settle(first.label, left, ray.get(writers[0].unanswered.remote()), writers[0]),
+                settle(second.label, *drained, writers[1]),
+            ]
+        spans = [ray.get(writer.span.remote()) for writer in writers]
     for pool, extra, units_done in zip(pools, extras, done, strict=True):
         extra |= first_answer_of(pool, extra["weights"])
         extra |= {"resumed_units": len(units_done), "side_by_side": True}
@@ -91,3 +79,28 @@ def stream(
         result_of(first, first.total, counters[0], max(0.0, spans[0][1] - started), extras[0]),
         result_of(second, total(), counters[1], ended - started, extras[1]),
     )
+
+
+def _graph(
+    first: Job,
+    second: Job,
+    units: Units,
+    done: list[set[str]],
+    pools: tuple[EnginePool, EnginePool],
+    writers: list[Any],
+) -> ray.data.Dataset:
+    """What neither table holds yet, through both programs."""
+    made = program_stage(
+        without(first.source, first.key, done[0]),
+        pools[0],
+        first.program,
+        writers[0],
+        stage=first.stage,
+        iteration=first.iteration,
+        emit=first.schema,
+        total=first.total - len(done[0]),
+    )
+    waiting = units(made)
+    if list_files(first.directory, "shard-*.parquet"):
+        waiting = without(second.source, second.key, done[1]).union(waiting)
+    return program_stage(waiting, pools[1], second.program, writers[1], stage=second.stage, iteration=second.iteration)

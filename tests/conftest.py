@@ -25,8 +25,9 @@ SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/trai
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a Ray, an engine or a training run goes to one process of `make test`: a module, or a SHARED folder."""
+    """What shares a Ray, an engine or a training run goes to one of the processes: a module, or a SHARED folder."""
     for item in items:
         folder = item.path.parent.relative_to(ROOT)
         group = folder if str(folder) in SHARED else item.path.relative_to(ROOT)
