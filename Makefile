@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 MODEL  := .cache/models/smollm2-135m-instruct
 READY  := $(VENV)/.ready
 # Two processes: half of a test with a real engine or trainer is imports and starts, on one core.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -q -n 2
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false

@@ -21,17 +21,22 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 EXIT = pytest.StashKey[int]()
+# Folders whose tests share a Ray, an engine or a training run.
 SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train")
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a Ray, an engine or a training run goes to one of the processes: a module, or a SHARED folder."""
-    for item in items:
-        folder = item.path.parent.relative_to(ROOT)
-        group = folder if str(folder) in SHARED else item.path.relative_to(ROOT)
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests go to one process of pytest-xdist: those of a module, or of a SHARED folder."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return next((folder for folder in SHARED if file.startswith(f"{folder}/")), file)
+
+    return Together(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
