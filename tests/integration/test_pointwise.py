@@ -95,7 +95,7 @@ def test_the_loop_keeps_what_scores_the_chosen_response_higher(loop: Callable[..
 
 
 def test_the_real_model_scores_single_responses(tmp_path: Path, model: str) -> None:
-    engine = ["--model", model, "--engine.device", "cpu", "--engine.max_model_len", 1024]
+    engine = ["--model", model, "--engine.device", "cpu", "--engine.cpu_threads", 1, "--engine.max_model_len", 1024]
     options = ["--mode", "pointwise", "--generation", '{"max_tokens": 16, "temperature": 0}', "--limit", 4]
     ended = command("evaluate", *engine, *QUIET, *options, "--benchmark", f"val={PAIRS}", "--output", tmp_path)
     assert ended.returncode == 0, ended.stderr[-2000:]

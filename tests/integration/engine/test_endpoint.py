@@ -37,7 +37,7 @@ def server(model: str) -> Iterator[str]:
     command += ["--served-model-name", "smollm2"]
     command += ["--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32"]
     command += ["--max-model-len", "1024", "--max-num-seqs", "16", "--no-enable-chunked-prefill"]
-    variables = environment(EngineSettings(model=model, device="cpu"))
+    variables = environment(EngineSettings(model=model, device="cpu", cpu_threads=1))
     process = subprocess.Popen(command, env={**os.environ, **variables}, start_new_session=True)
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}/health", process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,9 @@ def test_a_prompt_over_the_context_is_quarantined_alone(pool: EnginePool, units:
     (fault,) = results[1].quarantine
     assert (fault["id"], fault["reason"]) == (results[1].unit, "prompt_too_long")
     assert "the model takes 1024" in fault["detail"]
+
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # engines do not know this file
 
 
 class Examples:

@@ -82,7 +82,7 @@ def test_greedy_text_and_new_weights_in_a_living_engine(
 
 def test_a_killed_engine_loses_no_rows(tmp_path: Path, engine: Make, units: Make, sampled: JudgeProgram) -> None:
     rows = units(24)
-    with EnginePool(engine(replicas=2, cpu_threads=1, max_num_seqs=4), "judge", "t").start() as pool:
+    with EnginePool(engine(replicas=2, max_num_seqs=4), "judge", "t").start() as pool:
         writer = start_writer(str(tmp_path), JUDGMENTS)
         killer = threading.Timer(4, lambda: ray.kill(pool.actors[0], no_restart=False))
         killer.start()
@@ -97,8 +97,7 @@ def test_a_killed_engine_loses_no_rows(tmp_path: Path, engine: Make, units: Make
 
 def test_tensor_parallel(engine: Make, units: Make, greedy: JudgeProgram, model: str) -> None:
     """Three processes hold a third of the weights each; the text is that of one."""
-    settings = engine(tensor_parallel=3, cpu_threads=1)
-    with EnginePool(settings, "judge", "t").start() as pool:
+    with EnginePool(engine(tensor_parallel=3), "judge", "t").start() as pool:
         assert texts(pool, greedy, units(2)) == by_transformers(model, greedy, units(2))
 
 

@@ -74,7 +74,7 @@ def vllm_greedy(model: str, prompts: list[list[int]]) -> list[str]:
         "print('TEXTS' + json.dumps([out.outputs[0].text for out in outs]))\n"
     )
     env = {
-        **os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2",
+        **os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
     command = [sys.executable, "-c", program, model, json.dumps(prompts)]
