@@ -21,7 +21,7 @@ demo: setup
 
 test: setup
 	$(PYTEST) --durations=5 tests/unit
-	$(PYTEST) --no-loadscope-reorder --durations=15 tests/integration/train tests/faults tests/integration tests/gpu
+	$(PYTEST) --no-loadscope-reorder --durations=15 tests/faults tests/integration tests/gpu
 
 unit: $(READY)
 	$(PYTEST) tests/unit

@@ -80,9 +80,6 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     # Here the engines are the work: with Ray's 15 every other process of this machine would run before them.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Workers without work end after a while, instead of one a CPU staying.
-    os.environ.setdefault("RAY_num_workers_soft_limit", "0")
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "15000")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that the default is on
     with _lean_node(settings):
         ray.init(

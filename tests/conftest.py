@@ -22,8 +22,14 @@ settings.load_profile("steady")
 
 EXIT = pytest.StashKey[int]()
 # Folders whose tests share a Ray, an engine or a training run.
+LONGEST = ("tests/integration/train/", "tests/faults/test_kill.py")
 SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train")
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that both processes end at about the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.hookimpl(optionalhook=True)
