@@ -31,7 +31,7 @@ def finished(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
             "judge": engine,
             "instructions": {"source": str(DEMO / "instructions.jsonl"), "heldout_fraction": 0.1},
             "pairs": {"sampling": {**sampling, "max_tokens": 128}, "modify_sampling": {**sampling, "max_tokens": 96}},
-            "judging": {"samples": SAMPLES, "generation": {**sampling, "max_tokens": 48}},
+            "judging": {"samples": SAMPLES, "generation": {**sampling, "max_tokens": 20}},
             "train": {**SMALL_TRAINING, "max_steps": 1},
             "evaluation": {"limit": 4, "generation": {"temperature": 0, "top_p": 1.0, "max_tokens": 24}},
         },
