@@ -27,6 +27,7 @@ import yaml
 SHAPES = {  # layers, width, feed-forward, heads, key-value heads, vocabulary
     "3b": (28, 3072, 8192, 24, 8, 49152),
     "8b": (32, 4096, 14336, 32, 8, 128256),
+    "8b-half": (16, 4096, 14336, 32, 8, 128256),  # half of its layers: fits two cards of 80 GB without recompute
     "tiny": (2, 64, 128, 4, 2, 512),
 }
 

@@ -99,14 +99,19 @@ def _batch_scheduling() -> Iterator[None]:
     Ray's dozen processes wake a thousand times a second in all, for some microseconds each. Where engines keep every
     core busy, each time would interrupt one of their threads, and the others wait for it.
     """
-    before = os.sched_getscheduler(0)
-    with contextlib.suppress(PermissionError):  # then it is only slower
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    usual = os.sched_getscheduler(0) == os.SCHED_OTHER  # else its user has chosen
     try:
+        if usual:
+            _schedule_as(os.SCHED_BATCH)
         yield
     finally:
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(0, before, os.sched_param(0))
+        if usual:
+            _schedule_as(os.SCHED_OTHER)
+
+
+def _schedule_as(policy: int) -> None:
+    with contextlib.suppress(OSError):  # a sandbox may refuse it: then it is only slower
+        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 @contextlib.contextmanager

@@ -139,7 +139,8 @@ class Runner:
         try:
             yield writer
         finally:
-            ray.kill(writer)
+            with contextlib.suppress(Exception):  # where Ray itself is gone, what the block raised says why
+                ray.kill(writer)
 
 
 def result_of(job: Job, total: int, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:

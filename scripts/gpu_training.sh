@@ -4,7 +4,7 @@
 # runs out of time is noted, and the next one starts.
 #
 #   OUT=out MODEL=path/to/smollm2 scripts/gpu_training.sh                       # the 3.1B list, <= 9 minutes
-#   OUT=out MODEL=… SHAPE=8b scripts/gpu_training.sh                            # the 8B list: first for 2 GPUs of 140 GB, then of 80
+#   OUT=out MODEL=… SHAPE=8b scripts/gpu_training.sh                            # the 8B list, by the GPUs' memory
 #   OUT=out ONLY="compile-16k TRL" scripts/gpu_training.sh                      # some of a list, in its order
 #   OUT=out PROFILE="flash4-12k" scripts/gpu_training.sh                        # and where that one's step goes
 #   OUT=out SHAPE=tiny EXTRA="--cpu --sequence 64 --steps 3 --warmup 1" scripts/gpu_training.sh    # the script itself
@@ -16,6 +16,8 @@ cd "$(dirname "$0")/.."
 SHAPE=${SHAPE:-3b}; WORKERS=${WORKERS:-2}; BUDGET=${BUDGET:-540}; EXTRA=${EXTRA:-}; ONLY=${ONLY:-}; PROFILE=${PROFILE:-}
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} RAY_DEDUP_LOGS=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=120
+MEMORY=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | head -1 || true)
+MEMORY=${MEMORY:-0} # MiB of the smallest GPU
 python=${PYTHON:-python3}
 json=$OUT/training.jsonl; mkdir -p "$OUT/logs"; : >"$json"; : >"$OUT/notes.txt"
 began=$SECONDS
@@ -24,10 +26,17 @@ began=$SECONDS
 # Compiled variants start with a minute or more of compiling; those after them find its results on disk.
 variants() {
   case $SHAPE in
-  8b) cat <<'LIST'
+  8b-half) cat <<'LIST'
+half-8k-x4|120|tokens_per_batch=8192 accumulation=4 grad_dtype=bf16
+LIST
+    ;;
+  8b) if ((MEMORY > 100000)); then cat <<'LIST'
 flash4-8k-x4|170|tokens_per_batch=8192 accumulation=4
 flash4-12k-x4|170|tokens_per_batch=12288 accumulation=4
 compile-12k-x4|260|tokens_per_batch=12288 accumulation=4 compile=inductor
+LIST
+    else cat <<'LIST'
+full-8k-x4|150|tokens_per_batch=8192 recompute=full accumulation=4 grad_dtype=bf16 zero.max_live=1000000000
 full-8k|150|tokens_per_batch=8192 recompute=full zero.max_live=1000000000
 selective-8k|150|tokens_per_batch=8192 recompute=selective zero.max_live=1000000000
 packed-8k|150|tokens_per_batch=8192
@@ -35,7 +44,9 @@ compile-full-8k|300|tokens_per_batch=8192 recompute=full zero.max_live=100000000
 cudnn-full-8k|150|tokens_per_batch=8192 recompute=full zero.max_live=1000000000 batching=bucketed attention=cudnn
 full-16k|150|tokens_per_batch=16384 recompute=full
 TRL-full-8k|150|tokens_per_batch=8192 recompute=full batching=bucketed
+compile-full-8k-x4|240|tokens_per_batch=8192 recompute=full accumulation=4 grad_dtype=bf16 zero.max_live=1000000000 compile=inductor
 LIST
+    fi
     ;;
   *) cat <<'LIST'
 varlen-12k|110|tokens_per_batch=12288 attention=varlen

@@ -21,9 +21,9 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 EXIT = pytest.StashKey[int]()
+LONGEST = ("tests/unit/engine/", "tests/integration/train/", "tests/faults/test_kill.py")
 # Folders whose tests share a Ray, an engine or a training run.
-LONGEST = ("tests/integration/train/", "tests/faults/test_kill.py")
-SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train")
+SHARED = ("tests/unit/engine", "tests/integration/engine", "tests/integration/train", "tests/gpu/train")
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 
 
@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Which tests go to one process of pytest-xdist: those of a module, or of a SHARED folder."""
+    if config.getvalue("dist") != "load":  # `-n` alone; who names another way gets it
+        return None
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):

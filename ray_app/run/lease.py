@@ -56,7 +56,7 @@ class Lease:
     """`with Lease(folder): …` holds the run; raises InputError when a living driver has it."""
 
     def __init__(self, folder_uri: str) -> None:
-        self.folder_uri, self.uri = folder_uri, storage.join(folder_uri, FILE)
+        self.uri = storage.join(folder_uri, FILE)
         self.fence = Fence(self.uri, uuid.uuid4().hex)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._beat, daemon=True, name="lease")
@@ -64,7 +64,6 @@ class Lease:
     def __enter__(self) -> Lease:
         with _locked(self.uri):
             self._acquire()
-            storage.remove_temporaries(self.folder_uri, everywhere=True)  # of a driver that was killed
         # Where there is no lock, another driver may have come between: it is found out here, or at the next shard.
         self.fence.check()
         self.thread.start()

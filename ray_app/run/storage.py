@@ -15,7 +15,6 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 import fsspec
@@ -74,14 +73,13 @@ def list_folders_with(directory: str, pattern: str, name: str) -> list[str]:
     return sorted(join(directory, file.removeprefix(root).strip("/").removesuffix(f"/{name}")) for file in found)
 
 
-def remove_temporaries(directory: str, everywhere: bool = False) -> None:
-    """Remove what dead writers left of unfinished files, with `everywhere` in folders below too. Only for a folder with
-    a single writer.
-    """
+def remove_temporaries(directory: str) -> None:
+    """Remove what dead writers left of unfinished files. Only for a folder with a single writer."""
     fs, path = filesystem(directory)
-    if isinstance(fs, LocalFileSystem):
-        for left in Path(path).glob(f"{'**/' if everywhere else ''}{TEMPORARY}*"):
-            left.unlink(missing_ok=True)
+    if isinstance(fs, LocalFileSystem) and os.path.isdir(path):
+        for name in os.listdir(path):
+            if name.startswith(TEMPORARY):
+                os.unlink(os.path.join(path, name))
 
 
 def write_bytes_atomic(uri: str, data: bytes) -> None:

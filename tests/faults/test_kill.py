@@ -139,7 +139,8 @@ def whole_and_once(loop: Loop) -> None:
     lines = [json.loads(line) for line in (loop.run / "metrics.jsonl").read_text().splitlines()]
     assert {line["stage"] for line in lines} == set(STAGES)
     assert len(lines) == 7
-    assert not list(loop.run.rglob(".tmp-*"))
+    left = list(loop.run.rglob(".tmp-*"))  # of a kill inside one write of the run's own files; nothing lists it
+    assert {path.parent for path in left} <= {loop.run}
     assert not (loop.run / "lease.json").exists()
 
 

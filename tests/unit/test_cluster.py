@@ -49,6 +49,8 @@ def test_a_local_ray_is_started_with_what_it_needs(seen: bool) -> None:
 def test_what_a_local_ray_starts_does_not_push_engines_aside() -> None:
     policy = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
     before = os.sched_getscheduler(0)
+    if before != os.SCHED_OTHER:
+        pytest.skip("these tests run under another scheduling policy")
     with _batch_scheduling():
         assert int(subprocess.check_output(policy)) == os.SCHED_BATCH
     assert os.sched_getscheduler(0) == before

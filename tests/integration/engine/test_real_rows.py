@@ -125,12 +125,13 @@ def test_a_classifier_that_does_not_follow_the_prompt_loses_no_row(pool: EngineP
 
 
 def test_a_reload_moves_the_tied_output_layer_too(
-    pool: EnginePool, units: Make, greedy: JudgeProgram, other_embedding: str
+    manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram, other_embedding: str
 ) -> None:
     """vLLM says "Failed to load weights" of the tied layer on a reload; its text shows that the layer moved along."""
     rows = units(2)
-    before = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
-    pool.reload(other_embedding)
+    before = [result.rows[0]["text"] for result in ask(manager.get("judge", engine()), greedy, rows)]
+    pool = manager.get("judge", engine(model=other_embedding))
+    assert pool.how == "reloaded"
     after = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
     assert after != before
     assert after == by_transformers(other_embedding, greedy, rows)

@@ -72,14 +72,6 @@ def test_hold_and_release(place: str) -> None:
         pass
 
 
-def test_a_new_holder_removes_what_a_killed_one_was_writing(tmp_path: Path) -> None:
-    left = tmp_path / "iter_01" / f"{storage.TEMPORARY}stage.json-1"
-    left.parent.mkdir()
-    left.touch()
-    with Lease(str(tmp_path)):
-        assert not left.exists()
-
-
 def test_a_second_driver_is_refused_and_told_by_whom(place: str) -> None:
     with Lease(place) as first:
         with pytest.raises(InputError) as caught, Lease(place):
