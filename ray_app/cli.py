@@ -15,12 +15,14 @@ import contextlib
 import difflib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import UnionType
+from types import FrameType, UnionType
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -65,20 +67,49 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
 
 def run_command(cls: type[S], main: Callable[[S], int], argv: Sequence[str] | None = None) -> int:
     """Load the settings, run `main`, and turn how it ends into an exit code."""
+    with _noting_interrupts() as came:
+        try:
+            _start_logging(os.environ.get("STE_LOG_LEVEL", "INFO"))
+            return main(load_settings(cls, sys.argv[1:] if argv is None else argv))
+        except InputError as fault:
+            print(f"error: {fault}", file=sys.stderr)
+            return 2
+        except (Exception, KeyboardInterrupt) as fault:
+            if came.is_set() or _interrupted(fault):
+                print("interrupted; the same command continues this run", file=sys.stderr)
+            elif isinstance(fault, RunError):
+                print(f"failed: {fault}", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            return 1
+
+
+@contextlib.contextmanager
+def _noting_interrupts() -> Iterator[threading.Event]:
+    """Set once Ctrl-C comes. Where C++ calls back into Python (Ray Data's file systems), Python can raise it to nobody:
+    it would print it and go on, and what is seen is the error that this leaves behind.
+    """
+    came = threading.Event()
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield came
+        return
+    report = sys.unraisablehook
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.default_int_handler(number, frame)
+
+    def without_interrupts(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            report(unraisable)
+
+    signal.signal(signal.SIGINT, note)
+    sys.unraisablehook = without_interrupts
     try:
-        _start_logging(os.environ.get("STE_LOG_LEVEL", "INFO"))
-        return main(load_settings(cls, sys.argv[1:] if argv is None else argv))
-    except InputError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
-    except (Exception, KeyboardInterrupt) as fault:
-        if _interrupted(fault):
-            print("interrupted; the same command continues this run", file=sys.stderr)
-        elif isinstance(fault, RunError):
-            print(f"failed: {fault}", file=sys.stderr)
-        else:
-            traceback.print_exc()
-        return 1
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = report
 
 
 def leave(code: int) -> NoReturn:

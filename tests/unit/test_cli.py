@@ -1,5 +1,6 @@
 """Settings: precedence, one-line errors that name the key, exit codes."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,22 @@ def test_an_interrupt_is_told_as_one_whatever_it_breaks(
 
     assert run_command(IterateSettings, main, ["--config", DEMO]) == 1
     assert capsys.readouterr().err == "interrupted; the same command continues this run\n"
+
+
+def test_an_interrupt_that_nobody_can_be_raised_to_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    class Deaf:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it was interrupted before this")
+
+    def main(_: IterateSettings) -> int:
+        Deaf()
+        raise TypeError("what the interrupt left behind")
+
+    before = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    assert run_command(IterateSettings, main, ["--config", DEMO]) == 1
+    assert capsys.readouterr().err == "interrupted; the same command continues this run\n"
+    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
 
 
 @pytest.mark.parametrize("command", ["iterate", "judge", "evaluate"])
