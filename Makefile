@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 MODEL  := .cache/models/smollm2-135m-instruct
 READY  := $(VENV)/.ready
 # Two processes: half of a test with a real engine or trainer is imports and starts, on one core.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
@@ -21,7 +21,7 @@ demo: setup
 
 test: setup
 	$(PYTEST) --durations=5 tests/unit
-	$(PYTEST) --no-loadscope-reorder --durations=15 tests/faults tests/integration tests/gpu
+	$(PYTEST) --durations=15 tests/faults tests/integration tests/gpu
 
 unit: $(READY)
 	$(PYTEST) tests/unit

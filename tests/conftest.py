@@ -23,7 +23,7 @@ settings.load_profile("steady")
 EXIT = pytest.StashKey[int]()
 LONGEST = ("tests/unit/engine/", "tests/integration/train/", "tests/faults/test_kill.py")
 # Folders whose tests share a Ray, an engine or a training run.
-SHARED = ("tests/unit/engine", "tests/integration/engine", "tests/integration/train", "tests/gpu/train")
+SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train")
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 
 
