@@ -75,11 +75,11 @@ class Judging:
                         other.kill()
 
 
-def killed_and_continued(judging: Judging, ids: list[str], k: int) -> None:
-    """Kill after one shard, again after one more, go on to the end: whole, once, and closed shards untouched."""
+def killed_and_continued(judging: Judging, ids: list[str], k: int, kills: int) -> None:
+    """Kill after one shard, again after one more, …, go on to the end: whole, once, and closed shards untouched."""
     closed: dict[str, str] = {}
-    for more in (1, 1):
-        judging.killed_with(len(closed) + more)
+    for _ in range(kills):
+        judging.killed_with(len(closed) + 1)
         found = judging.shards()
         assert closed.items() <= found.items()
         closed = found
@@ -122,11 +122,11 @@ def test_eight_votes_of_the_real_model(tmp_path: Path, model: str, started: list
     ]
     prompt = ["--prompt", "judge_pairwise_small", "--generation", json.dumps({"max_tokens": 16, "top_p": 1.0})]
     source = DEMO / "test.jsonl"
-    options = ["--model", model, *engine, *prompt, "--input", source, "--limit", 40, "--votes", 8]
+    options = ["--model", model, *engine, *prompt, "--input", source, "--limit", 24, "--votes", 8]
     judging = Judging(tmp_path, *options)
     started.append(judging)
-    ids = [json.loads(line)["id"] for line in source.read_text().splitlines()][:40]
-    killed_and_continued(judging, ids, 8)
+    ids = [json.loads(line)["id"] for line in source.read_text().splitlines()][:24]
+    killed_and_continued(judging, ids, 8, kills=1)
 
 
 def test_thirty_two_votes_on_a_thousand_pairs(tmp_path: Path, started: list[Judging]) -> None:
@@ -140,4 +140,4 @@ def test_thirty_two_votes_on_a_thousand_pairs(tmp_path: Path, started: list[Judg
     engine = ["--model", "scripted", "--engine.kind", "scripted", "--engine.script", json.dumps(script)]
     judging = Judging(tmp_path, *engine, "--engine.max_num_seqs", 16, "--input", source, "--votes", 32)
     started.append(judging)
-    killed_and_continued(judging, [row["id"] for row in rows], 32)
+    killed_and_continued(judging, [row["id"] for row in rows], 32, kills=2)
