@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,15 @@ def test_an_interrupt_is_told_as_one_whatever_it_breaks(
     assert capsys.readouterr().err == "interrupted; the same command continues this run\n"
 
 
+@pytest.fixture
+def usual_sigint() -> Iterator[None]:
+    """Whoever started these tests may ignore SIGINT (a shell, for what it puts in the background), or handle it."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, found)
+
+
+@pytest.mark.usefixtures("usual_sigint")
 def test_an_interrupt_that_nobody_can_be_raised_to_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     class Deaf:
         def __del__(self) -> None:
