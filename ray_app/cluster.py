@@ -37,16 +37,15 @@ def connected(settings: RaySettings) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; silences a warning
     address = settings.address or os.environ.get("RAY_ADDRESS")
     options = {"namespace": NAMESPACE, "log_to_driver": settings.worker_logs, "logging_level": "WARNING"}
-    with contextlib.nullcontext() if address else _batch_scheduling():
+    with contextlib.ExitStack() as at_end:
         if address:
             _connect(address, settings, options)
         else:
+            at_end.enter_context(_batch_scheduling())
             _start_local(settings, options)
-        try:
-            _quiet_ray_data()
-            yield
-        finally:
-            ray.shutdown()
+        at_end.callback(ray.shutdown)
+        _quiet_ray_data()
+        yield
 
 
 def _connect(address: str, settings: RaySettings, options: dict[str, object]) -> None:

@@ -37,11 +37,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Which tests go to one process of pytest-xdist: those of a module, or of a SHARED folder."""
     if config.getvalue("dist") != "load":  # `-n` alone; who names another way gets it
         return None
-    from xdist.scheduler import LoadScopeScheduling
+    from xdist.scheduler import LoadFileScheduling
 
-    class Together(LoadScopeScheduling):
+    class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::")[0]
+            file: str = super()._split_scope(nodeid)
             return next((folder for folder in SHARED if file.startswith(f"{folder}/")), file)
 
     return Together(config, log)

@@ -110,16 +110,8 @@ def started(tmp_path: Path) -> Iterator[list[Judging]]:
 
 
 def test_eight_votes_of_the_real_model(tmp_path: Path, model: str, started: list[Judging]) -> None:
-    engine = [
-        "--engine.device",
-        "cpu",
-        "--engine.max_model_len",
-        1024,
-        "--engine.max_num_seqs",
-        32,
-        "--engine.cpu_threads",
-        1,
-    ]
+    engine = ["--engine.device", "cpu", "--engine.max_model_len", 1024, "--engine.max_num_seqs", 32]
+    engine += ["--engine.cpu_threads", 1]
     prompt = ["--prompt", "judge_pairwise_small", "--generation", json.dumps({"max_tokens": 16, "top_p": 1.0})]
     source = DEMO / "test.jsonl"
     options = ["--model", model, *engine, *prompt, "--input", source, "--limit", 24, "--votes", 8]

@@ -22,7 +22,10 @@ def test_packed_attention_equals_rows_one_by_one(kernel, kv):
         pytest.skip("flash-attn-4 is not installed, or this GPU is older than Hopper")
     torch.manual_seed(0)
     total, heads, dim = sum(LENGTHS), 8, 128
-    make = lambda h: torch.randn(1, h, total, dim, device="cuda", dtype=torch.bfloat16, requires_grad=True)  # noqa: E731
+
+    def make(h):
+        return torch.randn(1, h, total, dim, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+
     q, k, v = make(heads), make(kv), make(kv)
     starts = torch.tensor([0, *LENGTHS]).cumsum(0).to("cuda", torch.int32)
     weight = torch.randn(1, total, heads, dim, device="cuda", dtype=torch.bfloat16)

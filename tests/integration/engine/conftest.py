@@ -1,4 +1,4 @@
-"""The real model, a second checkpoint of its shape, and a local Ray for vLLM engines on CPU."""
+"""A second checkpoint of the real model's shape, one engine for all tests that can share it, and a local Ray for both."""
 
 from __future__ import annotations
 
@@ -15,19 +15,11 @@ from ray_app.engine.base import Sampling
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.programs.judge import JudgeProgram
-from ray_app.programs.rows import pairwise_units
+from ray_app.programs.rows import judge_messages, pairwise_units
 from ray_app.prompts import load_prompt
 from ray_app.schema import PairwiseRow
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="session")
-def model() -> str:
-    """SmolLM2-135M-Instruct, as `make setup` leaves it."""
-    folder = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
-    assert (folder / "config.json").exists(), f"{folder} is missing: run `make setup`"
-    return str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -74,8 +66,8 @@ def engine(model: str) -> Callable[..., EngineSettings]:
             "dtype": "float32",
             "max_model_len": 1024,
             "max_num_seqs": 16,
+            "cpu_threads": 1,  # another test has the other core
         }
-        given["cpu_threads"] = 1  # another test has the other core
         return EngineSettings(**{**given, **more})
 
     return make
@@ -87,6 +79,27 @@ def manager(cluster: None) -> Iterator[PoolManager]:
     pools = PoolManager("t", may_grow=False)
     yield pools
     pools.close()
+
+
+@pytest.fixture(scope="session")
+def by_transformers() -> Callable[[str, JudgeProgram, list[dict[str, Any]]], list[str]]:
+    """Greedy texts of a program's prompts, by transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def answers(model: str, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        texts = []
+        for row in rows:
+            ids = tokenizer.apply_chat_template(
+                judge_messages(program.prompt, row), add_generation_prompt=True, return_tensors="pt", return_dict=False
+            )
+            out = net.generate(ids, max_new_tokens=program.sampling.max_tokens, do_sample=False)
+            texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+        return texts
+
+    return answers
 
 
 @pytest.fixture

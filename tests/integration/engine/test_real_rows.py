@@ -18,7 +18,6 @@ from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.programs.classify import ClassifyProgram
 from ray_app.programs.judge import JudgeProgram
-from ray_app.programs.rows import judge_messages
 from ray_app.prompts import CATEGORIES, load_prompt
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -49,20 +48,6 @@ def other_embedding(model: str, tmp_path_factory: pytest.TempPathFactory) -> str
 def ask(pool: EnginePool, program: Any, rows: list[dict[str, Any]]) -> list[UnitResult]:
     results: list[UnitResult] = ray.get(pool.actors[0].run.remote(Work(program, "judgments", 1, pool.model), rows))
     return results
-
-
-def by_transformers(model: str, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    texts = []
-    for row in rows:
-        messages = judge_messages(program.prompt, row)
-        ids = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=False
-        )
-        out = net.generate(ids, max_new_tokens=program.sampling.max_tokens, do_sample=False)
-        texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-    return texts
 
 
 def test_a_prompt_over_the_context_is_quarantined_alone(pool: EnginePool, units: Make, greedy: JudgeProgram) -> None:
@@ -125,7 +110,7 @@ def test_a_classifier_that_does_not_follow_the_prompt_loses_no_row(pool: EngineP
 
 
 def test_a_reload_moves_the_tied_output_layer_too(
-    manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram, other_embedding: str
+    manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram, other_embedding: str, by_transformers: Make
 ) -> None:
     """vLLM says "Failed to load weights" of the tied layer on a reload; its text shows that the layer moved along."""
     rows = units(2)

@@ -12,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ray_app.engine.base import Work
 from ray_app.engine.client import run_program
@@ -21,7 +19,6 @@ from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.errors import RunError
 from ray_app.programs.judge import JudgeProgram
-from ray_app.programs.rows import judge_messages
 from ray_app.run.shards import closed_units
 from ray_app.run.writer_actor import start_writer
 from ray_app.schema import JUDGMENTS
@@ -34,19 +31,6 @@ def texts(pool: EnginePool, program: JudgeProgram, rows: list[dict[str, Any]]) -
     results = ray.get(pool.actors[0].run.remote(Work(program, "judgments", 1, pool.model), rows))
     assert not [r.quarantine for r in results if r.quarantine]
     return [row["text"] for r in results for row in r.rows]
-
-
-def by_transformers(model: str, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    answers = []
-    for row in rows:
-        ids = tokenizer.apply_chat_template(
-            judge_messages(program.prompt, row), add_generation_prompt=True, return_tensors="pt", return_dict=False
-        )
-        out = net.generate(ids, max_new_tokens=program.sampling.max_tokens, do_sample=False)
-        answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-    return answers
 
 
 def test_text_with_and_without_a_stop_string_is_decoded_alike(
@@ -62,7 +46,13 @@ def test_text_with_and_without_a_stop_string_is_decoded_alike(
 
 
 def test_greedy_text_and_new_weights_in_a_living_engine(
-    manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram, model: str, trained: str
+    manager: PoolManager,
+    engine: Make,
+    units: Make,
+    greedy: JudgeProgram,
+    model: str,
+    trained: str,
+    by_transformers: Make,
 ) -> None:
     """The text is that of transformers; after a reload it is that of an engine started on the new weights."""
     rows = units(3)
@@ -95,7 +85,7 @@ def test_a_killed_engine_loses_no_rows(tmp_path: Path, engine: Make, units: Make
     assert min(table.column("completion_tokens").to_pylist()) >= 1
 
 
-def test_tensor_parallel(engine: Make, units: Make, greedy: JudgeProgram, model: str) -> None:
+def test_tensor_parallel(engine: Make, units: Make, greedy: JudgeProgram, model: str, by_transformers: Make) -> None:
     """Three processes hold a third of the weights each; the text is that of one."""
     with EnginePool(engine(tensor_parallel=3), "judge", "t").start() as pool:
         assert texts(pool, greedy, units(2)) == by_transformers(model, greedy, units(2))

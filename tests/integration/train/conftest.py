@@ -14,16 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from train_runs import judged, run, small, write_rows
 
-MODEL = Path(__file__).resolve().parents[3] / ".cache" / "models" / "smollm2-135m-instruct"
-
-
-@pytest.fixture(scope="session")
-def model() -> str:
-    if not (MODEL / "config.json").is_file():
-        pytest.fail(f"{MODEL} is missing: run `make setup`")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    return str(MODEL)
-
 
 @pytest.fixture(scope="package")
 def cluster():

@@ -28,7 +28,7 @@ class InProcess(Runner):
         files = list_files(directory, "shard-*.parquet")
         return [row for file in files for row in read_parquet(file).to_pylist()]
 
-    def run(self, *, directory: str, schema: Any, source: Any, total: int, **given: Any) -> StageResult:  # type: ignore[override]
+    def run(self, *, directory: str, schema: Any, source: Any, total: int, **given: Any) -> StageResult:
         actor = EngineActor(given["engine"], given["role"])
         work = Work(given["program"], given["stage"], given["iteration"], given["engine"].model)
         results = asyncio.run(actor.run(work, list(source)))
