@@ -1,4 +1,4 @@
-"""A second checkpoint of the real model's shape, one engine for all tests that can share it, and a local Ray for both."""
+"""A second checkpoint of the real model's shape, one engine for all tests that can share it, and their local Ray."""
 
 from __future__ import annotations
 
