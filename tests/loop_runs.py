@@ -92,9 +92,9 @@ class Ended:
 class Loop:
     """One run folder and the command that works on it."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], base: dict[str, Any] | None = None) -> None:
         self.folder = folder
-        self.settings = merged(base_settings(folder), settings)
+        self.settings = merged(base_settings(folder) if base is None else base, settings)
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(self.settings))
         self.run = folder / self.settings["name"]
