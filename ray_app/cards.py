@@ -115,7 +115,7 @@ def _training_rows(
         ("gradient clip", train.clip),
         ("sequence length", train.sequence_length),
         ("batch", _batch(settings)),
-        ("precision", "bf16" if train.bf16 else "fp32"),
+        ("format of weights and checkpoint", extra.get("dtype", train.dtype)),
         ("seed of the run", settings.seed),
     ]
 

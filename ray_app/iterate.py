@@ -12,6 +12,7 @@ import importlib.metadata
 import logging
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
 from ray_app.judge_card import tell_reasoning
 from ray_app.model_files import require_model, require_on_hub
-from ray_app.run import metrics_log, storage
+from ray_app.precision import Dtype, Kind, decided
+from ray_app.run import metrics_log
 from ray_app.run.card_files import write_cards
 from ray_app.run.fingerprint import check_started
-from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_started
+from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, read_started, write_run
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
 from ray_app.run.shards import begun
@@ -50,6 +52,8 @@ def main(settings: IterateSettings) -> int:
     settings = settings.model_copy(update={"runs": runs})
     check_models(settings)
     folder = RunFolder(settings.run_uri)
+    begun = read_run(folder.uri)
+    settings = with_older_dtypes(settings, begun)
     steps = steps_of(settings, folder)
     todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
     log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
@@ -62,18 +66,29 @@ def main(settings: IterateSettings) -> int:
         tell_reasoning(settings.judges, settings.stop_after_verdict)
         tell_late_benchmarks(settings, folder)
         with Lease(folder.uri) as lease:
-            storage.write_json_atomic(folder.join(folder.uri, "run.json"), describe(settings, steps))
+            write_run(folder.uri, describe(settings, steps, begun.get("dtype")))
             with connected(settings.ray):
-                run_steps(settings, folder, steps, todo, lease)
+                dtype = decided_dtype(settings, begun.get("dtype"))
+                write_run(folder.uri, describe(settings, steps, dtype))
+                run_steps(settings, folder, steps, todo, lease, dtype)
     write_cards(settings, folder, range(1, settings.iterations + 1))
     show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
     print(f"run folder: {folder.uri}")
     return 0
 
 
-def run_steps(settings: IterateSettings, folder: RunFolder, steps: list[Step], todo: list[Step], lease: Lease) -> None:
-    """Run and commit the steps that are left, in order; the engines close however it ends."""
-    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow)
+def run_steps(
+    settings: IterateSettings,
+    folder: RunFolder,
+    steps: list[Step],
+    todo: list[Step],
+    lease: Lease,
+    dtype: Dtype | None = None,
+) -> None:
+    """Run and commit the steps that are left, in order; the engines close however it ends. `dtype` is the run's."""
+    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow, dtype=dtype)
+    if dtype is not None:
+        settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
     try:
         check_room(settings, todo, pools)
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
@@ -175,15 +190,48 @@ def tell_late_benchmarks(settings: IterateSettings, folder: RunFolder) -> None:
         log.warning("%s came after the instructions: %d of %d share an n-gram with it", name, count, made.rows_out)
 
 
-def describe(settings: IterateSettings, steps: list[Step]) -> dict[str, Any]:
-    """run.json: everything that says what this run is. Keys and tokens are never settings, so none is here."""
+def describe(settings: IterateSettings, steps: list[Step], dtype: Dtype | None = None) -> dict[str, Any]:
+    """run.json: everything that says what this run is. Keys and tokens are never settings, so none is here.
+
+    `dtype` is what the run computes in where settings say `auto`.
+    """
     return {
+        **({"dtype": dtype} if dtype else {}),
         "settings": settings.model_dump(mode="json"),
         "revision": revision(),
         "packages": {name: version for name in PACKAGES if (version := installed(name))},
         "fingerprints": {str(step): step.fingerprint.digest for step in steps},
         "updated": now(),
     }
+
+
+def decided_dtype(settings: IterateSettings, own: Dtype | None) -> Dtype | None:
+    """What the run computes in where a setting says `auto`; None where none does. `own`: as it was begun."""
+    roles = [engine for engine in (settings.generator, *settings.judges.values()) if engine.kind == "vllm"]
+    named = [engine.dtype for engine in roles] + ([settings.train.dtype] if settings.iterations else [])
+    if "auto" not in named:
+        return None
+    gpus = ray.cluster_resources().get("GPU", 0)
+    kinds: set[Kind] = {"cpu" if engine.resolved(gpus).device == "cpu" else "cuda" for engine in roles}
+    if settings.iterations:
+        kinds.add("cuda" if settings.train.use_gpu else "cpu")
+    return decided(kinds, own)
+
+
+def with_older_dtypes(settings: IterateSettings, begun: Mapping[str, Any]) -> IterateSettings:
+    """A run that was begun before there was `auto` goes on in the formats it had: its settings name them all."""
+    older = begun.get("settings")
+    if not older or "bf16" not in older["train"]:
+        return settings
+    engines = {
+        role: engine.decided((older.get(role) or older["judge"])["dtype"])
+        for role in ("generator", "first_judge", "judge")
+        if (engine := getattr(settings, role)) is not None
+    }
+    train = settings.train.decided("bfloat16" if older["train"]["bf16"] else "float32")
+    if train != settings.train or any(engine != getattr(settings, role) for role, engine in engines.items()):
+        log.info("dtype auto: this run was begun before there was auto, and goes on in %s", train.dtype)
+    return settings.model_copy(update={**engines, "train": train})
 
 
 def installed(package: str) -> str | None:

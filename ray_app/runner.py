@@ -158,8 +158,9 @@ def result_of(job: Job, total: int, counters: dict[str, float], seconds: float, 
 
 
 def weights_of(pool: EnginePool) -> dict[str, Any]:
-    """How a stage came by its weights: started, reloaded or reused engines, and the seconds it took."""
-    return {"weights": pool.how, "weights_seconds": round(pool.seconds, 3)}
+    """How a stage came by its weights: started, reloaded or reused engines, the seconds it took, and their format."""
+    dtype = {"dtype": pool.settings.dtype} if pool.settings.kind == "vllm" else {}
+    return {"weights": pool.how, "weights_seconds": round(pool.seconds, 3), **dtype}
 
 
 def first_answer_of(pool: EnginePool, how: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def stream(
     pools = runner.pools.get_both((first.role, first.engine), (second.role, second.engine))
     extras: list[dict[str, Any]] = [weights_of(pool) for pool in pools]
     if pools[0] is pools[1]:
-        extras[1] = {"weights": "reused", "weights_seconds": 0.0}
+        extras[1] |= {"weights": "reused", "weights_seconds": 0.0}
     with contextlib.ExitStack() as open_writers:
         writers = [open_writers.enter_context(runner.writing(job)) for job in (first, second)]
         left = first.total - len(done[0])

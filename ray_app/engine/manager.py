@@ -6,6 +6,7 @@ import logging
 
 import ray
 
+from ray_app import precision
 from ray_app.cluster import may_grow
 from ray_app.engine.capacity import placeable_beside, room_beside, trainer_fits
 from ray_app.engine.pool import EnginePool, nodes, require_room
@@ -22,10 +23,12 @@ def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
 
 
 class PoolManager:
-    """The living pools of one run. `may_grow` is the setting `ray.may_grow`."""
+    """The living pools of one run. `may_grow` is the setting `ray.may_grow`; `dtype` what the run has decided, where
+    an engine's is `auto` (None: decided for the first engine).
+    """
 
-    def __init__(self, run_id: str, may_grow: bool | None = None) -> None:
-        self.run_id, self._may_grow = run_id, may_grow
+    def __init__(self, run_id: str, may_grow: bool | None = None, dtype: precision.Dtype | None = None) -> None:
+        self.run_id, self._may_grow, self.dtype = run_id, may_grow, dtype
         self.pools: list[EnginePool] = []
 
     @property
@@ -57,7 +60,13 @@ class PoolManager:
             raise InputError(
                 f"{role}.device: auto cannot tell on a cluster that has no GPU yet, but may get some: set cuda or cpu"
             )
-        return settings.resolved(gpus)
+        resolved = settings.resolved(gpus)
+        if resolved.kind != "vllm" or resolved.dtype != "auto":
+            return resolved
+        if self.dtype is None:
+            kind: precision.Kind = "cpu" if resolved.device == "cpu" else "cuda"
+            self.dtype = precision.decided({kind})
+        return resolved.decided(self.dtype)
 
     def side_by_side(self, first: EngineSettings, second: EngineSettings) -> tuple[bool, str]:
         """Whether two pools can run at the same time (or are one), and why, in words."""
@@ -115,6 +124,8 @@ class PoolManager:
             if room_beside(settings, [p.settings for p in self.pools], ray.cluster_resources()):
                 break
             self._close(pool, f"{role} needs their resources")
+        if settings.kind == "vllm" and settings.device == "cpu":
+            precision.warn_if_slow(f"{role}.dtype", settings.dtype, "cpu")
         pool = EnginePool(settings, role, self.run_id, self.may_grow).start()
         self.pools.append(pool)
         return pool

@@ -38,7 +38,9 @@ class EngineSettings(BaseModel):
     executor: Literal["mp", "ray"] = Field("mp", description="ray only where a replica spans nodes")
     max_model_len: int | None = Field(None, ge=2, description="prompt and answer, in tokens; null: the model's own")
     max_num_seqs: int = Field(256, ge=1, description="requests that one engine batches")
-    dtype: str = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="auto: bfloat16 where all that does the work has instructions for it, else float32"
+    )
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     cpus: float = Field(1, ge=0, description="CPU cores that Ray sets aside for an engine")
     cpu_threads: int = Field(2, ge=1, description="OpenMP threads of an engine on CPU")
@@ -105,3 +107,7 @@ class EngineSettings(BaseModel):
         if self.device != "auto":
             return self
         return self.model_copy(update={"device": "cuda" if cluster_gpus else "cpu"})
+
+    def decided(self, dtype: str) -> EngineSettings:
+        """`dtype: auto` as the run has decided it."""
+        return self.model_copy(update={"dtype": dtype}) if self.dtype == "auto" else self

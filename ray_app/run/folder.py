@@ -13,6 +13,7 @@ from ray_app.run import storage
 from ray_app.run.fingerprint import Fingerprint
 
 COMMIT = "stage.json"
+RUN = "run.json"
 STARTED = "started.json"  # until the commit: what the closed shards of an interrupted stage were made with
 
 
@@ -72,6 +73,22 @@ def read_record(directory: str) -> StageRecord | None:
         return StageRecord.model_validate(storage.read_json(uri))
     except (ValidationError, ValueError) as fault:
         raise InputError(f"{uri} is damaged: {str(fault).splitlines()[0]}") from fault
+
+
+def read_run(uri: str) -> dict[str, Any]:
+    """run.json of a run; empty where it has none yet. Raises InputError naming the file when it is damaged."""
+    file = storage.join(uri, RUN)
+    if not storage.exists(file):
+        return {}
+    try:
+        return dict(storage.read_json(file))
+    except (ValueError, TypeError) as fault:
+        raise InputError(f"{file} is damaged: {str(fault).splitlines()[0]}") from fault
+
+
+def write_run(uri: str, described: dict[str, Any]) -> None:
+    """Write run.json."""
+    storage.write_json_atomic(storage.join(uri, RUN), described)
 
 
 def begin(directory: str, printed: Fingerprint) -> None:

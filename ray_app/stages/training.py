@@ -49,7 +49,7 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
     excluded = NOT_COVERED if selecting else NOT_COVERED | {"selection", "keep_candidates"}
     return {
         "seed": settings.seed,
-        "train": settings.train.model_dump(mode="json", exclude=excluded),
+        "train": settings.train.covered(excluded),
         "judge": seed_of(settings),
         **(covered(settings) if selecting else {}),
     }
@@ -98,7 +98,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         rows_out=result.rows,
         quarantined=dict(Counter(fault["reason"] for fault in result.quarantine)),
         seconds=time.monotonic() - started,
-        extra=numbers(result),
+        extra={**numbers(result), "dtype": settings.train.dtype},
     )
 
 

@@ -15,18 +15,21 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ray_app.train import flash4
+from ray_app.train.settings import TrainSettings
 
 PREFIX = "ste_"
 # The argument for fewer key heads, and the one that says "causal", changed between PyTorch 2.10 and 2.13.
 VARLEN_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters)
 
 
-def choose(name: str, *, use_gpu: bool, batching: str) -> str:
-    """transformers' `attn_implementation` for the setting `train.attention`."""
+def choose(settings: TrainSettings) -> str:
+    """transformers' `attn_implementation` for the setting `train.attention`. FlashAttention takes no fp32."""
+    name, batching = settings.attention, settings.batching
     if name == "auto":
         if batching == "bucketed":
             return "sdpa"
-        name = "sdpa" if not use_gpu else "flash_attention_4" if flash4.available() else "varlen"
+        flash = settings.use_gpu and settings.in_bf16
+        name = "sdpa" if not flash else "flash_attention_4" if flash4.available() else "varlen"
     if name == "flash_attention_4":
         return PREFIX + "fa4"
     if name == "flex":

@@ -17,7 +17,7 @@ from ray_app.train.candidates import MARKER, Candidate, folder_of, move_into_pla
 from ray_app.train.export import describe, plan_shards, shard_names, verify, write_weights
 from ray_app.train.gather import gathered
 from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors, save_adapter
-from ray_app.train.model import base_lm
+from ray_app.train.model import base_lm, torch_dtype
 
 if TYPE_CHECKING:
     from ray_app.train.worker import Worker
@@ -47,7 +47,7 @@ def export_candidate(worker: Worker, step: int) -> None:
 
 def _write(worker: Worker, folder: Path) -> None:
     lm = base_lm(worker.model.lm)
-    dtype = torch.bfloat16 if worker.settings.bf16 else torch.float32
+    dtype = torch_dtype(worker.settings)
     limit = int(worker.settings.export_shard_gib * 2**30)
     if worker.settings.lora is not None:
         merged = merged_tensors(lm)

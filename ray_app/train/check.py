@@ -80,19 +80,18 @@ def _precision(s: TrainSettings) -> None:
         ):
             if value in (*GPU_ATTENTION, "liger", "deepspeed"):
                 _fail(setting, f"{value} needs GPUs (train.use_gpu)")
-    if s.attention in GPU_ATTENTION and not s.bf16:
-        _fail("attention", f"{s.attention} needs train.bf16")
+    if s.attention in GPU_ATTENTION and s.dtype == "float32":
+        _fail("attention", f"{s.attention} needs train.dtype bfloat16")
     if s.lora is not None and s.lora.quantize:
         _qlora(s)
 
 
 def _qlora(s: TrainSettings) -> None:
-    dtype = "bfloat16" if s.bf16 else "float32"
     assert s.lora is not None
-    if s.zero.stage == 3 and s.lora.quant_storage != dtype:
+    if s.zero.stage == 3 and s.dtype not in ("auto", s.lora.quant_storage):
         _fail(
             "lora.quant_storage",
-            f"ZeRO-3 shards 4-bit weights only when bnb_4bit_quant_storage is the training dtype {dtype}, "
+            f"ZeRO-3 shards 4-bit weights only when bnb_4bit_quant_storage is the training dtype {s.dtype}, "
             f"not {s.lora.quant_storage}",
         )
     if not s.use_gpu:

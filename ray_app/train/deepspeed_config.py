@@ -15,7 +15,7 @@ def deepspeed_config(settings: TrainSettings) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,  # a micro-batch is one packed line; its size is in tokens
         "gradient_accumulation_steps": 1,  # boundaries are set by the loop: steps differ in micro-batches
         "gradient_clipping": settings.clip,
-        "bf16": {"enabled": settings.bf16},
+        "bf16": {"enabled": settings.in_bf16},
         "data_types": {"grad_accum_dtype": _grad_dtype(settings)},
         "zero_optimization": _zero(settings.zero, settings.use_gpu),
         "zero_allow_untested_optimizer": True,
@@ -27,7 +27,7 @@ def deepspeed_config(settings: TrainSettings) -> dict[str, Any]:
 
 
 def _grad_dtype(settings: TrainSettings) -> str:
-    if not settings.bf16:
+    if not settings.in_bf16:
         return "fp32"
     if settings.grad_dtype != "auto":
         return settings.grad_dtype

@@ -40,17 +40,8 @@ def fit_id(
     revision: str | None = None,
 ) -> str:
     """Names what a fit computes: state of another fit is never resumed. `files` are content hashes, in order."""
-    computed = settings.model_dump(
-        mode="json",
-        exclude={
-            "tracking",
-            "selection",
-            "max_failures",
-            "timeout_s",
-            "log_every",
-            "cpus_per_worker",
-            "keep_candidates",
-        },
+    computed = settings.covered(
+        {"tracking", "selection", "max_failures", "timeout_s", "log_every", "cpus_per_worker", "keep_candidates"}
     )
     what = [computed, model_identity(seed_model), revision, list(files), seed, template]
     return hashlib.sha256(canonical(what).encode()).hexdigest()[:16]

@@ -35,6 +35,11 @@ class JudgeModel(torch.nn.Module):
         return nll
 
 
+def torch_dtype(settings: TrainSettings) -> torch.dtype:
+    """The format of weights and activations."""
+    return torch.bfloat16 if settings.in_bf16 else torch.float32
+
+
 def base_lm(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -54,8 +59,8 @@ def build(
     config = AutoConfig.from_pretrained(seed_model, revision=revision)
     require_plain_logits(config)
     attention.register()
-    name = attention.choose(settings.attention, use_gpu=settings.use_gpu, batching=settings.batching)
-    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    name = attention.choose(settings)
+    dtype = torch_dtype(settings)
     if settings.lora is not None and settings.lora.quantize:
         return quantized(seed_model, revision, settings, name)
     files = weight_files(seed_model, revision)
@@ -100,9 +105,9 @@ def random_model(config: Any, settings: TrainSettings, deepspeed_config: Mapping
     from transformers.integrations import HfDeepSpeedConfig
 
     attention.register()
-    name = attention.choose(settings.attention, use_gpu=settings.use_gpu, batching=settings.batching)
+    name = attention.choose(settings)
     alive = HfDeepSpeedConfig(dict(deepspeed_config)) if settings.zero.stage == 3 else None
-    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    dtype = torch_dtype(settings)
     lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=name)
     del alive
     return lm
@@ -113,7 +118,7 @@ def quantized(seed_model: str, revision: str | None, settings: TrainSettings, at
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     assert settings.lora is not None
-    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    dtype = torch_dtype(settings)
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

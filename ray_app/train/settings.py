@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 DPO_DEFAULTS: dict[str, Any] = {"lr": 5.5e-8, "lr_min": 5.5e-8, "sequence_length": 2048, "batch_rows": 32}
 
@@ -111,7 +112,12 @@ class TrainSettings(Part):
     workers: int = Field(8, ge=1, description="one GPU each, or `cpus_per_worker` CPU cores")
     use_gpu: bool = True
     cpus_per_worker: float = Field(1, gt=0)
-    bf16: bool = True
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="of weights and activations, and of the checkpoint; auto: bfloat16 where all that does the work "
+        "has instructions for it, else float32",
+    )
+    bf16: bool | None = Field(None, exclude=True, description="older name: true is dtype bfloat16, false float32")
     attention: Literal[
         "auto", "varlen", "sdpa", "cudnn", "flex", "flash_attention_2", "flash_attention_3", "flash_attention_4"
     ] = Field(
@@ -136,6 +142,40 @@ class TrainSettings(Part):
     dpo: DpoSettings = DpoSettings()
     selection: SelectionSettings = SelectionSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether weights and activations are bf16. Raises RuntimeError before `auto` is decided."""
+        if self.dtype == "auto":
+            raise RuntimeError("train.dtype is still auto: `decided` comes before any work")
+        return self.dtype == "bfloat16"
+
+    def decided(self, dtype: str) -> TrainSettings:
+        """`dtype: auto` as the run has decided it. float16 is a format of engines alone: then float32."""
+        if self.dtype != "auto":
+            return self
+        return self.model_copy(update={"dtype": "float32" if dtype == "float16" else dtype})
+
+    def covered(self, exclude: AbstractSet[str]) -> dict[str, Any]:
+        """What an identity covers, less some fields. A named format has the name it had before there was `auto`."""
+        if self.dtype == "auto":
+            return self.model_dump(mode="json", exclude=set(exclude))
+        return {**self.model_dump(mode="json", exclude={*exclude, "dtype"}), "bf16": self.in_bf16}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("bf16") is None:
+            return values
+        try:
+            named = TypeAdapter(bool).validate_python(values["bf16"])
+        except ValidationError:
+            return values  # the field says what is wrong with it
+        meant = "bfloat16" if named else "float32"
+        given = values.get("dtype", "auto")
+        if given not in ("auto", meant):
+            raise ValueError(f"dtype {given} and bf16 {str(named).lower()}, its older name, exclude each other")
+        return {**values, "bf16": None, "dtype": meant}
 
     @model_validator(mode="before")
     @classmethod

@@ -88,7 +88,7 @@ class Worker:
         gpu = job.settings.use_gpu
         self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self.rows = concatenate(ray.get(list(job.rows)), unit_rows=unit_rows(job.settings.recipe))
-        self.kernel = attention.choose(self.settings.attention, use_gpu=gpu, batching=self.settings.batching)
+        self.kernel = attention.choose(self.settings)
         checkpoint = ray.train.get_checkpoint()
         started = time.perf_counter()
         self.engine, self.model = start_engine(job, resuming=checkpoint is not None)
