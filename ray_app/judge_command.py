@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -29,6 +31,8 @@ from ray_app.runner import Runner, StageResult
 from ray_app.scoring import pairwise_scoring_units, score_records, score_rows, scores_of
 
 FINGERPRINT = "fingerprint.json"
+DTYPE = "dtype"  # in it, beside the fingerprint: the format of the votes, where the setting is auto
+log = logging.getLogger(__name__)
 
 
 class JudgingCommand(CommandSettings):
@@ -97,7 +101,8 @@ def judge_all(
             for folder, benchmark in work.items():
                 with Lease(folder) as lease:
                     runner = Runner(pools, lease.fence)
-                    results[folder] = _judge(command, judge, runner, folder, benchmark, orders.get(folder))
+                    served = replace(judge, engine=engine_for(folder, judge.engine, pools))
+                    results[folder] = _judge(command, served, runner, folder, benchmark, orders.get(folder))
         finally:
             pools.close()
     return results
@@ -159,10 +164,28 @@ def make_folder(uri: str) -> None:
 def claim(folder: str, wanted: Fingerprint) -> None:
     """Mark a folder with the settings of its votes. Raises InputError naming the setting that differs."""
     uri = storage.join(folder, FINGERPRINT)
-    if storage.exists(uri):
-        check(Fingerprint.model_validate(storage.read_json(uri)), wanted, folder)
-    else:
+    if not storage.exists(uri):
         storage.write_json_atomic(uri, wanted.model_dump(mode="json"))
+        return
+    old = Fingerprint.model_validate(storage.read_json(uri))
+    if wanted.settings["judge.dtype"] == "auto":  # begun before there was auto, it goes on as it was (`engine_for`)
+        wanted = wanted.model_copy(update={"settings": wanted.settings | {"judge.dtype": old.settings["judge.dtype"]}})
+    check(old, wanted, folder)
+
+
+def engine_for(folder: str, engine: EngineSettings, pools: PoolManager) -> EngineSettings:
+    """The engine for a claimed folder: where `dtype` is `auto`, all its votes are drawn in the format of the first."""
+    if engine.kind != "vllm" or engine.dtype != "auto":
+        return engine
+    uri = storage.join(folder, FINGERPRINT)
+    claimed = storage.read_json(uri)
+    named = claimed["settings"]["judge.dtype"]
+    own = claimed.get(DTYPE) if named == "auto" else named
+    if own is None:
+        own = pools.resolved(engine, "engine").dtype
+        storage.write_json_atomic(uri, {**claimed, DTYPE: own})
+    log.info("dtype auto: %s is judged in %s", folder, own)
+    return engine.decided(own)
 
 
 def save_verdicts(

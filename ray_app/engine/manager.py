@@ -42,19 +42,20 @@ class PoolManager:
         Raises InputError for a model that is not there or that the cluster has no room for, RunError when engines do
         not start.
         """
-        settings = self._resolved(settings, role)
+        settings = self.resolved(settings, role)
         for pool in self.pools:
             if pool.settings == settings:
                 pool.how, pool.seconds = "reused", 0.0
                 return pool
-        kept = self._resolved(beside) if beside else None
+        kept = self.resolved(beside) if beside else None
         return self._reloaded(settings, kept) or self._started(role, settings, kept)
 
     def require_room(self, role: str, settings: EngineSettings) -> None:
         """Raises InputError where the cluster as it is has no room: known before any work is done."""
-        require_room(role, self._resolved(settings, role), may_grow=False)
+        require_room(role, self.resolved(settings, role), may_grow=False)
 
-    def _resolved(self, settings: EngineSettings, role: str = "engine") -> EngineSettings:
+    def resolved(self, settings: EngineSettings, role: str = "engine") -> EngineSettings:
+        """`device: auto` and `dtype: auto` as the cluster has them. Raises InputError where neither can be known."""
         gpus = ray.cluster_resources().get("GPU", 0)
         if settings.kind == "vllm" and settings.device == "auto" and not gpus and self.may_grow:
             raise InputError(
@@ -70,7 +71,7 @@ class PoolManager:
 
     def side_by_side(self, first: EngineSettings, second: EngineSettings) -> tuple[bool, str]:
         """Whether two pools can run at the same time (or are one), and why, in words."""
-        first, second = self._resolved(first), self._resolved(second)
+        first, second = self.resolved(first), self.resolved(second)
         if first == second:
             return True, f"the engines of {first.model} serve both"
         total = ray.cluster_resources()
@@ -83,7 +84,7 @@ class PoolManager:
         self, first: tuple[str, EngineSettings], second: tuple[str, EngineSettings]
     ) -> tuple[EnginePool, EnginePool]:
         """Two pools (role, settings) at the same time, or one for both, where `side_by_side` allows it."""
-        if self._resolved(first[1]) == self._resolved(second[1]):
+        if self.resolved(first[1]) == self.resolved(second[1]):
             pool = self.get(*first)
             return pool, pool
         largest, other = sorted((first, second), key=lambda one: -one[1].tensor_parallel)

@@ -88,10 +88,11 @@ def _precision(s: TrainSettings) -> None:
 
 def _qlora(s: TrainSettings) -> None:
     assert s.lora is not None
-    if s.zero.stage == 3 and s.dtype not in ("auto", s.lora.quant_storage):
+    trained_in = ("bfloat16", "float32") if s.dtype == "auto" else (s.dtype,)
+    if s.zero.stage == 3 and s.lora.quant_storage not in trained_in:
         _fail(
             "lora.quant_storage",
-            f"ZeRO-3 shards 4-bit weights only when bnb_4bit_quant_storage is the training dtype {s.dtype}, "
+            f"ZeRO-3 shards 4-bit weights only when bnb_4bit_quant_storage is the training dtype {' or '.join(trained_in)}, "
             f"not {s.lora.quant_storage}",
         )
     if not s.use_gpu:

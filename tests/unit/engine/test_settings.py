@@ -36,7 +36,8 @@ def test_auto_device_follows_the_cluster() -> None:
 
 
 def test_identity_is_all_that_may_change_an_answer() -> None:
-    one = EngineSettings(model="here", revision="v1", vllm={"tokenizer": "t", "max_num_seqs": 4, "block_size": 16})
+    passed = {"tokenizer": "t", "max_num_seqs": 4, "block_size": 16}
+    one = EngineSettings(model="here", revision="v1", dtype="bfloat16", vllm=passed)
     known = one.identity("a hash")
     assert known["vllm"] == {"tokenizer": "t"}
     assert (known["model"], known["revision"], known["dtype"]) == ("a hash", "v1", "bfloat16")

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from ray_app.train.attention import choose, per_row
+from ray_app.train.settings import TrainSettings
 
 
 @pytest.mark.parametrize("lengths", [(7,), (3, 9, 4), (5, 5, 5, 2)])
@@ -29,15 +30,17 @@ def test_a_row_beyond_the_sliding_window_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "gpu", "batching", "kernel"),
+    ("name", "gpu", "batching", "kernel", "dtype"),
     [
-        ("auto", True, "packed", "ste_varlen"),
-        ("auto", False, "packed", "ste_sdpa"),
-        ("auto", True, "bucketed", "sdpa"),
-        ("cudnn", True, "packed", "ste_sdpa"),
-        ("flex", True, "packed", "flex_attention"),
-        ("flash_attention_2", True, "packed", "flash_attention_2"),
+        ("auto", True, "packed", "ste_varlen", "bfloat16"),
+        ("auto", False, "packed", "ste_sdpa", "bfloat16"),
+        ("auto", True, "packed", "ste_sdpa", "float32"),
+        ("auto", True, "bucketed", "sdpa", "bfloat16"),
+        ("cudnn", True, "packed", "ste_sdpa", "bfloat16"),
+        ("flex", True, "packed", "flex_attention", "bfloat16"),
+        ("flash_attention_2", True, "packed", "flash_attention_2", "bfloat16"),
     ],
 )
-def test_kernel_names(name, gpu, batching, kernel):
-    assert choose(name, use_gpu=gpu, batching=batching) == kernel
+def test_kernel_names(name, gpu, batching, kernel, dtype):
+    settings = TrainSettings(attention=name, use_gpu=gpu, batching=batching, dtype=dtype)
+    assert choose(settings) == kernel

@@ -20,7 +20,7 @@ from ray_app.train.settings import TrainSettings
 def test_every_zero_field_is_one_that_deepspeed_knows(given):
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    section = deepspeed_config(TrainSettings(**given))["zero_optimization"]
+    section = deepspeed_config(TrainSettings(dtype="bfloat16", **given))["zero_optimization"]
     known = set(DeepSpeedZeroConfig.model_fields) | {
         field.alias for field in DeepSpeedZeroConfig.model_fields.values() if field.alias
     }
@@ -29,7 +29,7 @@ def test_every_zero_field_is_one_that_deepspeed_knows(given):
 
 
 def test_cpu_workers_get_small_buckets():
-    section = deepspeed_config(TrainSettings(use_gpu=False))["zero_optimization"]
+    section = deepspeed_config(TrainSettings(use_gpu=False, dtype="float32"))["zero_optimization"]
     assert section["reduce_bucket_size"] == CPU_BUCKET
     assert section["overlap_comm"] is False
 
@@ -45,4 +45,4 @@ def test_cpu_workers_get_small_buckets():
     ],
 )
 def test_gradients_are_summed_in_fp32_where_there_are_several(given, dtype):
-    assert deepspeed_config(TrainSettings(**given))["data_types"]["grad_accum_dtype"] == dtype
+    assert deepspeed_config(TrainSettings(**{"bf16": True, **given}))["data_types"]["grad_accum_dtype"] == dtype
