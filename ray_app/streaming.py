@@ -63,7 +63,11 @@ def stream(
         left = first.total - len(done[0])
         judged = _graph(first, second, units, done, pools, writers)
         expected = max(0, second.total - len(done[1]))
-        with Progress(Part(first.label, left, writers[0]), Part(second.label, expected, writers[1])):
+        parts = [
+            Part(job.label, many, writer, tuple(pool.actors))
+            for job, many, writer, pool in zip((first, second), (left, expected), writers, pools, strict=True)
+        ]
+        with Progress(*parts):
             drained = drain(judged, f"{first.stage} and {second.label}")
             counters = [
                 settle(first.label, left, ray.get(writers[0].unanswered.remote()), writers[0]),

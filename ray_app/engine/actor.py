@@ -99,6 +99,10 @@ class EngineActor:
         """Counts since the start, and when the first unit finished since the engine had its weights (Unix time)."""
         return {**self.counted, "first_answer": self.first_answer, "start_seconds": self.start_seconds}
 
+    async def generated(self) -> int:
+        """Tokens made since the start, those of unfinished requests included."""
+        return 0 if self.fault else self.engine.generated()
+
     async def serving(self) -> str:
         """The weights in the engine."""
         return self.model

@@ -77,6 +77,10 @@ class Engine(Protocol):
         """One sample. Raises RequestRefused, EngineError or EngineDied."""
         ...
 
+    def generated(self) -> int:
+        """Tokens made so far, those of requests that are not finished included."""
+        ...
+
     async def reload(self, model: str) -> None:
         """Serve the weights of another folder of the same shape."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ray_app.engine.settings import EngineSettings
 from ray_app.train.settings import TrainSettings
@@ -50,11 +51,39 @@ def room_beside(wanted: EngineSettings, living: Iterable[EngineSettings], total:
     return gpus <= total.get("GPU", 0) and cpus + spare <= total.get("CPU", 0)
 
 
-def trainer_fits(train: TrainSettings, living: Iterable[EngineSettings], total: Resources) -> bool:
-    """Whether the trainer's workers fit beside the living pools."""
-    gpus, cpus = taken(living)
+def trainer_fits(train: TrainSettings, living: Iterable[EngineSettings], total: Resources, cores: float) -> bool:
+    """Whether the trainer's workers fit beside the living pools, by Ray's count and by the `cores` there really are."""
+    pools = list(living)
+    gpus, cpus = taken(pools)
     wanted = train.workers if train.use_gpu else 0
-    return gpus + wanted <= total.get("GPU", 0) and cpus + train.workers * train.cpus_per_worker <= total.get("CPU", 0)
+    if gpus + wanted > total.get("GPU", 0) or cpus + train.workers * train.cpus_per_worker > total.get("CPU", 0):
+        return False
+    return train.use_gpu or cores_kept_busy(pools) + train.workers * train.cpus_per_worker <= cores
+
+
+def pools_fit_cores(pools: Iterable[EngineSettings], cores: float) -> bool:
+    """Whether engines that compute on processors have a core for each of their threads."""
+    return cores_kept_busy(pools) <= cores
+
+
+def cores_kept_busy(pools: Iterable[EngineSettings]) -> float:
+    """Cores that engines on processors compute with. Ray's `cpus` of an engine say only what it sets aside."""
+    return sum(
+        pool.cpu_threads * pool.tensor_parallel * pool.replicas
+        for pool in pools
+        if pool.kind == "vllm" and pool.device == "cpu"
+    )
+
+
+def real_cores(nodes: Iterable[Mapping[str, Any]], here: str, cores_here: int) -> float:
+    """Cores of the cluster: what Ray counts, but on this node (id `here`) not more than it has. A local Ray counts at
+    least four, so that its small tasks never wait for each other; engines and trainers need real ones.
+    """
+    return sum(
+        min(cpus, cores_here) if node["NodeID"] == here else cpus
+        for node in nodes
+        if node["Alive"] and (cpus := float(node["Resources"].get("CPU", 0.0)))
+    )
 
 
 def taken(pools: Iterable[EngineSettings]) -> tuple[float, float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import ray
 
 from ray_app import precision
 from ray_app.cluster import may_grow
-from ray_app.engine.capacity import placeable_beside, room_beside, trainer_fits
+from ray_app.engine.capacity import placeable_beside, pools_fit_cores, real_cores, room_beside, trainer_fits
 from ray_app.engine.pool import EnginePool, nodes, require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError, RunError
@@ -35,6 +36,11 @@ class PoolManager:
     def may_grow(self) -> bool:
         """Whether the cluster may get more nodes than it has."""
         return may_grow(ray.nodes()) if self._may_grow is None else self._may_grow
+
+    @property
+    def cores(self) -> float:
+        """Cores that the cluster really has."""
+        return real_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
 
     def get(self, role: str, settings: EngineSettings, beside: EngineSettings | None = None) -> EnginePool:
         """A living pool with these settings: the same one again, reloaded, or started. One of `beside` stays as it is.
@@ -76,6 +82,8 @@ class PoolManager:
             return True, f"the engines of {first.model} serve both"
         total = ray.cluster_resources()
         have = f"{total.get('GPU', 0):g} GPUs and {total.get('CPU', 0):g} CPUs"
+        if not pools_fit_cores([first, second], self.cores):
+            return False, f"engines of {first.model} and {second.model} would share {self.cores:g} cores"
         if room_beside(second, [first], total) and placeable_beside(second, first, nodes()):
             return True, f"{have} are enough for {first.model} and {second.model}"
         return False, f"{have} are too few for {first.model} and {second.model}"
@@ -96,7 +104,7 @@ class PoolManager:
         """Close the pools unless the trainer fits beside them; the log says which and why."""
         if not self.pools:
             return
-        if trainer_fits(train, [pool.settings for pool in self.pools], ray.cluster_resources()):
+        if trainer_fits(train, [pool.settings for pool in self.pools], ray.cluster_resources(), self.cores):
             log.info("training runs beside the living engines: both fit")
             return
         for pool in list(self.pools):
@@ -122,7 +130,9 @@ class PoolManager:
 
     def _started(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool:
         for pool in [pool for pool in self.pools if pool.settings != kept]:  # the oldest first
-            if room_beside(settings, [p.settings for p in self.pools], ray.cluster_resources()):
+            others = [p.settings for p in self.pools]
+            enough = pools_fit_cores([*others, settings], self.cores)
+            if enough and room_beside(settings, others, ray.cluster_resources()):
                 break
             self._close(pool, f"{role} needs their resources")
         if settings.kind == "vllm" and settings.device == "cpu":

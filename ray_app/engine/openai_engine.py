@@ -28,6 +28,7 @@ class OpenAIEngine:
             timeout=settings.request_timeout_s,
         )
         self.slots = asyncio.Semaphore(part.concurrency)
+        self.made = 0
 
     def prepare(self, messages: list[Message]) -> Prepared:
         return Prepared(messages)
@@ -49,7 +50,9 @@ class OpenAIEngine:
             raise RequestRefused(f"the endpoint refused the request: {fault.message}") from fault
         except openai.OpenAIError as fault:
             raise EngineError(f"the endpoint failed: {type(fault).__name__}: {fault}") from fault
-        return _completion(reply, sampling)
+        completion = _completion(reply, sampling)
+        self.made += completion.completion_tokens
+        return completion
 
     def _options(self, sampling: Sampling, seed: int | None) -> dict[str, Any]:
         """What is sent only where it is wanted: not every server knows it, or takes null."""
@@ -64,6 +67,9 @@ class OpenAIEngine:
         if self.settings.chat_template_kwargs:
             extra["chat_template_kwargs"] = self.settings.chat_template_kwargs
         return options | ({"extra_body": extra} if extra else {})
+
+    def generated(self) -> int:
+        return self.made
 
     async def reload(self, model: str) -> None:
         raise InputError("an endpoint cannot be given new weights: judge.kind openai trains nothing")

@@ -42,6 +42,7 @@ class ScriptedEngine:
         self.marker = str(script.get("gold_marker", "GOOD"))
         self.words: list[int] = list(script.get("words", [12]))
         self.letter: str | None = script.get("letter")
+        self.made = 0
 
     def prepare(self, messages: list[Message]) -> Prepared:
         tokens = sum(len(m["content"].split()) for m in messages)
@@ -55,6 +56,7 @@ class ScriptedEngine:
         if self._draw("fail", prompt, seed) < self.fail:
             raise EngineError("scripted failure")
         text = self._answer(prompt, seed)
+        self.made += len(text.split())
         return Completion(text, "stop", len(prompt.split()), len(text.split()))
 
     def _answer(self, prompt: str, seed: int | None) -> str:
@@ -81,6 +83,9 @@ class ScriptedEngine:
 
     def _draw(self, *parts: Any) -> float:
         return unit_interval(*parts)
+
+    def generated(self) -> int:
+        return self.made
 
     async def reload(self, model: str) -> None:
         self.settings = self.settings.model_copy(update={"model": model})

@@ -49,6 +49,10 @@ class AsyncCore:
     async def forget_prefixes(self) -> None:
         await self.llm.reset_prefix_cache()
 
+    def unfinished(self) -> int:
+        """Tokens made so far of requests that are not finished."""
+        return tokens_in(self.llm.output_processor)
+
     def close(self) -> None:
         self.llm.shutdown()
 
@@ -86,6 +90,10 @@ class ThreadCore:
 
     async def forget_prefixes(self) -> None:
         await self._call(lambda: self.engine.reset_prefix_cache())
+
+    def unfinished(self) -> int:
+        """Tokens made so far of requests that are not finished."""
+        return tokens_in(self.engine.output_processor)
 
     def close(self) -> None:
         self.jobs.put(None)
@@ -155,6 +163,14 @@ class ThreadCore:
             future = self.waiting.pop(output.request_id, None) if output.finished else None
             if future is not None:
                 settle(future, output)
+
+
+def tokens_in(processor: Any) -> int:
+    """Tokens of the requests in vLLM's output processor. It holds them until they are finished: nothing is counted for
+    this on the way, and asking costs no step.
+    """
+    states = list(processor.request_states.values())
+    return sum(state.detokenizer.num_output_tokens() for state in states if state.detokenizer is not None)
 
 
 def settle(future: Future[Any], value: Any = None, fault: Exception | None = None) -> None:

@@ -120,6 +120,7 @@ class VllmEngine:
         self.core: AsyncCore | ThreadCore = core(complete_arguments(settings))
         self.tokenizer, self.limit = self.core.tokenizer, self.core.limit
         self.opened: str | None = None  # what the template writes of every answer
+        self.finished = 0  # tokens of finished requests
 
     def prepare(self, messages: list[Message]) -> Prepared:
         # Token ids, not templated text: a templated string would get a second beginning-of-sequence token.
@@ -145,6 +146,7 @@ class VllmEngine:
         if final is None or not final.outputs:
             raise EngineError("vLLM returned nothing")
         answer = final.outputs[0]
+        self.finished += len(answer.token_ids)
         text = answer.text if parameters.detokenize else decode(self.tokenizer, answer.token_ids)
         return Completion((self.opened or "") + text, str(answer.finish_reason), len(ids), len(answer.token_ids))
 
@@ -163,6 +165,9 @@ class VllmEngine:
             # Text is needed token by token only to find a stop string; else it is decoded once, at the end.
             detokenize=bool(sampling.stop),
         )
+
+    def generated(self) -> int:
+        return self.finished + self.core.unfinished()
 
     async def reload(self, model: str) -> None:
         await self.core.on_workers("reload_weights", weights_path=model)

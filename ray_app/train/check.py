@@ -92,8 +92,8 @@ def _qlora(s: TrainSettings) -> None:
     if s.zero.stage == 3 and s.lora.quant_storage not in trained_in:
         _fail(
             "lora.quant_storage",
-            f"ZeRO-3 shards 4-bit weights only when bnb_4bit_quant_storage is the training dtype {' or '.join(trained_in)}, "
-            f"not {s.lora.quant_storage}",
+            "ZeRO-3 shards 4-bit weights only when bnb_4bit_quant_storage is the training dtype "
+            f"{' or '.join(trained_in)}, not {s.lora.quant_storage}",
         )
     if not s.use_gpu:
         _fail("lora.quantize", "4-bit training needs GPUs (train.use_gpu)")

@@ -70,6 +70,23 @@ def test_greedy_text_and_new_weights_in_a_living_engine(
         assert texts(fresh, greedy, rows) == reloaded
 
 
+def test_tokens_are_counted_while_they_are_made(
+    manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram
+) -> None:
+    """Before the first row is finished, and exactly once it is."""
+    pool, rows = manager.get("judge", engine()), units(2)[:1]
+    actor, long = pool.actors[0], replace(greedy, sampling=replace(greedy.sampling, max_tokens=300))
+    before = ray.get(actor.generated.remote())
+    answer = actor.run.remote(Work(long, "judgments", 1, pool.model), rows)
+    seen = before
+    while seen == before:
+        seen = ray.get(actor.generated.remote())
+    assert not ray.wait([answer], timeout=0)[0], "the first tokens came with the finished row"
+    made = sum(row["completion_tokens"] for result in ray.get(answer) for row in result.rows)
+    assert ray.get(actor.generated.remote()) - before == made
+    assert seen - before < made
+
+
 def test_a_killed_engine_loses_no_rows(tmp_path: Path, engine: Make, units: Make, sampled: JudgeProgram) -> None:
     rows = units(24)
     with EnginePool(engine(replicas=2, max_num_seqs=4), "judge", "t").start() as pool:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from ray_app.engine.capacity import placeable, placeable_beside, room_beside, taken, trainer_fits
+from ray_app.engine.capacity import (
+    placeable,
+    placeable_beside,
+    pools_fit_cores,
+    real_cores,
+    room_beside,
+    taken,
+    trainer_fits,
+)
 from ray_app.engine.settings import EngineSettings
 from ray_app.train.settings import TrainSettings
 
@@ -66,6 +74,33 @@ def test_nodes_that_take_two_pools(one: Any, other: Any, nodes: Any, fits: bool)
 
 def test_the_trainer_beside_pools() -> None:
     train = TrainSettings(workers=8, use_gpu=True, cpus_per_worker=1)
-    assert trainer_fits(train, [engine(replicas=8)], {"CPU": 200.0, "GPU": 16.0})
-    assert not trainer_fits(train, [engine(replicas=9)], {"CPU": 200.0, "GPU": 16.0})
-    assert not trainer_fits(train, [engine(replicas=8)], {"CPU": 10.0, "GPU": 16.0})
+    assert trainer_fits(train, [engine(replicas=8)], {"CPU": 200.0, "GPU": 16.0}, cores=200)
+    assert not trainer_fits(train, [engine(replicas=9)], {"CPU": 200.0, "GPU": 16.0}, cores=200)
+    assert not trainer_fits(train, [engine(replicas=8)], {"CPU": 10.0, "GPU": 16.0}, cores=10)
+
+
+def test_what_computes_on_processors_has_real_cores() -> None:
+    """Ray counts four CPUs on a machine of two cores: an engine of two threads leaves none for a trainer."""
+    train = TrainSettings(workers=2, use_gpu=False)
+    on_cpu = EngineSettings(model="m", device="cpu", cpu_threads=2)
+    four = {"CPU": 4.0}
+    assert trainer_fits(train, [], four, cores=2)
+    assert not trainer_fits(train, [on_cpu], four, cores=2)
+    assert trainer_fits(train, [on_cpu], four, cores=4)
+    scripted = EngineSettings(model="m", kind="scripted", cpus=0.5)
+    assert trainer_fits(train, [scripted], four, cores=2), "it computes nothing"
+    assert trainer_fits(TrainSettings(workers=1), [on_cpu], {"CPU": 4.0, "GPU": 1.0}, cores=2)
+    assert pools_fit_cores([on_cpu, engine(replicas=8)], cores=2)
+    assert not pools_fit_cores([on_cpu, on_cpu], cores=2)
+    assert pools_fit_cores([on_cpu.model_copy(update={"cpu_threads": 1, "tensor_parallel": 2})], cores=2)
+
+
+def test_real_cores_of_a_cluster() -> None:
+    nodes = [
+        {"NodeID": "here", "Alive": True, "Resources": {"CPU": 4.0}},
+        {"NodeID": "there", "Alive": True, "Resources": {"CPU": 96.0, "GPU": 8.0}},
+        {"NodeID": "head", "Alive": True, "Resources": {}},
+        {"NodeID": "gone", "Alive": False, "Resources": {"CPU": 96.0}},
+    ]
+    assert real_cores(nodes, "here", 2) == 98
+    assert real_cores(nodes, "here", 64) == 100

@@ -1,0 +1,69 @@
+"""Progress while no row is finished: the engines' tokens are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from ray_app import progress
+from ray_app.progress import Part, Progress
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+class Engine:
+    """Makes seven tokens between two questions."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    async def generated(self) -> int:
+        self.made += 7
+        return self.made
+
+
+class Writer:
+    async def progress(self) -> dict[str, float]:
+        await asyncio.sleep(0)
+        return {"units": 0}
+
+
+class Told(logging.Handler):
+    """Keeps what was logged; `enough` is set at the second line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.enough = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        if len(self.lines) == 2:
+            self.enough.set()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    monkeypatch.setattr(progress, "QUIET_S", 0.05)
+    handler, level = Told(), progress.log.level
+    progress.log.addHandler(handler)
+    progress.log.setLevel(logging.INFO)
+    yield handler
+    progress.log.setLevel(level)
+    progress.log.removeHandler(handler)
+
+
+def test_tokens_are_told_before_the_first_row(told: Told) -> None:
+    """Two stages that share their engines: the tokens stand on the first line, and are not told twice."""
+    engines, writer = (ray.remote(Engine).remote(),), ray.remote(Writer).remote()
+    with Progress(Part("pairs", 64, writer, engines), Part("judgments", 128, writer, engines)):
+        assert told.enough.wait(60)
+    pairs, judgments = told.lines[:2]
+    assert pairs.startswith("pairs: 0 of 64 rows, 7 tokens, ")
+    assert pairs.endswith("no row is finished yet")
+    assert judgments == "judgments: 0 of 128 rows, no row is finished yet"
