@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Iterator
@@ -14,23 +13,6 @@ from ray_app import progress
 from ray_app.progress import Part, Progress
 
 pytestmark = pytest.mark.usefixtures("cluster")
-
-
-class Engine:
-    """Makes seven tokens between two questions."""
-
-    def __init__(self) -> None:
-        self.made = 0
-
-    async def generated(self) -> int:
-        self.made += 7
-        return self.made
-
-
-class Writer:
-    async def progress(self) -> dict[str, float]:
-        await asyncio.sleep(0)
-        return {"units": 0}
 
 
 class Told(logging.Handler):
@@ -60,6 +42,21 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 def test_tokens_are_told_before_the_first_row(told: Told) -> None:
     """Two stages that share their engines: the tokens stand on the first line, and are not told twice."""
+
+    class Engine:  # inside the test, so that Ray sends it to its workers by value
+        """Makes seven tokens between two questions."""
+
+        def __init__(self) -> None:
+            self.made = 0
+
+        async def generated(self) -> int:
+            self.made += 7
+            return self.made
+
+    class Writer:
+        async def progress(self) -> dict[str, float]:
+            return {"units": 0}
+
     engines, writer = (ray.remote(Engine).remote(),), ray.remote(Writer).remote()
     with Progress(Part("pairs", 64, writer, engines), Part("judgments", 128, writer, engines)):
         assert told.enough.wait(60)
