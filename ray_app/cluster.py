@@ -16,6 +16,7 @@ import ray
 import ray.data
 from ray._private.parameter import RayParams
 
+from ray_app import scheduling
 from ray_app.config import RaySettings
 from ray_app.errors import InputError
 
@@ -41,7 +42,7 @@ def connected(settings: RaySettings) -> Iterator[None]:
         if address:
             _connect(address, settings, options)
         else:
-            at_end.enter_context(_batch_scheduling())
+            at_end.enter_context(scheduling.yielding())
             _start_local(settings, options)
         at_end.callback(ray.shutdown)
         _quiet_ray_data()
@@ -89,28 +90,6 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
         )
     dashboard = f"; dashboard http://{ray._private.worker.get_dashboard_url()}" if settings.dashboard else ""
     log.info("started a local Ray: %s%s", resources(), dashboard)
-
-
-@contextlib.contextmanager
-def _batch_scheduling() -> Iterator[None]:
-    """This thread, and so every process of the local Ray, wakes up without pushing a busy one aside (sched(7)).
-
-    Ray's dozen processes wake a thousand times a second in all, for some microseconds each. Where engines keep every
-    core busy, each time would interrupt one of their threads, and the others wait for it.
-    """
-    usual = os.sched_getscheduler(0) == os.SCHED_OTHER  # else its user has chosen
-    try:
-        if usual:
-            _schedule_as(os.SCHED_BATCH)
-        yield
-    finally:
-        if usual:
-            _schedule_as(os.SCHED_OTHER)
-
-
-def _schedule_as(policy: int) -> None:
-    with contextlib.suppress(OSError):  # a sandbox may refuse it: then it is only slower
-        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from ray_app import scheduling
 from ray_app.engine.base import Engine, EngineDied, EngineError, PromptTooLong, RequestRefused, UnitResult, Work
 from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
@@ -47,6 +48,8 @@ class EngineActor:
         self.first_answer: float | None = None
         self.fault: str | None = None
         started = time.monotonic()
+        if settings.kind == "vllm" and settings.device == "cpu":
+            scheduling.compute()
         try:
             self.engine = build_engine(settings)
         except Exception as fault:  # kept and told by `ready`: raised here, Ray would start the actor again and again

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ray_app import scheduling
 from ray_app.errors import InputError
 from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
@@ -70,6 +71,7 @@ def connect(settings: TrainSettings) -> None:
         attention.restrict_sdpa(settings.attention)
         backend = "nccl"
     else:
+        scheduling.compute()
         torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
         # Its shared-memory collectives are C++ that DeepSpeed would compile now; gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
-from ray_app.cluster import _batch_scheduling, _lean_node, may_grow
+from ray_app.cluster import _lean_node, may_grow
 from ray_app.config import RaySettings
 
 HEAD: dict[str, Any] = {"Alive": True, "Labels": {"ray.io/node-id": "1"}}
@@ -44,13 +41,3 @@ def test_a_local_ray_is_started_with_what_it_needs(seen: bool) -> None:
         None,
         False,
     )
-
-
-def test_what_a_local_ray_starts_does_not_push_engines_aside() -> None:
-    policy = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
-    before = os.sched_getscheduler(0)
-    if before != os.SCHED_OTHER:
-        pytest.skip("these tests run under another scheduling policy")
-    with _batch_scheduling():
-        assert int(subprocess.check_output(policy)) == os.SCHED_BATCH
-    assert os.sched_getscheduler(0) == before
