@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from ray_app.errors import InputError, RunError
+from ray_app.switches import add_argument
 
 S = TypeVar("S", bound="CommandSettings")
 
@@ -42,7 +43,6 @@ class CommandSettings(BaseSettings):
         extra="forbid",
         env_prefix="STE_",
         env_nested_delimiter="__",
-        cli_implicit_flags=True,
         nested_model_default_partial_update=True,
     )
 
@@ -206,12 +206,13 @@ def _command_line(cls: type[S], arguments: list[str]) -> dict[str, Any]:
             cli_parse_args=arguments,
             cli_exit_on_error=False,
             cli_prog_name=f"python -m ray_app.{_program(cls)}",
+            add_argument_method=add_argument,
         )
         return source()
     except SettingsError as fault:
         text = str(fault).removeprefix("error parsing CLI: ")
         unknown = [a for a in arguments if a.startswith("--") and a.split("=")[0] in text]
-        hint = _nearest_option(cls, unknown[0].split("=")[0]) if unknown else ""
+        hint = _nearest_option(cls, unknown[0].split("=")[0]) if unknown and "unrecognized" in text else ""
         raise InputError(f"{text.splitlines()[0]}{hint}") from fault
 
 
