@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from ray_app.errors import InputError, RunError
+from ray_app.output import outliving_readers
 from ray_app.switches import add_argument
 
 S = TypeVar("S", bound="CommandSettings")
@@ -67,7 +68,7 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
 
 def run_command(cls: type[S], main: Callable[[S], int], argv: Sequence[str] | None = None) -> int:
     """Load the settings, run `main`, and turn how it ends into an exit code."""
-    with _noting_interrupts() as came:
+    with outliving_readers(), _noting_interrupts() as came:
         try:
             _start_logging(os.environ.get("STE_LOG_LEVEL", "INFO"))
             return main(load_settings(cls, sys.argv[1:] if argv is None else argv))
