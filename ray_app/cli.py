@@ -31,6 +31,8 @@ from pydantic_settings import BaseSettings, CliSettingsSource, EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from ray_app.errors import InputError, RunError
+from ray_app.output import outliving_readers
+from ray_app.switches import add_argument
 
 S = TypeVar("S", bound="CommandSettings")
 
@@ -42,7 +44,6 @@ class CommandSettings(BaseSettings):
         extra="forbid",
         env_prefix="STE_",
         env_nested_delimiter="__",
-        cli_implicit_flags=True,
         nested_model_default_partial_update=True,
     )
 
@@ -67,7 +68,7 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
 
 def run_command(cls: type[S], main: Callable[[S], int], argv: Sequence[str] | None = None) -> int:
     """Load the settings, run `main`, and turn how it ends into an exit code."""
-    with _noting_interrupts() as came:
+    with outliving_readers(), _noting_interrupts() as came:
         try:
             _start_logging(os.environ.get("STE_LOG_LEVEL", "INFO"))
             return main(load_settings(cls, sys.argv[1:] if argv is None else argv))
@@ -206,12 +207,13 @@ def _command_line(cls: type[S], arguments: list[str]) -> dict[str, Any]:
             cli_parse_args=arguments,
             cli_exit_on_error=False,
             cli_prog_name=f"python -m ray_app.{_program(cls)}",
+            add_argument_method=add_argument,
         )
         return source()
     except SettingsError as fault:
         text = str(fault).removeprefix("error parsing CLI: ")
         unknown = [a for a in arguments if a.startswith("--") and a.split("=")[0] in text]
-        hint = _nearest_option(cls, unknown[0].split("=")[0]) if unknown else ""
+        hint = _nearest_option(cls, unknown[0].split("=")[0]) if unknown and "unrecognized" in text else ""
         raise InputError(f"{text.splitlines()[0]}{hint}") from fault
 
 

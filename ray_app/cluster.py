@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import logging
 import os
@@ -23,6 +24,7 @@ from ray_app.errors import InputError
 NAMESPACE = "self-taught-evaluators"
 NODE_GROUP = "ray.io/node-group"  # set by Ray from the node type that `ray up` or KubeRay gives a node
 CONNECT_S = 10.0
+CORE_FATAL = 3  # ray::RayLogLevel::FATAL
 log = logging.getLogger(__name__)
 
 
@@ -33,8 +35,7 @@ def connected(settings: RaySettings) -> Iterator[None]:
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    # Ray's C++ core tells every killed actor on the driver's terminal; its log files keep it all.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    _quiet_core()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; silences a warning
     address = settings.address or os.environ.get("RAY_ADDRESS")
     options = {"namespace": NAMESPACE, "log_to_driver": settings.worker_logs, "logging_level": "WARNING"}
@@ -47,6 +48,19 @@ def connected(settings: RaySettings) -> Iterator[None]:
         at_end.callback(ray.shutdown)
         _quiet_ray_data()
         yield
+
+
+def _quiet_core() -> None:
+    """Ray's C++ core tells of every actor that is killed on the driver's terminal, unless its level is raised.
+
+    It reads the level from this variable when it starts (RayLog::InitSeverityThreshold, src/ray/util/logging.cc), and
+    tells that it did at the level that it has until then: INFO, so the line would open every command. No variable
+    changes that one, so the level itself is raised first. What the user has set still holds.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with contextlib.suppress(OSError, ValueError):  # another Ray may name it differently: then the line is there again
+        core = ctypes.CDLL(ray._raylet.__file__)
+        ctypes.c_int.in_dll(core, "_ZN3ray6RayLog19severity_threshold_E").value = CORE_FATAL
 
 
 def _connect(address: str, settings: RaySettings, options: dict[str, object]) -> None:

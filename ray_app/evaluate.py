@@ -66,10 +66,11 @@ def main(settings: EvaluateSettings) -> int:
         if other is not None:
             summary["compared"] = {"with": other_file(settings, benchmark), **against(settings, benchmark, other)}
         write_summary(settings, summary)
-        print_summary(summary)
-        print()
     everything = {summary["benchmark"]: summary for summary in summaries}
     storage.write_json_atomic(storage.join(settings.output, "summary.json"), everything)
+    for summary in summaries:
+        print_summary(summary)
+        print()
     print(f"summaries and verdicts: {settings.output}")
     return 0
 

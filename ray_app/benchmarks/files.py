@@ -10,9 +10,13 @@ control characters and lone surrogates, which no tokenizer and no Arrow column t
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import lzma
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
@@ -121,13 +125,22 @@ def _read_files(
 
 def _read_file(file: str, required: Mapping[str, Types], optional: Mapping[str, Types] | None) -> Iterator[Numbered]:
     try:
-        with fsspec.open(file, "rb", compression="infer" if file.endswith(_COMPRESSED) else None) as stream:
+        with _opened(file) as stream:
             if _format(file) == "parquet":
                 yield from _read_parquet(file, stream, required, optional)
             else:
                 yield from _read_json(file, stream)
-    except (OSError, EOFError, pa.ArrowException) as fault:
+    except (OSError, EOFError, pa.ArrowException, zlib.error, lzma.LZMAError) as fault:
         raise InputError(f"{file} cannot be read: {_first_line(fault)}") from fault
+
+
+@contextlib.contextmanager
+def _opened(file: str) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed. For `.zst` fsspec needs a package that is not among ours; Arrow needs none."""
+    compressed = file.lower().endswith(_COMPRESSED)
+    zstd = file.lower().endswith(".zst")
+    with fsspec.open(file, "rb", compression="infer" if compressed and not zstd else None) as stream:
+        yield io.BufferedReader(pa.CompressedInputStream(stream, "zstd")) if zstd else stream
 
 
 def _read_json(file: str, stream: IO[bytes]) -> Iterator[Numbered]:

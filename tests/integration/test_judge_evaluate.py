@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ def test_judge_then_score_the_verdicts_then_continue(tmp_path: Path) -> None:
     first = command("judge", *arguments)
     assert first.returncode == 0, first.stderr[-2000:]
     assert "tok/s" in first.stdout
+    assert not re.search(r"^\[.* [IWE] .*\.cc", first.stderr, re.MULTILINE), f"Ray's core speaks up: {first.stderr}"
     assert [v["id"] for v in lines(verdicts)] == [r["id"] for r in lines(PAIRS)], "the input's order"
     shards = {p.name: p.stat().st_mtime_ns for p in Path(f"{verdicts}.parts").glob("shard-*.parquet")}
     text = verdicts.read_text()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from ray_app.benchmarks.files import clean_text, list_files, read_numbered, read
 from ray_app.errors import InputError
 from ray_app.schema import content_id
 
+ZSTD = pa.Codec("zstd").compress
 REQUIRED = {"id": (str, int), "text": (str, list)}
 
 
@@ -45,10 +48,33 @@ def test_all_formats_give_the_same_rows(tmp_path: Path) -> None:
         write(tmp_path / "array.json", json.dumps(rows, indent=2)),
         write(tmp_path / "lines.json", lines),
         write(tmp_path / "rows.jsonl.gz", gzip.compress(lines.encode())),
+        write(tmp_path / "rows.jsonl.bz2", bz2.compress(lines.encode())),
+        write(tmp_path / "rows.jsonl.xz", lzma.compress(lines.encode())),
+        write(tmp_path / "rows.jsonl.zst", ZSTD(lines.encode(), asbytes=True)),
+        write(
+            tmp_path / "ROWS.JSONL.ZST", ZSTD(lines[:5].encode(), asbytes=True) + ZSTD(lines[5:].encode(), asbytes=True)
+        ),
         str(tmp_path / "rows.parquet"),
     ]
     for path in paths:
         assert list(read_rows(path, REQUIRED)) == rows, path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data"),
+    [
+        (".gz", gzip.compress(b"")[:10] + b"\x07"),  # a block of the type that is none
+        (".gz", gzip.compress(b'{"id": 1, "text": "a"}')[:-9]),
+        (".bz2", bz2.compress(b'{"id": 1, "text": "a"}')[:20] + b"0000"),
+        (".xz", lzma.compress(b'{"id": 1, "text": "a"}')[:30] + bytes(40)),
+        (".xz", b"no xz"),
+        (".zst", ZSTD(b'{"id": 1, "text": "a"}', asbytes=True)[:-4]),
+        (".zst", b"no zst"),
+    ],
+)
+def test_a_damaged_compression_is_one_line_that_names_the_file(tmp_path: Path, suffix: str, data: bytes) -> None:
+    path = write(tmp_path / f"rows.jsonl{suffix}", data)
+    assert fault(path).startswith(f"{path} cannot be read: ")
 
 
 def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:
