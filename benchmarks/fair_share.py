@@ -50,11 +50,18 @@ def measured(llm: Any, tokens: int, rows: int) -> float:
     return sum(len(o.outputs[0].token_ids) for o in outputs) / (time.monotonic() - started)
 
 
+def environment_of(wait: str) -> dict[str, str]:
+    """`default`, a policy of OpenMP's, or how often libgomp looks before a waiting thread sleeps."""
+    if wait == "default":
+        return {}
+    return {"GOMP_SPINCOUNT": wait} if wait.isdigit() else {"OMP_WAIT_POLICY": wait}
+
+
 def run_engine(arguments: argparse.Namespace, wait: str, results: Any) -> None:
     """All of one engine: {schedule: {k: [tokens/s]}}."""
     settings = EngineSettings(
         model=arguments.model, device="cpu", dtype="float32", max_model_len=1024, max_num_seqs=32,
-        cpu_threads=arguments.threads, env={"OMP_WAIT_POLICY": wait} if wait != "default" else {},
+        cpu_threads=arguments.threads, env=environment_of(wait),
     )  # fmt: skip
     os.environ.update(environment(settings))
     from vllm import LLM
