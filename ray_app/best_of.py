@@ -18,7 +18,7 @@ from ray_app.config import SamplingSettings
 from ray_app.judge_card import Judge
 from ray_app.judging import KEY, quarantined_ids, spool
 from ray_app.run.storage import join, list_files, read_parquet
-from ray_app.runner import WEIGHTS, Runner, StageResult
+from ray_app.runner import WEIGHTS, Job, Runner, StageResult
 from ray_app.schema import VOTES, pack_text
 from ray_app.scoring import best_of_scoring_units, mean_scores, score_rows, unscored_ids
 
@@ -48,15 +48,17 @@ def judge_rows(
         spooled = join(directory, "units")
         total = spool(letter_units(benchmark.name, lettered, seed), spooled, UNITS)
         result = runner.run(
-            stage="evaluation",
-            directory=directory,
-            schema=VOTES,
-            key=KEY,
-            source=runner.dataset(spooled),
-            total=total,
-            program=judge.best_of_program(sampling, votes, seed),
-            engine=judge.engine,
-            role="judge",
+            Job(
+                stage="evaluation",
+                directory=directory,
+                schema=VOTES,
+                key=KEY,
+                source=runner.dataset(spooled),
+                total=total,
+                program=judge.best_of_program(sampling, votes, seed),
+                engine=judge.engine,
+                role="judge",
+            )
         )
         results.append(result)
     rated = by_ratings(benchmark, pointwise)

@@ -146,7 +146,7 @@ def serve_judge(command: JudgingCommand, http: HttpSettings) -> None:
     with connected(command.ray):
         pools = PoolManager(run_id="serve", may_grow=command.ray.may_grow)
         try:
-            pool = pools.get("judge", judge.engine)
+            pool = pools.get("judge", judge.engine).pool
             run_service(pool, judge, Work(program, "serve", None, pool.model), http)
         finally:
             pools.close()

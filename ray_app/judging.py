@@ -22,7 +22,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.rows import pairwise_units
 from ray_app.run.storage import join, list_files, read_parquet, write_parquet_atomic
-from ray_app.runner import Runner, StageResult
+from ray_app.runner import Job, Runner, StageResult
 from ray_app.schema import AB, BA, VOTES, Letter, PairwiseRow, pair_key
 from ray_app.verdict import Count, both_orders, count
 
@@ -59,16 +59,18 @@ def judge_rows(
     spooled = join(directory, "units")
     total = spool(units, spooled)
     return runner.run(
-        stage="evaluation",
-        directory=directory,
-        schema=VOTES,
-        key=KEY,
-        source=runner.dataset(spooled),
-        total=total,
-        program=program,
-        engine=engine,
-        role=role,
-        iteration=iteration,
+        Job(
+            stage="evaluation",
+            directory=directory,
+            schema=VOTES,
+            key=KEY,
+            source=runner.dataset(spooled),
+            total=total,
+            program=program,
+            engine=engine,
+            role=role,
+            iteration=iteration,
+        )
     )
 
 

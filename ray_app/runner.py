@@ -21,7 +21,6 @@ from ray_app.config import ShardSettings
 from ray_app.engine.base import Sampling
 from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
-from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
 from ray_app.run.lease import Fence
 from ray_app.run.shards import closed_units, column_sums, row_counts
@@ -31,7 +30,7 @@ from ray_app.schema import unit_id
 
 log = logging.getLogger(__name__)
 DEFAULT_SHARDS = ShardSettings()
-WEIGHTS = ("weights", "weights_seconds", "first_answer")  # what a stage says of how it came by its weights
+WEIGHTS = ("weights", "weights_seconds", "dtype", "first_answer")  # what a stage says of how it came by its weights
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Job:
-    """The work of one generating stage, as `Runner.run` takes it: `program` over the `total` rows of `source`."""
+    """The work of one generating stage: `program` for each of the `total` rows of `source`, into `directory`."""
 
     stage: str
     directory: str
@@ -90,45 +89,29 @@ class Runner:
         ray.data.DataContext.get_current().use_datasource_v2 = False
         return ray.data.read_parquet(files)
 
-    def run(
-        self,
-        *,
-        stage: str,
-        directory: str,
-        schema: pa.Schema,
-        key: tuple[str, ...],
-        source: ray.data.Dataset,
-        total: int,
-        program: Any,
-        engine: EngineSettings,
-        role: str,
-        iteration: int | None = None,
-    ) -> StageResult:
-        """Ask `program` for each of the `total` rows of `source` that no closed shard of `directory` holds yet.
-
-        Counts and tokens are those of all attempts; they are read back from the shards.
+    def run(self, job: Job) -> StageResult:
+        """Do what no closed shard of the job's folder holds yet. Counts and tokens are those of all attempts; they are
+        read back from the shards.
         """
         started = time.monotonic()
-        job = Job(stage, directory, schema, key, source, total, program, engine, role, iteration)
-        done = closed_units(directory, key)
+        done = closed_units(job.directory, job.key)
         counters: dict[str, float] = {}
         extra: dict[str, Any] = {"resumed_units": len(done)}
-        if len(done) < total:
+        if len(done) < job.total:
             with self.writing(job) as writer:
-                pool = self.pools.get(role, engine)
-                extra |= weights_of(pool)
+                serving = self.pools.get(job.role, job.engine)
                 counters = run_program(
-                    without(source, key, done),
-                    pool,
-                    program,
+                    without(job.source, job.key, done),
+                    serving.pool,
+                    job.program,
                     writer,
-                    stage=stage,
+                    stage=job.stage,
                     label=job.label,
-                    total=total - len(done),
-                    iteration=iteration,
+                    total=job.total - len(done),
+                    iteration=job.iteration,
                 )
-            extra |= first_answer_of(pool, extra["weights"])
-        return result_of(job, total, counters, time.monotonic() - started, extra)
+            extra |= serving.described() | serving.first_answer()
+        return result_of(job, counters, time.monotonic() - started, extra)
 
     @contextlib.contextmanager
     def writing(self, job: Job) -> Iterator[Any]:
@@ -143,7 +126,7 @@ class Runner:
                 ray.kill(writer)
 
 
-def result_of(job: Job, total: int, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
+def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
     """What a job whose shards are closed has to say; counts and tokens are those of all attempts."""
     rows, quarantined = row_counts(job.directory)
     cut = int(counters.get("cut_in_reasoning", 0))
@@ -154,24 +137,7 @@ def result_of(job: Job, total: int, counters: dict[str, float], seconds: float, 
             *(job.label, cut),
         )
         extra = {**extra, "cut_in_reasoning": cut}
-    return StageResult(total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
-
-
-def weights_of(pool: EnginePool) -> dict[str, Any]:
-    """How a stage came by its weights: started, reloaded or reused engines, the seconds it took, and their format."""
-    dtype = {"dtype": pool.settings.dtype} if pool.settings.kind == "vllm" else {}
-    return {"weights": pool.how, "weights_seconds": round(pool.seconds, 3), **dtype}
-
-
-def first_answer_of(pool: EnginePool, how: str) -> dict[str, Any]:
-    """Unix time of the first row answered with weights that were loaded for this stage."""
-    if how == "reused":
-        return {}
-    try:
-        times = [stats["first_answer"] for stats in pool.stats() if stats["first_answer"]]
-    except ray.exceptions.RayError:  # the stage is done; that an engine has died since is no fault of it
-        return {}
-    return {"first_answer": round(min(times), 3)} if times else {}
+    return StageResult(job.total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
 
 
 def sampling_from(settings: Any, stop_after_verdict: bool = False, verdicts: Iterable[str] = "AB") -> Sampling:

@@ -19,7 +19,7 @@ from ray_app.judging import sources_of, spool, with_sources
 from ray_app.metrics.outcome import Outcome, lost, scored
 from ray_app.programs.score import ScoreProgram
 from ray_app.run.storage import join, list_files, read_parquet
-from ray_app.runner import Runner, StageResult
+from ray_app.runner import Job, Runner, StageResult
 from ray_app.schema import RATINGS, PairwiseRow, pack_text
 
 KEY = ("benchmark", "id")
@@ -64,16 +64,18 @@ def score_rows(
     spooled = join(directory, "units")
     total = spool(units, spooled, UNITS)
     return runner.run(
-        stage="evaluation",
-        directory=directory,
-        schema=RATINGS,
-        key=KEY,
-        source=runner.dataset(spooled),
-        total=total,
-        program=program,
-        engine=engine,
-        role="judge",
-        iteration=iteration,
+        Job(
+            stage="evaluation",
+            directory=directory,
+            schema=RATINGS,
+            key=KEY,
+            source=runner.dataset(spooled),
+            total=total,
+            program=program,
+            engine=engine,
+            role="judge",
+            iteration=iteration,
+        )
     )
 
 

@@ -12,6 +12,7 @@ that a row waits for its shard, 30 s at most. On resume the rows of closed shard
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from ray_app.engine.pool import EnginePool
 from ray_app.progress import Part, Progress
 from ray_app.run.shards import closed_units
 from ray_app.run.storage import list_files
-from ray_app.runner import Job, Runner, StageResult, first_answer_of, result_of, weights_of, without
+from ray_app.runner import Job, Runner, StageResult, result_of, without
 
 log = logging.getLogger(__name__)
 Units = Callable[[ray.data.Dataset], ray.data.Dataset]
@@ -54,10 +55,9 @@ def stream(
     """
     started = time.time()
     done = [closed_units(job.directory, job.key) for job in (first, second)]
-    pools = runner.pools.get_both((first.role, first.engine), (second.role, second.engine))
-    extras: list[dict[str, Any]] = [weights_of(pool) for pool in pools]
-    if pools[0] is pools[1]:
-        extras[1] |= {"weights": "reused", "weights_seconds": 0.0}
+    served = runner.pools.get_both((first.role, first.engine), (second.role, second.engine))
+    pools = served[0].pool, served[1].pool
+    extras = [serving.described() for serving in served]
     with contextlib.ExitStack() as open_writers:
         writers = [open_writers.enter_context(runner.writing(job)) for job in (first, second)]
         left = first.total - len(done[0])
@@ -74,14 +74,14 @@ def stream(
                 settle(second.label, *drained, writers[1]),
             ]
         spans = [ray.get(writer.span.remote()) for writer in writers]
-    for pool, extra, units_done in zip(pools, extras, done, strict=True):
-        extra |= first_answer_of(pool, extra["weights"])
+    for serving, extra, units_done in zip(served, extras, done, strict=True):
+        extra |= serving.first_answer()
         extra |= {"resumed_units": len(units_done), "side_by_side": True}
     extras[1]["overlap_seconds"] = round(max(0.0, spans[0][1] - spans[1][0]), 3) if spans[1][0] else 0.0
     ended = time.time()
     return (
-        result_of(first, first.total, counters[0], max(0.0, spans[0][1] - started), extras[0]),
-        result_of(second, total(), counters[1], ended - started, extras[1]),
+        result_of(first, counters[0], max(0.0, spans[0][1] - started), extras[0]),
+        result_of(dataclasses.replace(second, total=total()), counters[1], ended - started, extras[1]),
     )
 
 

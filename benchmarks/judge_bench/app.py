@@ -20,7 +20,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.programs.judge import JudgeProgram, Mode
 from ray_app.programs.rows import pair_units
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.runner import Runner
+from ray_app.runner import Job, Runner
 from ray_app.schema import JUDGMENTS
 
 # The product's own local Ray; its object store holds what Ray Data has in flight of 100,000 pairs.
@@ -33,8 +33,9 @@ def run(spec: Spec, modes: tuple[Mode, ...] = ("all",)) -> list[dict[str, Any]]:
     with connected(RAY), tempfile.TemporaryDirectory() as folder:
         manager = PoolManager("bench", may_grow=False)
         try:
-            pool = manager.get("judge", settings)
-            print(f"app: {len(pool.actors)} engine(s) after {pool.seconds:.0f} s", flush=True)
+            serving = manager.get("judge", settings)
+            pool = serving.pool
+            print(f"app: {len(pool.actors)} engine(s) after {serving.seconds:.0f} s", flush=True)
             warm = write_pairs(spec, -1, Path(folder))
             judge(manager, settings, warm, 8 * spec.replicas, spec.program("until_correct"), Path(folder) / "warm-up")
             records = []
@@ -60,7 +61,7 @@ def judge(
     if count < sum(read_parquet(f, columns=["pair_id"]).num_rows for f in list_files(str(pairs), "shard-*.parquet")):
         source = source.limit(count)
     start = time.monotonic()
-    result = runner.run(
+    job = Job(
         stage="judgments",
         directory=str(out),
         schema=JUDGMENTS,
@@ -71,6 +72,7 @@ def judge(
         engine=settings,
         role="judge",
     )
+    result = runner.run(job)
     seconds = time.monotonic() - start
     return {
         "seconds": seconds,

@@ -41,8 +41,8 @@ def run(spec: Spec) -> list[dict[str, Any]]:
 
 def _timed(manager: PoolManager, settings: EngineSettings, spec: Spec, pairs: Path, out: Path) -> dict[str, Any]:
     written = time.time()
-    pool = manager.get("judge", settings)
-    how, ready = pool.how, time.time() - written
+    serving = manager.get("judge", settings)
+    how, ready, pool = serving.how, time.time() - written, serving.pool
     judge(manager, settings, pairs, 4, spec.program("until_correct"), out)
     first = min(s["first_answer"] for s in pool.stats() if s["first_answer"])
     return {"how": how, "ready_s": ready, "first_judgment_s": first - written}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import ray
 
@@ -16,6 +19,31 @@ from ray_app.errors import InputError, RunError
 from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A living pool, and how it came by the weights that were asked for: started, reloaded or reused."""
+
+    pool: EnginePool
+    how: Literal["started", "reloaded", "reused"]
+    seconds: float = 0.0
+
+    def described(self) -> dict[str, Any]:
+        """What stage.json says of it."""
+        settings = self.pool.settings
+        dtype = {"dtype": settings.dtype} if settings.kind == "vllm" else {}
+        return {"weights": self.how, "weights_seconds": round(self.seconds, 3), **dtype}
+
+    def first_answer(self) -> dict[str, Any]:
+        """Unix time of the first row answered with weights that were loaded for this; empty where they were there."""
+        if self.how == "reused":
+            return {}
+        try:
+            times = [stats["first_answer"] for stats in self.pool.stats() if stats["first_answer"]]
+        except ray.exceptions.RayError:  # the stage is done; that an engine has died since is no fault of it
+            return {}
+        return {"first_answer": round(min(times), 3)} if times else {}
 
 
 def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
@@ -42,7 +70,7 @@ class PoolManager:
         """Cores that the cluster really has."""
         return real_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
 
-    def get(self, role: str, settings: EngineSettings, beside: EngineSettings | None = None) -> EnginePool:
+    def get(self, role: str, settings: EngineSettings, beside: EngineSettings | None = None) -> Serving:
         """A living pool with these settings: the same one again, reloaded, or started. One of `beside` stays as it is.
 
         Raises InputError for a model that is not there or that the cluster has no room for, RunError when engines do
@@ -51,10 +79,11 @@ class PoolManager:
         settings = self.resolved(settings, role)
         for pool in self.pools:
             if pool.settings == settings:
-                pool.how, pool.seconds = "reused", 0.0
-                return pool
-        kept = self.resolved(beside) if beside else None
-        return self._reloaded(settings, kept) or self._started(role, settings, kept)
+                return Serving(pool, "reused")
+        kept, started = self.resolved(beside) if beside else None, time.monotonic()
+        reloaded = self._reloaded(settings, kept)
+        pool = reloaded or self._started(role, settings, kept)
+        return Serving(pool, "reloaded" if reloaded else "started", time.monotonic() - started)
 
     def require_room(self, role: str, settings: EngineSettings) -> None:
         """Raises InputError where the cluster as it is has no room: known before any work is done."""
@@ -90,15 +119,15 @@ class PoolManager:
 
     def get_both(
         self, first: tuple[str, EngineSettings], second: tuple[str, EngineSettings]
-    ) -> tuple[EnginePool, EnginePool]:
+    ) -> tuple[Serving, Serving]:
         """Two pools (role, settings) at the same time, or one for both, where `side_by_side` allows it."""
         if self.resolved(first[1]) == self.resolved(second[1]):
-            pool = self.get(*first)
-            return pool, pool
+            serving = self.get(*first)
+            return serving, Serving(serving.pool, "reused")
         largest, other = sorted((first, second), key=lambda one: -one[1].tensor_parallel)
         # The larger engines first: what they leave of a node still takes smaller ones, but not the other way round.
-        pools = {one[0]: self.get(*one, beside=beside[1]) for one, beside in ((largest, other), (other, largest))}
-        return pools[first[0]], pools[second[0]]
+        served = {one[0]: self.get(*one, beside=beside[1]) for one, beside in ((largest, other), (other, largest))}
+        return served[first[0]], served[second[0]]
 
     def release_for_training(self, train: TrainSettings) -> None:
         """Close the pools unless the trainer fits beside them; the log says which and why."""

@@ -35,7 +35,6 @@ class EnginePool:
         self.actors: list[Any] = []
         self.started: list[Any] = []  # of the actors, those that have answered
         self.groups: list[PlacementGroup] = []
-        self.how, self.seconds = "started", 0.0  # how the weights came, and how long that took
 
     @property
     def model(self) -> str:
@@ -62,8 +61,8 @@ class EnginePool:
         except BaseException:
             self.close()
             raise
-        self.how, self.seconds = "started", time.monotonic() - started
-        log.info("%s: %d engine(s) of %s in %.0f s", self.role, len(self.actors), self.settings.model, self.seconds)
+        seconds = time.monotonic() - started
+        log.info("%s: %d engine(s) of %s in %.0f s", self.role, len(self.actors), self.settings.model, seconds)
         return self
 
     def _actor(self, index: int) -> Any:
@@ -134,8 +133,8 @@ class EnginePool:
             lines = str(fault).strip().splitlines()
             raise RunError(f"{self.role}: {model} could not be loaded: {lines[-1] if lines else fault!r}") from fault
         self.settings = self.settings.of_checkpoint(model)
-        self.how, self.seconds = "reloaded", time.monotonic() - started
-        log.info("%s: weights of %s loaded into the living engines in %.1f s", self.role, model, self.seconds)
+        seconds = time.monotonic() - started
+        log.info("%s: weights of %s loaded into the living engines in %.1f s", self.role, model, seconds)
 
     def stats(self) -> list[dict[str, Any]]:
         """Each replica's counts; `first_answer` is the Unix time of its first unit with these weights."""

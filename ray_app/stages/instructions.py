@@ -23,7 +23,7 @@ from ray_app.prompts import load_prompt, transcript
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
 from ray_app.run.storage import content_hash
-from ray_app.runner import StageResult, sampling_from, table_rows
+from ray_app.runner import Job, StageResult, sampling_from, table_rows
 from ray_app.schema import INSTRUCTIONS, content_id, pack_text, split_of, unpack_text
 from ray_app.stages.context import Context
 
@@ -62,15 +62,17 @@ def run(context: Context) -> StageResult:
     if not classify:
         return result
     classified = context.runner.run(
-        stage=STAGE,
-        directory=directory,
-        schema=INSTRUCTIONS,
-        key=("instruction_id",),
-        source=context.dataset(target),
-        total=table_rows(target),
-        program=classify_program(settings),
-        engine=settings.generator,
-        role="generator",
+        Job(
+            stage=STAGE,
+            directory=directory,
+            schema=INSTRUCTIONS,
+            key=("instruction_id",),
+            source=context.dataset(target),
+            total=table_rows(target),
+            program=classify_program(settings),
+            engine=settings.generator,
+            role="generator",
+        )
     )
     dropped = Counter(result.quarantined) + Counter(classified.quarantined)
     whole = dataclasses.replace(classified, rows_in=result.rows_in, quarantined=dict(dropped))

@@ -42,7 +42,7 @@ def settings_of(settings: IterateSettings, judge: Mapping[str, Any]) -> dict[str
 def run(context: Context, iteration: int, engine: EngineSettings, judge_name: str) -> StageResult:
     """Write iter_NN/judgments/ and return its numbers. `engine` serves the judge M(iteration - 1)."""
     total = units_in(context.settings, context.pairs_dir(iteration))
-    result = context.runner.run(**vars(job(context, iteration, engine, judge_name, total)))
+    result = context.runner.run(job(context, iteration, engine, judge_name, total))
     return with_numbers(context, result, iteration)
 
 

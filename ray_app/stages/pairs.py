@@ -33,7 +33,7 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
 
 def run(context: Context, iteration: int | None) -> StageResult:
     """Write pairs/ (or iter_NN/pairs/ when pairs are refreshed each iteration) and return its numbers."""
-    return context.runner.run(**vars(job(context, iteration)))
+    return context.runner.run(job(context, iteration))
 
 
 def job(context: Context, iteration: int | None) -> Job:

@@ -74,7 +74,7 @@ def test_the_same_text_over_http(
         (fault,) = run(pool, greedy, rows[:1])[0].quarantine
         assert fault["reason"] == "engine_error"
         assert "NotFound" in fault["detail"]
-    assert over_http == answers(manager.get("judge", engine()), greedy, rows)
+    assert over_http == answers(manager.get("judge", engine()).pool, greedy, rows)
     assert len({text for text, _, _ in draws}) > len(rows)
 
 

@@ -27,7 +27,7 @@ DEMO = Path(__file__).resolve().parents[3] / "configs" / "demo"
 
 @pytest.fixture
 def pool(manager: PoolManager, engine: Make) -> EnginePool:
-    return manager.get("judge", engine())
+    return manager.get("judge", engine()).pool
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,10 @@ def test_a_reload_moves_the_tied_output_layer_too(
 ) -> None:
     """vLLM says "Failed to load weights" of the tied layer on a reload; its text shows that the layer moved along."""
     rows = units(2)
-    before = [result.rows[0]["text"] for result in ask(manager.get("judge", engine()), greedy, rows)]
-    pool = manager.get("judge", engine(model=other_embedding))
-    assert pool.how == "reloaded"
+    before = [result.rows[0]["text"] for result in ask(manager.get("judge", engine()).pool, greedy, rows)]
+    serving = manager.get("judge", engine(model=other_embedding))
+    pool = serving.pool
+    assert serving.how == "reloaded"
     after = [result.rows[0]["text"] for result in ask(pool, greedy, rows)]
     assert after != before
     assert after == by_transformers(other_embedding, greedy, rows)

@@ -38,7 +38,7 @@ def test_text_with_and_without_a_stop_string_is_decoded_alike(
 ) -> None:
     """Without stop strings vLLM is spared to decode token by token: the text must not change."""
     stopping = replace(sampled, sampling=replace(sampled.sampling, stop=("[[never]]",), include_stop=True))
-    pool = manager.get("judge", engine())
+    pool = manager.get("judge", engine()).pool
     plain = texts(pool, sampled, units(4))
     assert plain == texts(pool, stopping, units(4))
     assert len(set(plain)) > 4
@@ -56,15 +56,16 @@ def test_greedy_text_and_new_weights_in_a_living_engine(
 ) -> None:
     """The text is that of transformers; after a reload it is that of an engine started on the new weights."""
     rows = units(3)
-    pool = manager.get("judge", engine())
+    pool = manager.get("judge", engine()).pool
     first = texts(pool, greedy, rows)
     assert first == by_transformers(model, greedy, rows)
-    assert manager.get("judge", engine(model=trained)) is pool
-    assert pool.how == "reloaded"
+    serving = manager.get("judge", engine(model=trained))
+    assert serving.pool is pool
+    assert serving.how == "reloaded"
     reloaded = texts(pool, greedy, rows)
     assert reloaded != first
     assert reloaded == by_transformers(trained, greedy, rows)
-    assert manager.get("judge", engine()) is pool
+    assert manager.get("judge", engine()).pool is pool
     assert texts(pool, greedy, rows) == first
     with EnginePool(engine(model=trained), "judge", "t").start() as fresh:
         assert texts(fresh, greedy, rows) == reloaded
@@ -74,7 +75,7 @@ def test_tokens_are_counted_while_they_are_made(
     manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram
 ) -> None:
     """Before the first row is finished, and exactly once it is."""
-    pool, rows = manager.get("judge", engine()), units(2)[:1]
+    pool, rows = manager.get("judge", engine()).pool, units(2)[:1]
     actor, long = pool.actors[0], replace(greedy, sampling=replace(greedy.sampling, max_tokens=300))
     before = ray.get(actor.generated.remote())
     answer = actor.run.remote(Work(long, "judgments", 1, pool.model), rows)

@@ -91,13 +91,15 @@ def test_a_pool_waits_for_room_only_so_long(scripted: Make) -> None:
 def test_equal_settings_share_a_pool(scripted: Make) -> None:
     manager = PoolManager("run", may_grow=False)
     try:
-        first = manager.get("generator", scripted({"p": [1.0]}, cpus=1))
-        assert first.how == "started"
-        assert manager.get("judge", scripted({"p": [1.0]}, cpus=1)) is first
-        assert first.how == "reused"
-        other = manager.get("judge", scripted({"p": [0.5]}, cpus=1))
+        serving = manager.get("generator", scripted({"p": [1.0]}, cpus=1))
+        first = serving.pool
+        assert serving.how == "started"
+        again = manager.get("judge", scripted({"p": [1.0]}, cpus=1))
+        assert again.pool is first
+        assert again.how == "reused"
+        other = manager.get("judge", scripted({"p": [0.5]}, cpus=1)).pool
         assert manager.pools == [first, other]  # both fit
-        third = manager.get("judge", scripted({"p": [0.1]}, cpus=1.5))
+        third = manager.get("judge", scripted({"p": [0.1]}, cpus=1.5)).pool
         assert manager.pools == [other, third]  # the oldest made room, and no more than needed
     finally:
         manager.close()
@@ -130,13 +132,13 @@ def test_two_pools_at_the_same_time(scripted: Make) -> None:
     manager = PoolManager("run")
     one, other = scripted(cpus=1), scripted({"p": [1.0]}, cpus=1)
     try:
-        old = manager.get("generator", scripted({"p": [0.1]}, cpus=2))
-        judge = manager.get("judge", other)
-        pools = manager.get_both(("generator", one), ("judge", other))
-        assert [pool.settings for pool in pools] == [one.resolved(0), other.resolved(0)]
-        assert (pools[1], pools[1].how) == (judge, "reused"), "it stands in nobody's way"
+        old = manager.get("generator", scripted({"p": [0.1]}, cpus=2)).pool
+        judge = manager.get("judge", other).pool
+        served = manager.get_both(("generator", one), ("judge", other))
+        assert [serving.pool.settings for serving in served] == [one.resolved(0), other.resolved(0)]
+        assert (served[1].pool, served[1].how) == (judge, "reused"), "it stands in nobody's way"
         assert old not in manager.pools
-        assert len({*manager.get_both(("generator", one), ("judge", one))}) == 1
+        assert len({serving.pool for serving in manager.get_both(("generator", one), ("judge", one))}) == 1
     finally:
         manager.close()
 

@@ -22,7 +22,7 @@ def test_a_stage_tells_how_its_weights_came(tmp_path: Path, dataset: Make, progr
     runner = Runner(pools)
 
     def judge(name: str) -> dict[str, Any]:
-        return runner.run(
+        job = Job(
             stage="judgments",
             directory=str(tmp_path / name),
             schema=JUDGMENTS,
@@ -32,7 +32,8 @@ def test_a_stage_tells_how_its_weights_came(tmp_path: Path, dataset: Make, progr
             program=program(),
             engine=scripted({"p": [0.5]}),
             role="judge",
-        ).extra
+        )
+        return runner.run(job).extra
 
     try:
         before = time.time()
@@ -52,6 +53,6 @@ def test_texts_cut_in_their_reasoning_are_told(
     job = Job("judgments", str(tmp_path), JUDGMENTS, ("pair_id", "order"), None, 1, program(), scripted(), "judge", 2)
     for cut, told in ((0, []), (3, [True])):
         caplog.clear()
-        result = result_of(job, 1, {"cut_in_reasoning": cut}, 1.0, {})
+        result = result_of(job, {"cut_in_reasoning": cut}, 1.0, {})
         assert ["iteration 2: judgments: 3 texts were cut" in message for message in caplog.messages] == told
         assert result.extra == ({"cut_in_reasoning": 3} if cut else {})

@@ -176,8 +176,8 @@ def test_one_pool_serves_both(run: Any, with_programs: Any) -> None:
 
 def test_the_tables_are_those_of_one_stage_after_the_other(run: Any, undisturbed: Run) -> None:
     apart = run(name="apart")
-    apart.context.runner.run(**vars(jobs(apart)[0]))
-    apart.context.runner.run(**vars(jobs(apart)[1]))
+    apart.context.runner.run(jobs(apart)[0])
+    apart.context.runner.run(jobs(apart)[1])
     assert table(undisturbed.pairs) == table(apart.pairs)
     assert table(undisturbed.judgments) == table(apart.judgments)
 
