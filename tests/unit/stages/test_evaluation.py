@@ -15,7 +15,7 @@ from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Work
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.runner import Runner, StageResult
+from ray_app.runner import Job, Runner, StageResult
 from ray_app.schema import HELDOUT, PAIRS, TRAIN, pack_text
 from ray_app.stages import evaluation
 from ray_app.stages.context import Context
@@ -28,16 +28,16 @@ class InProcess(Runner):
         files = list_files(directory, "shard-*.parquet")
         return [row for file in files for row in read_parquet(file).to_pylist()]
 
-    def run(self, *, directory: str, schema: Any, source: Any, total: int, **given: Any) -> StageResult:
-        actor = EngineActor(given["engine"], given["role"])
-        work = Work(given["program"], given["stage"], given["iteration"], given["engine"].model)
-        results = asyncio.run(actor.run(work, list(source)))
-        with ShardWriter(directory, schema) as writer:
+    def run(self, job: Job) -> StageResult:
+        actor = EngineActor(job.engine, job.role)
+        work = Work(job.program, job.stage, job.iteration, job.engine.model)
+        results = asyncio.run(actor.run(work, list(job.source)))
+        with ShardWriter(job.directory, job.schema) as writer:
             for result in results:
                 writer.add(result.rows)
                 writer.quarantine(result.quarantine)
-        rows, quarantined = row_counts(directory)
-        return StageResult(total, rows, quarantined, extra={"weights": "reloaded", "first_answer": 1000.5})
+        rows, quarantined = row_counts(job.directory)
+        return StageResult(job.total, rows, quarantined, extra={"weights": "reloaded", "first_answer": 1000.5})
 
 
 def pair(number: int, split: str, **more: Any) -> dict[str, Any]:
