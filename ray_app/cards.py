@@ -39,13 +39,12 @@ def model_card(
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": TAGS}
     if not is_path(base):
         front["base_model"] = base
-    score = "a score from [[1]] to [[10]]" if settings.judging.mode == "pointwise" else "a verdict, [[A]] or [[B]]"
     return _card(
         front,
         f"# {settings.name}: judge M({iteration})",
-        f"An LLM judge: it explains its judgment of responses to an instruction and ends in {score}. "
-        f"{public(base)} was fine-tuned on judgments that it, or the judge before it, made itself: iteration "
-        f"{iteration} of {PAPER}, without human preference labels.",
+        "An LLM judge: it explains its judgment of responses to an instruction and ends in "
+        f"{settings.protocol.ends_in}. {public(base)} was fine-tuned on judgments that it, or the judge before it, "
+        f"made itself: iteration {iteration} of {PAPER}, without human preference labels.",
         "## Use\n\n    python -m ray_app.judge --model THIS_FOLDER --input pairs.jsonl --output verdicts.jsonl\n\n"
         "`judge.json` holds the prompt, the parser and the sampling it was trained for; transformers and `vllm serve` "
         "load the folder as it is.",

@@ -18,7 +18,7 @@ import ray.data
 from ray._private.parameter import RayParams
 
 from ray_app import scheduling
-from ray_app.config import RaySettings
+from ray_app.cluster_settings import RaySettings
 from ray_app.errors import InputError
 
 NAMESPACE = "self-taught-evaluators"

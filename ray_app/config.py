@@ -9,41 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ray_app.cli import CommandSettings
+from ray_app.cluster_settings import RaySettings
 from ray_app.engine.settings import EngineSettings
+from ray_app.judging import protocol_of
+from ray_app.judging.protocol import PairProtocol
+from ray_app.judging.settings import JudgingSettings
 from ray_app.prompts import CATEGORIES
-from ray_app.run.shards import MAX_ROWS, MAX_SECONDS
+from ray_app.run.settings import ShardSettings
+from ray_app.settings_parts import Part, SamplingSettings
 from ray_app.train.settings import TrainSettings
-
-
-class Part(BaseModel):
-    """A section of the tree: unknown keys fail, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SamplingSettings(Part):
-    """Sampling of one kind of request (paper, section 4.1: T 0.7, top_p 0.9)."""
-
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(4096, ge=1)
-
-
-class RaySettings(Part):
-    """How to reach Ray. With no address and no RAY_ADDRESS, a local one is started and stopped."""
-
-    address: str | None = None
-    num_cpus: int | None = Field(None, description="of the local Ray; default: all cores, at least 4")
-    object_store_gib: float = Field(0.5, gt=0, description="of the local Ray")
-    dashboard: bool = True
-    may_grow: bool | None = Field(
-        None, description="whether nodes may still come; null: on a cluster that a launcher (ray up, KubeRay) made"
-    )
-    worker_logs: bool = Field(False, description="print what engines and trainers print; it is always in Ray's logs")
-    working_dir: str | None = Field(None, description="uploaded to the nodes of a running cluster")
 
 
 class DecontaminationSettings(Part):
@@ -92,19 +69,6 @@ class PairSettings(Part):
     refresh: Literal["never", "each_iteration"] = "never"
 
 
-class JudgingSettings(Part):
-    """Rejection sampling of judgments (paper, section 3.3)."""
-
-    mode: Literal["pairwise", "pointwise"] = Field(
-        "pairwise", description="judge pairs in both orders, or score single responses (section 7)"
-    )
-    sampling: Literal["until_correct", "all"] = "until_correct"
-    samples: int = Field(15, ge=1, description="N: at most so many judgments a (pair, order)")
-    generation: SamplingSettings = SamplingSettings()
-    stop_after_verdict: bool = Field(True, description="generate nothing behind the verdict; off where a judge reasons")
-    balance: bool = True
-
-
 class EvaluationSettings(Part):
     """Judging pairs with gold labels (paper, section 4.2): greedy, or votes."""
 
@@ -126,13 +90,6 @@ class PromptSettings(Part):
     modify_and_respond: str = "modify_and_respond"
     worse_response: str = "worse_response"
     classify: str = "classify"
-
-
-class ShardSettings(Part):
-    """When a shard of generated rows is closed. What is in no closed shard is asked for again after a crash."""
-
-    max_rows: int = Field(MAX_ROWS, ge=1)
-    max_seconds: float = Field(MAX_SECONDS, gt=0)
 
 
 class PoolSettings(Part):
@@ -166,7 +123,7 @@ class IterateSettings(CommandSettings):
 
     @model_validator(mode="after")
     def _recipe_fits_mode(self) -> IterateSettings:
-        if self.judging.mode == "pointwise" and self.train.recipe == "dpo":
+        if self.train.recipe == "dpo" and not self.protocol.has_preferences:
             raise ValueError("train.recipe dpo needs judging.mode pairwise: a score is neither right nor wrong")
         return self
 
@@ -186,7 +143,13 @@ class IterateSettings(CommandSettings):
     @property
     def judge_prompt(self) -> str:
         """The prompt file of this run's judges."""
-        return self.prompts.judge_single if self.judging.mode == "pointwise" else self.prompts.judge
+        prompt: str = getattr(self.prompts, self.protocol.prompt_setting)
+        return prompt
+
+    @property
+    def protocol(self) -> PairProtocol:
+        """How this run judges: `judging.mode`."""
+        return protocol_of(self.judging.mode)
 
     @property
     def run_uri(self) -> str:

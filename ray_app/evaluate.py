@@ -10,37 +10,24 @@ a paired difference with its interval. Definitions: `ray_app/metrics/`, one figu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from ray_app import best_of
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.benchmarks.registry import benchmark_name
 from ray_app.cli import leave, run_command
 from ray_app.errors import InputError
-from ray_app.judge_card import Mode
-from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts
-from ray_app.judging import results_of
-from ray_app.metrics import (
-    Outcome,
-    compare,
-    outcomes_of,
-    read_verdicts,
-    score_verdict_file,
-    summarise,
-    write_verdicts,
-)
-from ray_app.metrics.outcome import ANY, asked_orders
+from ray_app.judging import protocol_for, protocol_of
+from ray_app.judging.command import JudgingCommand, judge_all, make_folder, save_verdicts
+from ray_app.judging.judge import Judge
+from ray_app.metrics import Outcome, compare, read_verdicts, score_verdict_file, write_verdicts
 from ray_app.metrics.rewardbench import leaderboard_json
-from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.metrics.table import print_summary
 from ray_app.metrics.verdict_file import join, scored_records
 from ray_app.run import storage
 from ray_app.run.where import require_kept
-from ray_app.scoring import pointwise_outcomes, scores_of
 
 VERDICTS = "verdicts.jsonl"
 
@@ -58,10 +45,11 @@ class EvaluateSettings(JudgingCommand):
 def main(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
     benchmarks = load_all(settings)
-    others = [other_run(settings, benchmark) for benchmark in benchmarks]
+    judge = None if settings.verdicts else settings.load_judge()
+    others = [other_run(settings, judge, benchmark) for benchmark in benchmarks]
     require_kept("--output", settings.output, Path.cwd())
     make_folder(settings.output)
-    summaries = [score_given(settings, benchmarks[0])] if settings.verdicts else score_judge(settings, benchmarks)
+    summaries = score_judge(settings, judge, benchmarks) if judge else [score_given(settings, benchmarks[0])]
     for benchmark, other, summary in zip(benchmarks, others, summaries, strict=True):
         if other is not None:
             summary["compared"] = {"with": other_file(settings, benchmark), **against(settings, benchmark, other)}
@@ -103,11 +91,11 @@ def other_file(settings: EvaluateSettings, benchmark: Benchmark) -> str:
     return storage.join(settings.compare or "", benchmark.name, VERDICTS)
 
 
-def other_run(settings: EvaluateSettings, benchmark: Benchmark) -> list[Outcome] | None:
+def other_run(settings: EvaluateSettings, judge: Judge | None, benchmark: Benchmark) -> list[Outcome] | None:
     """The run of `--compare`. Raises InputError, before any judging, where this run cannot be set against it."""
     if settings.compare is None:
         return None
-    if benchmark.kind == "best_of":
+    if not protocol_for("pairwise", benchmark).judges_pairs:
         raise InputError(f"--compare: {benchmark.name} has no response pairs to compare on")
     path = other_file(settings, benchmark)
     try:
@@ -117,7 +105,8 @@ def other_run(settings: EvaluateSettings, benchmark: Benchmark) -> list[Outcome]
     if settings.verdicts is not None:
         asked = {outcome.id: outcome.orders for outcome in joined(settings, benchmark, settings.verdicts)}
     else:
-        asked = orders_of(settings, benchmark)
+        assert judge is not None
+        asked = protocol_of(judge.mode).orders_asked(benchmark, settings.voting(settings.protocol))
     differ = [outcome.id for outcome in other if outcome.orders != asked[outcome.id]]
     if differ:
         raise InputError(
@@ -129,15 +118,6 @@ def other_run(settings: EvaluateSettings, benchmark: Benchmark) -> list[Outcome]
 
 def joined(settings: EvaluateSettings, benchmark: Benchmark, path: str) -> list[Outcome]:
     return join(benchmark, read_verdicts(path), settings.protocol, settings.seed)
-
-
-def orders_of(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, tuple[str, ...]]:
-    """{id: orders} that this run will judge; pointwise judging has none."""
-    ids = [row.id for row in benchmark.rows]
-    lost = {fault.id: asked_orders(settings.protocol, settings.seed, fault.id) for fault in benchmark.faulty}
-    if settings.judge().mode == "pointwise":
-        return {identity: (ANY,) for identity in ids} | lost
-    return {identity: asked_orders(settings.protocol, settings.seed, identity) for identity in ids} | lost
 
 
 def against(settings: EvaluateSettings, benchmark: Benchmark, other: list[Outcome]) -> dict[str, Any]:
@@ -155,47 +135,16 @@ def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, A
     return summary
 
 
-def score_judge(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> list[dict[str, Any]]:
-    """Judge every benchmark and summarise its votes."""
-    mode = settings.judge().mode
-    if mode == "pointwise" and settings.protocol == "official":
+def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Benchmark]) -> list[dict[str, Any]]:
+    """Judge every benchmark, write its verdicts, and summarise its votes."""
+    if settings.protocol == "official" and protocol_of(judge.mode).part != "order":
         raise InputError("--protocol official is an order of two responses; --mode pointwise shows one")
     work = {storage.join(settings.output, benchmark.name): benchmark for benchmark in benchmarks}
-    orders = {
-        folder: {row.id: asked_orders(settings.protocol, settings.seed, row.id) for row in benchmark.rows}
-        for folder, benchmark in work.items()
-    }
-    judge_all(settings, work, orders, settings.protocol)
-    return [summary_of(settings, mode, folder, benchmark, orders[folder]) for folder, benchmark in work.items()]
-
-
-def summary_of(
-    settings: EvaluateSettings, mode: Mode, folder: str, benchmark: Benchmark, orders: Mapping[str, tuple[str, ...]]
-) -> dict[str, Any]:
-    """Write the verdicts of a judged folder; its summary."""
-    target = storage.join(folder, VERDICTS)
-    if benchmark.kind == "best_of":
-        answers = best_of.answers_in(folder, benchmark, settings.seed)
-        write_verdicts(target, ({"id": identity, **answer} for identity, answer in answers.items()))
-        lost = lost_of(benchmark, answers)
-        found = best_of_outcomes(benchmark, answers)
-        return summarise_best_of(benchmark, found, settings.seed, votes=settings.votes, unjudged=lost)
-    save_verdicts(benchmark, folder, target, settings.votes, mode, orders=orders)
-    if mode == "pointwise":
-        means, lost = scores_of(folder, benchmark.rows)
-        outcomes = pointwise_outcomes(benchmark, means, settings.seed)
-        summary = summarise(benchmark, outcomes, seed=settings.seed, unjudged=lost)
-        return summary | {"protocol": mode, "votes": settings.votes}
-    tallies, lost = results_of(folder, benchmark.rows, orders)
-    outcomes = outcomes_of(
-        benchmark,
-        tallies,
-        votes=settings.votes,
-        protocol=settings.protocol,
-        seed=settings.seed,
-        quarantined=lost,
-    )
-    return summarise(benchmark, outcomes, seed=settings.seed, votes=settings.votes, unjudged=lost)
+    voting, summaries = settings.voting(settings.protocol), []
+    for folder, judged in judge_all(settings, judge, work, settings.protocol).items():
+        save_verdicts(judge, judged, voting, folder, storage.join(folder, VERDICTS))
+        summaries.append(protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting))
+    return summaries
 
 
 if __name__ == "__main__":

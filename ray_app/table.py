@@ -14,19 +14,23 @@ from rich.table import Table
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
-WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", "first_judge_evaluation")
+FIRST_JUDGE = "first_judge_evaluation"
+WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE)
 
 
 def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row an iteration from the lines of metrics.jsonl; a value that was not measured is None."""
+    """One row an iteration from the lines of metrics.jsonl; a value that was not measured is None.
+
+    The first judge, where it is another model than the seed, has a row of its own, before them.
+    """
     rows: dict[int, dict[str, Any]] = {}
     for line in metrics:
         iteration = line["iteration"]
         if iteration is None:
             continue
-        row = rows.setdefault(
-            iteration, {"iteration": iteration, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0}
-        )
+        first_judge = line["stage"] == FIRST_JUDGE
+        key, name = (-1, "first") if first_judge else (iteration, iteration)
+        row = rows.setdefault(key, {"iteration": name, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0})
         row["seconds"] += line["seconds"]
         row["tokens"] += line["completion_tokens"]
         extra = line["extra"]
@@ -36,7 +40,7 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             )
         elif line["stage"] == "judgments":
             row["unparsed_rate"] = extra.get("unparsed_rate")
-        elif line["stage"] == "evaluation":
+        elif line["stage"] in ("evaluation", FIRST_JUDGE):
             row["sets"][extra["set"]] = extra["headline"]
             if extra.get("change"):
                 row["changes"][extra["set"]] = extra["change"]
@@ -54,7 +58,10 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
 
 
 def _iterations(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Iterations (0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **CLOSE)
+    first = "first is the first judge, " if rows and rows[0]["iteration"] == "first" else ""
+    table = Table(
+        title=f"Iterations ({first}0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **CLOSE
+    )
     for name in ("iter", "pairs", "pass", "keep", "unparsed"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("set", no_wrap=True)

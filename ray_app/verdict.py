@@ -6,7 +6,7 @@ Everything that reads a judge's text comes here: rejection sampling, votes, eval
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
@@ -67,6 +67,14 @@ def parse_score(text: str) -> float | None:
         return None
     found = _RATING.findall(answer)
     return float(found[-1]) if found else None
+
+
+def first_win(scores: Sequence[tuple[float | None, float | None]]) -> int | None:
+    """The first sample in which the first side's score exceeds the second's; a missing score never wins."""
+    for index, (first, second) in enumerate(scores):
+        if first is not None and second is not None and first > second:
+            return index
+    return None
 
 
 @dataclass(frozen=True)

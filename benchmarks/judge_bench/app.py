@@ -13,7 +13,7 @@ from typing import Any
 
 from judge_bench.work import Spec, write_pairs
 from ray_app.cluster import connected
-from ray_app.config import RaySettings
+from ray_app.cluster_settings import RaySettings
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings

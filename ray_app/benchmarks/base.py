@@ -97,6 +97,10 @@ class Benchmark:
         """Rows that are scored: judged ones and quarantined ones, which count as unparsed."""
         return len(self.rows) + len(self.best_of) + len(self.faulty)
 
+    def ids(self) -> list[str]:
+        """Ids of the judged rows in the file's order, then of those that the loader quarantined."""
+        return [row.id for row in self.rows] + [fault.id for fault in self.faulty]
+
     def instructions(self) -> Iterator[Text]:
         """Every instruction, for decontamination."""
         yield from (row.instruction for row in self.rows)

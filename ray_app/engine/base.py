@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ray_app.schema import Message
+from ray_app.settings_parts import SamplingSettings
 
 
 class PromptTooLong(Exception):
@@ -36,6 +38,14 @@ class Sampling:
     max_tokens: int = 4096
     stop: tuple[str, ...] = ()
     include_stop: bool = False
+
+
+def sampling_from(
+    settings: SamplingSettings, stop_after_verdict: bool = False, verdicts: Iterable[str] = "AB"
+) -> Sampling:
+    """Engine sampling from `SamplingSettings`. Stopping at a verdict keeps it in the text."""
+    stop = tuple(f"[[{verdict}]]" for verdict in verdicts) if stop_after_verdict else ()
+    return Sampling(settings.temperature, settings.top_p, settings.max_tokens, stop, bool(stop))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from ray_app.engine.base import Completion, Engine, Prepared, Sampling, UnitResu
 from ray_app.programs.rows import score_messages
 from ray_app.prompts import Prompt
 from ray_app.schema import derive_seed, unit_id
-from ray_app.selection import first_win
-from ray_app.verdict import cut_in_reasoning, parse_score
+from ray_app.verdict import cut_in_reasoning, first_win, parse_score
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every stage of the loop is given: the settings, the run folder, and the runner."""
+"""What every stage of the loop is given: the settings, the run folder, the runner, and what was read from outside."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import ray.data
 from ray_app.config import IterateSettings
 from ray_app.run.folder import RunFolder
 from ray_app.runner import Runner, StageResult
+from ray_app.stages.inputs import Inputs
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ class Context:
     settings: IterateSettings
     folder: RunFolder
     runner: Runner
+    inputs: Inputs
     written: dict[int, float] = field(default_factory=dict)  # when this process wrote which checkpoint (Unix time)
 
     def pairs_dir(self, iteration: int | None) -> str:

@@ -6,29 +6,27 @@ iter_NN/evaluation/SET/ holds the votes, verdicts.jsonl and summary.json. More b
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ray_app import best_of
-from ray_app.benchmarks import Benchmark, load_benchmark
+from ray_app.benchmarks import Benchmark
 from ray_app.benchmarks.registry import benchmark_name
 from ray_app.config import IterateSettings
-from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
-from ray_app.judge_card import Judge
-from ray_app.metrics import Outcome, compare, read_verdicts, summarise, write_verdicts
-from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
+from ray_app.judging import protocol_for
+from ray_app.judging.gold_set import judge_set
+from ray_app.judging.judge import Judge
+from ray_app.judging.protocol import STAGE
+from ray_app.metrics import Outcome, compare, read_verdicts, write_verdicts
 from ray_app.metrics.verdict_file import join as joined
-from ray_app.prompts import load_prompt
 from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
 from ray_app.runner import StageResult
 from ray_app.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.stages.context import Context
-from ray_app.validation import STAGE, VALIDATION, covered, judge_set
+from ray_app.stages.inputs import VALIDATION, Inputs
 
 HELDOUT_SET = "heldout"
-HEADLINE = ("accuracy", "vote_accuracy", "position_consistent_accuracy", "unparsed_rate", "first_position_rate")
+VERDICTS = "verdicts.jsonl"
 
 
 def sets_of(settings: IterateSettings) -> dict[str, str]:
@@ -50,72 +48,32 @@ def sets_of(settings: IterateSettings) -> dict[str, str]:
     return named
 
 
-def settings_of(settings: IterateSettings, judge: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, Any], spec: str = "") -> dict[str, Any]:
     """What the fingerprint of one set covers. `judge` is the identity of the engine that judges."""
-    return {"seed": settings.seed, **covered(settings), "judge": judge}
+    return {"seed": settings.seed, **inputs.covered(spec), "judge": judge}
 
 
 def run(
-    context: Context,
-    directory: str,
-    iteration: int,
-    name: str,
-    spec: str,
-    engine: EngineSettings,
-    judge_name: str,
+    context: Context, directory: str, iteration: int, name: str, spec: str, judge: Judge, stage: str = STAGE
 ) -> StageResult:
-    """Judge one set with the judge that `engine` serves, write its verdicts and summary, return its numbers."""
-    settings = context.settings
-    benchmark = load_benchmark(spec, settings.evaluation.limit) if spec else heldout(context, iteration)
+    """Judge one set, write its verdicts and summary, return its numbers."""
+    settings, voting = context.settings, context.inputs.voting(iteration)
+    limit = settings.evaluation.limit
+    benchmark = context.inputs.gold_set(spec, limit) if spec else heldout(context, iteration)
     if not benchmark.n:
         return StageResult(extra={"set": name, "headline": None})
-    if benchmark.kind == "best_of":
-        result = run_best_of(context, directory, name, benchmark, engine, judge_name)
-        return result.with_extra(context.since_checkpoint(iteration, result))
-    judged = judge_set(
-        context.runner,
-        settings,
-        benchmark,
-        name=name,
-        directory=directory,
-        engine=engine,
-        iteration=iteration,
-        judge_name=judge_name,
-    )
-    votes = None if settings.judging.mode == "pointwise" else settings.evaluation.votes
-    summary = summarise(benchmark, judged.outcomes, seed=settings.seed, votes=votes, unjudged=judged.unjudged)
-    write_verdicts(join(directory, "verdicts.jsonl"), judged.records)
-    change = against_before(context, benchmark, judged.outcomes, iteration, name)
+    protocol = protocol_for(judge.mode, benchmark)
+    result, answers = judge_set(context.runner, judge, benchmark, voting, directory, name=name)
+    summary = protocol.summary(benchmark, answers, voting)
+    write_verdicts(join(directory, VERDICTS), protocol.records(benchmark, answers, voting))
+    outcomes = protocol.outcomes(benchmark, answers, voting)
+    change = against_before(context, benchmark, outcomes, iteration, name) if outcomes is not None else None
     if change:
         summary["against_iteration_before"] = change
     write_json_atomic(join(directory, "summary.json"), summary)
-    result = judged.result.with_extra(context.since_checkpoint(iteration, judged.result))
-    return result.with_extra({"set": name, "headline": headline(summary), "change": change})
-
-
-def run_best_of(
-    context: Context, directory: str, name: str, benchmark: Benchmark, engine: EngineSettings, judge_name: str
-) -> StageResult:
-    """RewardBench 2: four responses by letter, Ties (in pointwise mode all) by ratings."""
-    settings, part = context.settings, context.settings.evaluation
-    judge = Judge(
-        engine,
-        load_prompt(settings.judge_prompt),
-        settings.stop_after_verdict,
-        settings.judging.mode,
-        judge_name,
-    )
-    named = dataclasses.replace(benchmark, name=name)
-    result = best_of.judge_rows(context.runner, named, directory, judge, part.generation, part.votes, settings.seed)
-    answers = best_of.answers_in(directory, named, settings.seed)
-    lost = lost_of(named, answers)
-    outcomes = best_of_outcomes(named, answers)
-    summary = summarise_best_of(named, outcomes, settings.seed, votes=part.votes, unjudged=lost)
-    lines = ({"id": identity, **answer} for identity, answer in answers.items())
-    write_verdicts(join(directory, "verdicts.jsonl"), lines)
-    write_json_atomic(join(directory, "summary.json"), summary)
-    figures = {"accuracy": summary["overall"]["score"], "unparsed_rate": summary["overall"]["unparsed_rate"]}
-    return result.with_extra({"set": name, "headline": figures, "change": None})
+    result = result.with_extra(context.since_checkpoint(iteration, result))
+    told = {"set": name, "headline": protocol.headline(summary), "change": change}
+    return result.with_extra(told if stage == STAGE else told | {"judge": judge.named})
 
 
 def against_before(
@@ -124,18 +82,13 @@ def against_before(
     """M(iteration) against M(iteration - 1) on the same rows, or None where these were not (all) judged."""
     if iteration == 0:
         return None
-    before = join(context.folder.stage_dir(STAGE, iteration - 1), name, "verdicts.jsonl")
+    before = join(context.folder.stage_dir(STAGE, iteration - 1), name, VERDICTS)
     if not exists(before):
         return None
     try:
         return compare(joined(benchmark, read_verdicts(before)), outcomes, context.settings.seed)
     except InputError:  # pairs made anew each iteration are other rows
         return None
-
-
-def headline(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a summary that the table shows: {metric: {"value", "n", "low", "high"}}."""
-    return {name: summary["overall"][name] for name in HEADLINE if name in summary["overall"]}
 
 
 def heldout(context: Context, iteration: int) -> Benchmark:

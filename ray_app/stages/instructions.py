@@ -12,33 +12,34 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ray_app.benchmarks import load_benchmark
 from ray_app.benchmarks.files import clean_row, read_rows
 from ray_app.config import InstructionSettings, IterateSettings
+from ray_app.engine.base import sampling_from
 from ray_app.errors import InputError
 from ray_app.model_files import model_identity
 from ray_app.ngrams import Contamination
 from ray_app.programs.classify import ClassifyProgram
-from ray_app.prompts import load_prompt, transcript
+from ray_app.prompts import transcript
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
 from ray_app.run.storage import content_hash
-from ray_app.runner import Job, StageResult, sampling_from, table_rows
+from ray_app.runner import Job, StageResult, table_rows
 from ray_app.schema import INSTRUCTIONS, content_id, pack_text, split_of, unpack_text
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import Inputs
 
 STAGE = "instructions"
 CHECKED = "decontaminated_against"
 
 
-def settings_of(settings: IterateSettings) -> dict[str, Any]:
+def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     """What the stage's fingerprint covers."""
     covered: dict[str, Any] = {
         "instructions": settings.instructions.model_dump(mode="json"),
         "limit": settings.limit,
     }
     if settings.instructions.classify:
-        covered["prompts"] = {"classify": load_prompt(settings.prompts.classify).hash}
+        covered["prompts"] = {"classify": inputs.prompt("classify").hash}
         covered["generator"] = settings.generator.identity(settings.generator.model)
     else:
         covered["instructions"].pop("classify_sampling")
@@ -69,7 +70,7 @@ def run(context: Context) -> StageResult:
             key=("instruction_id",),
             source=context.dataset(target),
             total=table_rows(target),
-            program=classify_program(settings),
+            program=classify_program(settings, context.inputs),
             engine=settings.generator,
             role="generator",
         )
@@ -84,25 +85,27 @@ def checked_benchmarks(settings: IterateSettings) -> list[str]:
     return list(settings.benchmarks) if settings.instructions.decontamination.enabled else []
 
 
-def late_overlap(settings: IterateSettings, folder: RunFolder, checked: Iterable[str]) -> dict[str, int]:
+def late_overlap(
+    settings: IterateSettings, inputs: Inputs, folder: RunFolder, checked: Iterable[str]
+) -> dict[str, int]:
     """{benchmark configured after the instructions were made: how many of them share an n-gram with it}.
 
-    More benchmarks never invalidate a run (design §4), so what was not dropped then is at least counted now.
+    More benchmarks never invalidate a run, so what was not dropped then is at least counted now.
     """
     late = [name for name in checked_benchmarks(settings) if name not in set(checked)]
     found: dict[str, int] = {}
     for name in late:
         grams = Contamination(settings.instructions.decontamination.ngram)
-        grams.add(transcript(text) for text in load_benchmark(name).instructions())
+        grams.add(transcript(text) for text in inputs.gold_set(name, None).instructions())
         texts = column_values(folder.stage_dir(STAGE), "text")
         found[name] = sum(grams.matches(transcript(unpack_text(text))) for text in texts)
     return found
 
 
-def classify_program(settings: IterateSettings) -> ClassifyProgram:
+def classify_program(settings: IterateSettings, inputs: Inputs) -> ClassifyProgram:
     part = settings.instructions
     return ClassifyProgram(
-        prompt=load_prompt(settings.prompts.classify),
+        prompt=inputs.prompt("classify"),
         sampling=sampling_from(part.classify_sampling),
         keep_categories=part.keep_categories,
         min_complexity=part.min_complexity,
@@ -114,7 +117,7 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     settings = context.settings
     # Reading is cheap and deterministic: an interrupted read starts again from nothing.
     context.folder.clear(directory)
-    reader = Reader(settings.instructions, _contamination(settings))
+    reader = Reader(settings.instructions, _contamination(settings, context.inputs))
     started, kept = time.monotonic(), 0
     with ShardWriter(directory, INSTRUCTIONS) as writer:
         for row, fault in reader.rows(read_source(settings.instructions)):
@@ -131,12 +134,12 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     return StageResult(reader.seen, rows, quarantined, seconds=time.monotonic() - started)
 
 
-def _contamination(settings: IterateSettings) -> Contamination:
+def _contamination(settings: IterateSettings, inputs: Inputs) -> Contamination:
     part = settings.instructions.decontamination
     grams = Contamination(part.ngram)
     if part.enabled:
         for name in settings.benchmarks:
-            grams.add(transcript(text) for text in load_benchmark(name).instructions())
+            grams.add(transcript(text) for text in inputs.gold_set(name, None).instructions())
     return grams
 
 

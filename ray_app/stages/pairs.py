@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ray_app.config import IterateSettings
+from ray_app.engine.base import sampling_from
 from ray_app.programs.pair import PairProgram
-from ray_app.prompts import load_prompt
-from ray_app.runner import Job, StageResult, sampling_from, table_rows
+from ray_app.runner import Job, StageResult, table_rows
 from ray_app.schema import PAIRS
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import Inputs
 
 STAGE = "pairs"
 
 
-def settings_of(settings: IterateSettings) -> dict[str, Any]:
+def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     """What the stage's fingerprint covers."""
     names = (
         ("worse_response",)
@@ -27,7 +28,7 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "pairs": settings.pairs.model_dump(mode="json"),
         "generator": settings.generator.identity(settings.generator.model),
-        "prompts": {name: load_prompt(getattr(settings.prompts, name)).hash for name in names},
+        "prompts": {name: inputs.prompt(name).hash for name in names},
     }
 
 
@@ -46,22 +47,22 @@ def job(context: Context, iteration: int | None) -> Job:
         key=("instruction_id",),
         source=context.dataset(instructions),
         total=table_rows(instructions),
-        program=program(context.settings, iteration or 0),
+        program=program(context.settings, context.inputs, iteration or 0),
         engine=context.settings.generator,
         role="generator",
         iteration=iteration,
     )
 
 
-def program(settings: IterateSettings, iteration: int) -> PairProgram:
+def program(settings: IterateSettings, inputs: Inputs, iteration: int) -> PairProgram:
     """The pair program of these settings."""
     part = settings.pairs
     return PairProgram(
         strategy=part.strategy,
         one_call=part.format == "one_call",
-        modify=load_prompt(settings.prompts.modify_instruction),
-        modify_and_respond=load_prompt(settings.prompts.modify_and_respond),
-        worse=load_prompt(settings.prompts.worse_response),
+        modify=inputs.prompt("modify_instruction"),
+        modify_and_respond=inputs.prompt("modify_and_respond"),
+        worse=inputs.prompt("worse_response"),
         sampling=sampling_from(part.sampling),
         modify_sampling=sampling_from(part.modify_sampling or part.sampling),
         max_similarity=part.max_similarity,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,27 +21,18 @@ import ray.data
 
 from ray_app.config import IterateSettings
 from ray_app.errors import RunError
-from ray_app.programs.rows import SIDES, judge_messages, pair_units, score_messages
-from ray_app.prompts import Prompt, load_prompt
+from ray_app.judging import PROTOCOLS
+from ray_app.judging.protocol import PairProtocol
+from ray_app.judging.rejection_sampling import Sample, Selection, pass_rates
+from ray_app.prompts import Prompt
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.runner import StageResult
-from ray_app.schema import TRAIN_DPO, TRAIN_SFT, Message
-from ray_app.selection import (
-    Sample,
-    Selection,
-    empty_cause,
-    empty_scored_cause,
-    pass_rates,
-    preferences,
-    select,
-    select_scored,
-)
+from ray_app.schema import TRAIN_DPO, TRAIN_SFT
 from ray_app.stages.context import Context
 
 STAGE = "train_set"
-KEYS = ["pair_id", "order", "sample", "verdict", "correct", "kept"]
-SCORE_KEYS = ["pair_id", "side", "sample", "score"]
+PAIRWISE = PROTOCOLS["pairwise"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +42,12 @@ class JoinTask:
     pairs_file: str
     judgment_files: tuple[str, ...]
     wanted: Mapping[tuple[str, str], tuple[int, ...]]
-    pointwise: bool = False
+    protocol: PairProtocol = PAIRWISE
 
 
 def settings_of(settings: IterateSettings) -> dict[str, Any]:
     """What the stage's fingerprint covers."""
-    balance = settings.judging.balance if settings.judging.mode == "pairwise" else None
+    balance = settings.judging.balance if settings.protocol.has_preferences else None  # scores name no letter
     return {
         "seed": settings.seed,
         "judging": {"balance": balance},
@@ -70,68 +61,26 @@ def run(context: Context, iteration: int) -> StageResult:
     directory = context.folder.stage_dir(STAGE, iteration)
     context.folder.clear(directory)  # quick and deterministic: an interrupted attempt starts again
     judgment_files = list_files(context.folder.stage_dir("judgments", iteration), "shard-*.parquet")
-    pointwise = settings.judging.mode == "pointwise"
-    made = choose_scored(judgment_files) if pointwise else choose(settings, judgment_files, iteration)
+    protocol = settings.protocol
+    made = protocol.choice(
+        judgment_files,
+        seed=settings.seed,
+        iteration=iteration,
+        balance=settings.judging.balance,
+        recipe=settings.train.recipe,
+    )
     if not made.selected:
         raise RunError(made.empty_cause)
     pairs_files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
     rates = pass_rates_by(made.selection, pairs_files)
-    tasks = plan(pairs_files, made.selected, made.files, pointwise)
-    prompt = load_prompt(settings.judge_prompt)
+    tasks = plan(pairs_files, made.selected, made.files, protocol)
+    prompt = context.inputs.prompt(protocol.prompt_setting)
     with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
         for row in joined(tasks, prompt, iteration):
             writer.add([row])
     rows, _ = row_counts(directory)
     seconds = time.monotonic() - started
     return StageResult(made.drawn, rows, {}, seconds=seconds, extra=numbers(made.selection, rows) | rates)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was drawn, what is selected of it, and where its texts are ({pair_id: judgment files})."""
-
-    selection: Selection
-    selected: Sequence[tuple[Sample, ...]]
-    files: Mapping[str, set[str]]
-    drawn: int
-    empty_cause: str
-
-
-def choose(settings: IterateSettings, judgment_files: Iterable[str], iteration: int) -> Choice:
-    """Pairwise: balanced letters for SFT, (correct, wrong) for DPO."""
-    samples, files = read_samples(judgment_files)
-    selection = select(samples, settings.seed, iteration, settings.judging.balance)
-    selected = chosen_samples(settings, samples, selection, iteration)
-    cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
-    return Choice(selection, selected, files, len(samples), cause)
-
-
-def choose_scored(judgment_files: Iterable[str]) -> Choice:
-    """Pointwise: both judgments of the first sample whose chosen score is higher."""
-    drawn: dict[str, dict[int, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
-    files: dict[str, set[str]] = defaultdict(set)
-    unparsed = rows = 0
-    for file in judgment_files:
-        for row in read_parquet(file, columns=SCORE_KEYS).to_pylist():
-            drawn[row["pair_id"]][row["sample"]][row["side"]] = row["score"]
-            files[row["pair_id"]].add(file)
-            unparsed, rows = unparsed + (row["score"] is None), rows + 1
-    scores = {
-        identity: [(samples[j].get("chosen"), samples[j].get("rejected")) for j in sorted(samples)]
-        for identity, samples in drawn.items()
-    }
-    selection = select_scored(scores)
-    cause = empty_scored_cause(selection, unparsed, rows)
-    return Choice(selection, [(row,) for row in selection.rows], files, rows, cause)
-
-
-def chosen_samples(
-    settings: IterateSettings, samples: list[Sample], selection: Selection, iteration: int
-) -> list[tuple[Sample, ...]]:
-    """(kept,) for SFT, (correct, wrong) for DPO."""
-    if settings.train.recipe == "dpo":
-        return list(preferences(samples, settings.seed, iteration))
-    return [(sample,) for sample in selection.rows]
 
 
 def numbers(selection: Selection, rows: int) -> dict[str, Any]:
@@ -164,31 +113,22 @@ def pass_rates_by(selection: Selection, pairs_files: Iterable[str]) -> dict[str,
 
 def joined(tasks: list[JoinTask], prompt: Prompt, iteration: int) -> Iterable[dict[str, Any]]:
     """Rows of the training set, streamed through Ray Data in the order of the tasks."""
-    context = ray.data.DataContext.get_current()
+    # A copy, for this graph alone: in the others a slow block would hold back those behind it.
+    context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
-    # Tasks cross as bytes: an Arrow column cannot hold them.
-    dataset = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
-    blocks = dataset.map(lambda row: {"rows": pickle.dumps(join(pickle.loads(row["task"]), prompt, iteration))})
+    with ray.data.DataContext.current(context):
+        # Tasks cross as bytes: an Arrow column cannot hold them.
+        dataset = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
+        blocks = dataset.map(lambda row: {"rows": pickle.dumps(join(pickle.loads(row["task"]), prompt, iteration))})
     for block in blocks.iter_rows():
         yield from pickle.loads(block["rows"])
-
-
-def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str, set[str]]]:
-    """All samples without their texts, and for each pair_id the files that hold its samples."""
-    samples: list[Sample] = []
-    files: dict[str, set[str]] = defaultdict(set)
-    for file in judgment_files:
-        for row in read_parquet(file, columns=KEYS).to_pylist():
-            samples.append(Sample(**row))
-            files[row["pair_id"]].add(file)
-    return samples, files
 
 
 def plan(
     pairs_files: Iterable[str],
     selected: Iterable[tuple[Sample, ...]],
     files: Mapping[str, set[str]],
-    pointwise: bool = False,
+    protocol: PairProtocol = PAIRWISE,
 ) -> list[JoinTask]:
     """One task for every shard of pairs that has selected judgments."""
     wanted = {group[0].unit: tuple(sample.sample for sample in group) for group in selected}
@@ -201,7 +141,7 @@ def plan(
         units = [unit for identity in ids for unit in by_pair.get(identity, ())]
         if units:
             needed = sorted({file for unit in units for file in files[unit[0]]})
-            tasks.append(JoinTask(pairs_file, tuple(needed), {unit: wanted[unit] for unit in units}, pointwise))
+            tasks.append(JoinTask(pairs_file, tuple(needed), {unit: wanted[unit] for unit in units}, protocol))
     return tasks
 
 
@@ -211,9 +151,9 @@ def join(task: JoinTask, prompt: Prompt, iteration: int) -> list[dict[str, Any]]
     prompts = {
         unit: messages
         for pair in _only(task.pairs_file, ids)
-        for unit, messages in prompts_of(pair, prompt, task.pointwise)
+        for unit, messages in task.protocol.pair_prompts(pair, prompt)
     }
-    part = "side" if task.pointwise else "order"
+    part = task.protocol.part
     texts = {
         (row["pair_id"], row[part], row["sample"]): row["text"]
         for file in task.judgment_files
@@ -229,18 +169,6 @@ def join(task: JoinTask, prompt: Prompt, iteration: int) -> list[dict[str, Any]]
         else:
             rows.append({**key, "prompt": messages, "chosen": answers[0], "rejected": answers[1]})
     return rows
-
-
-def prompts_of(
-    pair: Mapping[str, Any], prompt: Prompt, pointwise: bool
-) -> Iterator[tuple[tuple[str, str], list[Message]]]:
-    """((pair_id, order or side), the messages the judge saw) of everything asked about a pair."""
-    if pointwise:
-        for side in SIDES:
-            yield (pair["pair_id"], side), score_messages(prompt, pair["instruction"], pair[side])
-    else:
-        for unit in pair_units(pair):
-            yield (unit["pair_id"], unit["order"]), judge_messages(prompt, unit)
 
 
 def schema_of(recipe: str) -> pa.Schema:

@@ -12,28 +12,31 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ray_app.benchmarks import load_benchmark
 from ray_app.config import IterateSettings
 from ray_app.errors import InputError
+from ray_app.judging import protocol_for
+from ray_app.judging.gold_set import judge_set
+from ray_app.judging.judge import write_card
+from ray_app.metrics import Outcome, Ratio
+from ray_app.metrics.accuracy import accuracy
+from ray_app.metrics.first_position import first_position_rate
 from ray_app.model_files import absolute
-from ray_app.prompts import load_prompt
 from ray_app.run.shards import ShardWriter
-from ray_app.run.storage import list_files, write_json_atomic
+from ray_app.run.storage import list_files
 from ray_app.runner import StageResult
 from ray_app.schema import QUARANTINE, derive_seed
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import VALIDATION, Inputs
 from ray_app.train.candidates import Candidate
 from ray_app.train.selection import Score
 from ray_app.train.trainer import TrainResult, Validation, fit
-from ray_app.validation import VALIDATION, covered, judge_set, score_of
-from ray_app.validation import inputs_of as content_of
 
 log = logging.getLogger(__name__)
 STAGE = "training"
-JUDGE_CARD = "judge.json"
 NOT_COVERED = {"tracking", "max_failures", "timeout_s"}  # none of them changes the weights
 
 
@@ -43,7 +46,7 @@ def selects(settings: IterateSettings) -> bool:
     return bool(settings.evaluation.validation) and train.checkpoint_every > 0 and train.keep_candidates
 
 
-def settings_of(settings: IterateSettings) -> dict[str, Any]:
+def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     """What the stage's fingerprint covers; how candidates are judged only where they are."""
     selecting = selects(settings)
     excluded = NOT_COVERED if selecting else NOT_COVERED | {"selection", "keep_candidates"}
@@ -51,7 +54,7 @@ def settings_of(settings: IterateSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "train": settings.train.covered(excluded),
         "judge": seed_of(settings),
-        **(covered(settings) if selecting else {}),
+        **(inputs.covered() if selecting else {}),
     }
 
 
@@ -63,9 +66,9 @@ def seed_of(settings: IterateSettings) -> dict[str, Any]:
     return judge.model_dump(mode="json", include={"model", "revision", "chat_template_kwargs"})
 
 
-def inputs_of(settings: IterateSettings) -> dict[str, str]:
+def inputs_of(settings: IterateSettings, inputs: Inputs) -> dict[str, str]:
     """Content of the validation set, where it selects the checkpoint."""
-    return content_of(settings.evaluation.validation) if selects(settings) else {}
+    return inputs.content(settings.evaluation.validation) if selects(settings) else {}
 
 
 def run(context: Context, iteration: int, digest: str, train_set_digest: str) -> StageResult:
@@ -91,7 +94,16 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         make_room=lambda: context.runner.pools.release_for_training(settings.train),
     )
     write_quarantine(context, iteration, result.quarantine)
-    write_json_atomic(folder.join(checkpoint, JUDGE_CARD), judge_card(settings, iteration, train_set_digest))
+    write_card(
+        checkpoint,
+        context.inputs.judge(settings.judge, ""),
+        run=settings.name,
+        iteration=iteration,
+        seed_model=settings.judge.model,
+        parser=settings.protocol.parser,
+        generation=settings.evaluation.generation.model_dump(mode="json"),
+        train_set=train_set_digest,
+    )
     context.written[iteration] = time.time()
     return StageResult(
         rows_in=result.rows + len(result.quarantine),
@@ -109,29 +121,36 @@ class CandidateJudge:
         settings = context.settings
         assert settings.evaluation.validation is not None
         self.context, self.iteration = context, iteration
-        self.benchmark = load_benchmark(settings.evaluation.validation, settings.evaluation.limit)
-        if self.benchmark.kind == "best_of":
+        self.benchmark = context.inputs.gold_set(settings.evaluation.validation, settings.evaluation.limit)
+        self.protocol = protocol_for(settings.judging.mode, self.benchmark)
+        if not self.protocol.judges_pairs:
             raise InputError("evaluation.validation: a checkpoint is selected on response pairs, not on best-of rows")
         self.directory = context.folder.join(context.folder.stage_dir(STAGE, iteration), "selection", digest)
 
     def __call__(self, candidate: Candidate) -> Score:
-        settings, name = self.context.settings, f"step-{candidate.step:06d}"
-        judged = judge_set(
-            self.context.runner,
-            settings,
-            self.benchmark,
-            name=VALIDATION,
-            directory=self.context.folder.join(self.directory, name),
-            engine=settings.judge.of_checkpoint(candidate.path),
-            iteration=self.iteration,
-            judge_name=f"iter_{self.iteration:02d}/{name}",
-        )
-        score = score_of(candidate.step, judged.outcomes)
+        context, name = self.context, f"step-{candidate.step:06d}"
+        engine = context.settings.judge.of_checkpoint(candidate.path)
+        judge = context.inputs.judge(engine, f"iter_{self.iteration:02d}/{name}")
+        voting = context.inputs.voting(self.iteration)
+        directory = context.folder.join(self.directory, name)
+        _, answers = judge_set(context.runner, judge, self.benchmark, voting, directory, name=VALIDATION)
+        score = score_of(candidate.step, self.protocol.outcomes(self.benchmark, answers, voting) or [])
         log.info(
             "iteration %d, step %d: validation accuracy %.3f, first position %.3f, n %d",
             *(self.iteration, score.step, score.accuracy, score.first_position_rate, score.n),
         )
         return score
+
+
+def score_of(step: int, outcomes: Sequence[Outcome]) -> Score:
+    """Validation of one candidate. With no parsed verdict its positions count as wholly uneven (1.0)."""
+    right, first = _value(accuracy(outcomes)), _value(first_position_rate(outcomes))
+    return Score(step, 0.0 if right is None else right, 1.0 if first is None else first, len(outcomes))
+
+
+def _value(ratio: Ratio) -> float | None:
+    total = float(ratio.denominator.sum())
+    return float(ratio.numerator.sum()) / total if total else None
 
 
 def write_quarantine(context: Context, iteration: int, faults: list[dict[str, str]]) -> None:
@@ -153,23 +172,4 @@ def numbers(result: TrainResult) -> dict[str, Any]:
         "last_loss": result.losses[-1] if result.losses else None,
         "selected_step": result.selected,
         "candidates": [asdict(score) for score in result.scores],
-    }
-
-
-def judge_card(settings: IterateSettings, iteration: int, train_set_digest: str) -> dict[str, Any]:
-    """`judge.json`: the prompt, parser and sampling this judge was trained for."""
-    return {
-        "format": 1,
-        "run": settings.name,
-        "iteration": iteration,
-        "seed_model": settings.judge.model,
-        "mode": settings.judging.mode,
-        "prompt": load_prompt(settings.judge_prompt).to_dict(),
-        "parser": f"the last {'[[1]] to [[10]]' if settings.judging.mode == 'pointwise' else '[[A]] or [[B]]'} "
-        "after any </think>",
-        "stop_after_verdict": settings.stop_after_verdict,
-        "generation": settings.evaluation.generation.model_dump(mode="json"),
-        "chat_template_kwargs": settings.judge.chat_template_kwargs,
-        "max_model_len": settings.judge.max_model_len,
-        "train_set": train_set_digest,
     }

@@ -9,7 +9,7 @@ from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
 from ray_app.cluster import _lean_node, may_grow
-from ray_app.config import RaySettings
+from ray_app.cluster_settings import RaySettings
 
 HEAD: dict[str, Any] = {"Alive": True, "Labels": {"ray.io/node-id": "1"}}
 LAUNCHED: dict[str, Any] = {"Alive": True, "Labels": {"ray.io/node-id": "2", "ray.io/node-group": "head"}}

@@ -99,3 +99,21 @@ def test_a_fault_of_the_pairs(refused: Refused, pairs: Path, content: bytes, nee
 def test_parquet_of_wrong_types(refused: Refused, tmp_path: Path) -> None:
     told = refused(JudgeSettings, main, "--input", FIXTURES / "wrong_types.parquet", "--output", tmp_path / "v.jsonl")
     assert "wrong_types.parquet column 'response_a' holds list<" in told
+
+
+def test_a_judge_is_read_and_warned_of_once(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that asks for its judge in several places reads its card and prompts, and warns, once."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "chat_template.jinja").write_text("{% if enable_thinking %}<think>{% endif %}")
+
+    def no_ray(*_: Any, **__: Any) -> None:
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(ray, "init", no_ray)
+    options = ["--benchmark", f"gold={pairs}", "--output", str(tmp_path / "out")]
+    assert run_command(EvaluateSettings, evaluate_main, ["--model", str(model), *options]) == 1
+    assert sum("may reason in <think>" in message for message in caplog.messages) == 1

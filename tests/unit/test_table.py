@@ -91,3 +91,22 @@ def test_nothing_that_was_judged_leaves_a_dash() -> None:
     for headline in (None, {}, {"accuracy": figure(None)}):
         assert iteration_rows([line("evaluation", 0, set="test", headline=headline)])[0]["sets"] == {"test": headline}
         assert shown([line("evaluation", 0, set="test", headline=headline)])
+
+
+def test_the_first_judge_has_a_line_of_its_own() -> None:
+    """Where it is another model than the seed: the table starts with what judged the first iteration."""
+    best_of = {"accuracy": figure(0.75), "unparsed_rate": figure(0.0)}
+    lines = [
+        line("evaluation", 0, set="validation", headline={**HEADLINE, "accuracy": figure(0.1)}),
+        line("first_judge_evaluation", 0, set="validation", headline=HEADLINE),
+        line("first_judge_evaluation", 0, set="rewardbench2", headline=best_of),
+    ]
+    rows = [" ".join(row.split()) for row in shown(lines).splitlines()]
+    assert "Iterations (first is the first judge, 0 is the seed model; %)" in rows
+    table = [row for row in rows if row.startswith(("first -", "0 -", "rewardbench2"))]
+    assert table[:3] == [
+        "first - - - - validation 50.0 [40–60] 25.0 12.5",
+        "rewardbench2 75.0 - 0.0",
+        "0 - - - - validation 10.0 25.0 12.5",
+    ]
+    assert [row["iteration"] for row in iteration_rows(lines)] == ["first", 0]

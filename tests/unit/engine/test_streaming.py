@@ -30,6 +30,7 @@ from ray_app.run.storage import list_files, read_parquet
 from ray_app.runner import Runner
 from ray_app.schema import CHOSEN_FIRST, HELDOUT, INSTRUCTIONS, REJECTED_FIRST, TRAIN
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import Inputs
 from ray_app.steps import judging_engine, streamed
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -79,7 +80,7 @@ def maker(tmp_path: Path) -> Iterator[Callable[..., Run]]:
                 row = {column: None for column in INSTRUCTIONS.names}
                 split = HELDOUT if number % 5 == 4 else TRAIN
                 writer.add([{**row, "instruction_id": f"i{number:04d}", "text": f"Question {number}?", "split": split}])
-        return Run(Context(settings, folder, Runner(pools[-1], None, settings.shards)))
+        return Run(Context(settings, folder, Runner(pools[-1], None, settings.shards), Inputs(settings)))
 
     yield make
     for manager in pools:
@@ -186,7 +187,8 @@ def jobs(made: Run) -> list[Any]:
     from ray_app.stages import judgments, pairs
 
     engine = judging_engine(made.context.settings, made.context.folder, 1)
-    return [pairs.job(made.context, None), judgments.job(made.context, 1, engine, "judge", 64)]
+    judge = made.context.inputs.judge(engine, "judge")
+    return [pairs.job(made.context, None), judgments.job(made.context, 1, judge, 64)]
 
 
 def test_responses_are_scored_while_pairs_are_made(run: Any) -> None:
@@ -282,3 +284,13 @@ def test_a_slow_judge_beside_engines_that_take_all_cpus(run: Any) -> None:
     made = run(200, generator=fast, judge=slow)
     made()
     whole(made, 200)
+
+
+def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(undisturbed: Run) -> None:
+    """A graph that keeps its order lets a slow block hold back those behind it; the next iteration's must not."""
+    from ray_app.stages import train_set
+
+    options = ray.data.DataContext.get_current().execution_options
+    assert options.preserve_order is False
+    train_set.run(undisturbed.context, 1)
+    assert ray.data.DataContext.get_current().execution_options.preserve_order is False

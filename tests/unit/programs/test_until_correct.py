@@ -16,11 +16,11 @@ from replaying import Call, Replay, run
 from scipy import stats
 
 from ray_app.engine.base import Sampling, UnitResult
+from ray_app.judging.rejection_sampling import Sample, preferences, select
 from ray_app.programs.judge import JudgeProgram
 from ray_app.programs.rows import judge_messages, pair_units
 from ray_app.prompts import load_prompt
 from ray_app.schema import unit_interval
-from ray_app.selection import Sample, preferences, select
 
 N, PAIRS = 15, 1000
 P = (0.05, 0.1, 0.3, 0.5, 0.7, 0.95)

@@ -16,6 +16,7 @@ from ray_app.engine.manager import PoolManager
 from ray_app.run.folder import RunFolder
 from ray_app.runner import Runner
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import Inputs
 
 Settings = Callable[..., IterateSettings]
 
@@ -38,6 +39,6 @@ def context(settings: Settings) -> Callable[..., Context]:
 
     def make(**more: Any) -> Context:
         made = settings(**more)
-        return Context(made, RunFolder(made.run_uri), Runner(PoolManager(run_id="test")))
+        return Context(made, RunFolder(made.run_uri), Runner(PoolManager(run_id="test")), Inputs(made))
 
     return make

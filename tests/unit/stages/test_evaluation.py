@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from loop_runs import DEMO
 
-from ray_app import validation
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Work
+from ray_app.judging.pairwise import HEADLINE
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.runner import Job, Runner, StageResult
 from ray_app.schema import HELDOUT, PAIRS, TRAIN, pack_text
 from ray_app.stages import evaluation
 from ray_app.stages.context import Context
+from ray_app.stages.inputs import Inputs
 
 
 class InProcess(Runner):
@@ -50,9 +51,10 @@ def pair(number: int, split: str, **more: Any) -> dict[str, Any]:
 def judged(context: Any, set_name: str, spec: str, **settings: Any) -> tuple[StageResult, Path]:
     """The result and the folder of one set, judged by a scripted engine."""
     made: Context = context(**settings)
-    run = Context(made.settings, made.folder, InProcess(made.runner.pools))
+    run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
     directory = run.folder.join(run.folder.stage_dir("evaluation", 1), set_name)
-    result = evaluation.run(run, directory, 1, set_name, spec, made.settings.judge, "the judge")
+    judge = run.inputs.judge(made.settings.judge, "the judge")
+    result = evaluation.run(run, directory, 1, set_name, spec, judge)
     return result, Path(directory)
 
 
@@ -92,27 +94,34 @@ def test_held_out_pairs_are_a_set_where_there_are_some(
     assert list(evaluation.sets_of(given)) == names
 
 
-def test_inputs_are_contents_and_ids(tmp_path: Path) -> None:
+def test_inputs_are_contents_and_ids(settings: Any, tmp_path: Path) -> None:
+    def content(spec: str) -> dict[str, str]:
+        return Inputs(settings()).content(spec)
+
     gold = tmp_path / "gold.jsonl"
     gold.write_text("one\n")
-    first = validation.inputs_of(f"set={gold}")
+    first = content(f"set={gold}")
     assert list(first) == [f"set={gold}"]
-    bare = validation.inputs_of(str(gold))
+    bare = content(str(gold))
     assert set(bare.values()) == set(first.values())
     gold.write_text("two\n")
-    assert validation.inputs_of(f"set={gold}") != first
-    assert validation.inputs_of(str(gold)) != bare
-    assert validation.inputs_of("rewardbench") == {"rewardbench": "rewardbench"}
-    assert validation.inputs_of("set=hf:a/b") == {"set=hf:a/b": "set=hf:a/b"}
-    assert validation.inputs_of("") == {}
+    assert content(f"set={gold}") != first
+    assert content(str(gold)) != bare
+    assert content("rewardbench") == {"rewardbench": "rewardbench"}
+    assert content("set=hf:a/b") == {"set=hf:a/b": "set=hf:a/b"}
+    assert content("") == {}
 
 
 def test_the_program_votes_as_the_settings_say(settings: Any) -> None:
-    greedy = validation.program(settings(), 2, "j")
+    def program(made: Any, iteration: int) -> Any:
+        inputs = Inputs(made)
+        return made.protocol.voting_program(inputs.judge(made.judge, "j"), inputs.voting(iteration))
+
+    greedy = program(settings(), 2)
     assert (greedy.mode, greedy.samples, greedy.sampling.temperature, greedy.iteration) == ("votes", 1, 0, 2)
     assert greedy.sampling.stop == ("[[A]]", "[[B]]")
     part = {"votes": 32, "early_stop": False, "generation": {"temperature": 0.7}}
-    votes = validation.program(settings(evaluation=part, judging={"stop_after_verdict": False}), 1, "j")
+    votes = program(settings(evaluation=part, judging={"stop_after_verdict": False}), 1)
     assert (votes.samples, votes.early_stop, votes.sampling.temperature, votes.sampling.stop) == (32, False, 0.7, ())
 
 
@@ -151,7 +160,7 @@ def test_a_set_is_judged_and_written(context: Any) -> None:
     summary = json.loads((directory / "summary.json").read_text())
     assert result.extra["set"] == "validation"
     assert result.extra["headline"]["accuracy"] == summary["overall"]["accuracy"]
-    assert set(result.extra["headline"]) < set(evaluation.HEADLINE)
+    assert set(result.extra["headline"]) < set(HEADLINE)
     assert summary["n"] == 8, "the limit of the settings"
     wanted = [json.loads(line)["id"] for line in (DEMO / "validation.jsonl").read_text().splitlines()][:8]
     assert [record["id"] for record in verdicts(directory)] == wanted
@@ -161,8 +170,8 @@ def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
     """Known where this process wrote the checkpoint; a run that was continued had stood still."""
     made: Context = context()
     spec = f"validation={DEMO / 'validation.jsonl'}"
-    run = Context(made.settings, made.folder, InProcess(made.runner.pools))
-    arguments = ("validation", spec, made.settings.judge, "the judge")
+    run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
+    arguments = ("validation", spec, run.inputs.judge(made.settings.judge, "the judge"))
     resumed = evaluation.run(run, str(Path(made.folder.uri) / "resumed"), 1, *arguments)
     assert "checkpoint_to_first_answer_s" not in resumed.extra
     run.written[1] = 990.0

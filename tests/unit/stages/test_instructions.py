@@ -17,6 +17,7 @@ from ray_app.ngrams import Contamination
 from ray_app.run.shards import column_values
 from ray_app.schema import HELDOUT, TRAIN, content_id, unpack_text
 from ray_app.stages import instructions
+from ray_app.stages.inputs import Inputs
 from ray_app.stages.instructions import Reader, read_source, toxic
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -239,12 +240,16 @@ def test_the_limit_counts_kept_rows(context: Any, tmp_path: Path) -> None:
     assert (result.rows_in, result.rows_out, result.quarantined) == (3, 2, {"empty_instruction": 1})
 
 
+def covered(settings: Any) -> dict[str, Any]:
+    return instructions.settings_of(settings, Inputs(settings))
+
+
 def test_settings_that_change_no_row_are_not_in_the_fingerprint(settings: Any) -> None:
-    base = instructions.settings_of(settings())
-    assert instructions.settings_of(settings(instructions={"classify_sampling": {"max_tokens": 5}})) == base
-    assert instructions.settings_of(settings(prompts={"classify": "judge_single"})) == base
+    base = covered(settings())
+    assert covered(settings(instructions={"classify_sampling": {"max_tokens": 5}})) == base
+    assert covered(settings(prompts={"classify": "judge_single"})) == base
     classified = settings(instructions={"classify": True})
-    assert instructions.settings_of(classified)["generator"] == classified.generator.identity("scripted")
+    assert covered(classified)["generator"] == classified.generator.identity("scripted")
     clean = settings(instructions={"decontamination": {"enabled": False}})
-    assert instructions.settings_of(clean) != base
+    assert covered(clean) != base
     assert instructions.inputs_of(settings(instructions={"source": "hf:a/b"})) == {"hf:a/b": "hf:a/b"}

@@ -11,6 +11,7 @@ from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter
 from ray_app.schema import INSTRUCTIONS
 from ray_app.stages import instructions
+from ray_app.stages.inputs import Inputs
 
 SHARED = "Name the three largest moons of the planet Jupiter and say when each was first seen."
 OWN = "Write a limerick about a lighthouse keeper who is afraid of the dark and of boats."
@@ -37,7 +38,7 @@ def test_the_overlap_of_a_late_benchmark_is_counted(tmp_path: Path) -> None:
         for text in (SHARED, OWN):
             writer.add([{**dict.fromkeys(INSTRUCTIONS.names), "instruction_id": text[:4], "text": text}])
     before, after = settings(first), settings(first, late)
-    assert instructions.settings_of(before) == instructions.settings_of(after)
+    assert instructions.settings_of(before, Inputs(before)) == instructions.settings_of(after, Inputs(after))
     checked = instructions.checked_benchmarks(before)
-    assert instructions.late_overlap(before, run, checked) == {}
-    assert instructions.late_overlap(after, run, checked) == {f"late={late}": 1}
+    assert instructions.late_overlap(before, Inputs(before), run, checked) == {}
+    assert instructions.late_overlap(after, Inputs(after), run, checked) == {f"late={late}": 1}

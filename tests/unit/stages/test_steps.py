@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 from loop_runs import DEMO, scripted
 
-from ray_app import iterate, validation
+from ray_app import iterate
 from ray_app.config import IterateSettings
 from ray_app.errors import InputError
+from ray_app.judging import protocol_of
+from ray_app.judging.judge import write_card
 from ray_app.run.fingerprint import differences
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
 from ray_app.run.resume import pending
 from ray_app.run.shards import ShardWriter
 from ray_app.runner import StageResult
 from ray_app.schema import QUARANTINE
-from ray_app.stages import judgments, training
+from ray_app.stages import judgments
+from ray_app.stages.inputs import Inputs
 from ray_app.steps import Step, judge_engine, results_of, steps_of
-from ray_app.validation import inputs_of
 
 BASE: dict[str, Any] = {"iterations": 2, "instructions": {"heldout_fraction": 0.1}}
 ONCE = ["instructions", "pairs", "evaluation validation", "evaluation heldout"]
@@ -184,24 +186,38 @@ def test_a_setting_invalidates_its_stage_and_what_follows(
     assert set(invalid(settings, **more)) == set(following)
 
 
-def test_a_judge_that_reasons_turns_the_stop_off_wherever_it_holds(settings: Any) -> None:
+def test_a_judge_that_reasons_turns_the_stop_off_wherever_it_holds(settings: Any, tmp_path: Path) -> None:
     """One rule for judging, training and evaluation, so all of them are other work then."""
     thinking = {"judge": {"chat_template_kwargs": {"enable_thinking": True}}}
     assert changed(settings, **thinking) == {"judgments", "training", "evaluation"}
     for made in (settings(**thinking), settings(first_judge={**scripted(), **thinking["judge"]})):
         assert not made.stop_after_verdict
-        assert judgments.program(made, 1, "j").sampling.stop == ()
-        assert validation.program(made, 1, "j").sampling.stop == ()
-        assert validation.scoring_program(made, 1, "j").sampling.stop == ()
-        assert training.judge_card(made, 1, "digest")["stop_after_verdict"] is False
-        assert judgments.settings_of(made, "j")["judging"]["stop_after_verdict"] is False
+        assert stops(made, "pairwise") == [(), ()]
+        assert stops(made, "pointwise") == [(), ()]
+        assert card(made, tmp_path)["stop_after_verdict"] is False
+        assert judgments.settings_of(made, Inputs(made), "j")["judging"]["stop_after_verdict"] is False
     off = settings(judge={"chat_template_kwargs": {"enable_thinking": False}})
-    assert (
-        judgments.program(off, 1, "j").sampling.stop
-        == ("[[A]]", "[[B]]")
-        == validation.program(off, 1, "j").sampling.stop
+    assert stops(off, "pairwise") == [("[[A]]", "[[B]]"), ("[[A]]", "[[B]]")]
+    assert card(off, tmp_path)["stop_after_verdict"] is True
+
+
+def stops(made: Any, mode: str) -> list[tuple[str, ...]]:
+    """What ends a text in rejection sampling, and where gold sets are judged."""
+    inputs, protocol = Inputs(made), protocol_of(mode)
+    judge = inputs.judge(made.judge, "j")
+    programs = (
+        protocol.sampling_program(judge, made.judging, 0, 1),
+        protocol.voting_program(judge, inputs.voting(1)),
     )
-    assert training.judge_card(off, 1, "digest")["stop_after_verdict"] is True
+    return [program.sampling.stop for program in programs]  # type: ignore[attr-defined]
+
+
+def card(made: Any, folder: Path) -> dict[str, Any]:
+    """judge.json of a run's checkpoint."""
+    more = dict.fromkeys(("run", "iteration", "seed_model", "parser", "generation", "train_set"))
+    write_card(str(folder), Inputs(made).judge(made.judge, ""), **more)
+    found: dict[str, Any] = json.loads((folder / "judge.json").read_text())
+    return found
 
 
 @pytest.mark.parametrize(
@@ -250,7 +266,10 @@ def test_the_content_of_a_file_counts_and_the_file_is_named(settings: Any, tmp_p
     assert told == [f"the content of validation={gold} changed"]
 
 
-def test_a_file_that_is_named_alone_counts_by_its_content_too(tmp_path: Path) -> None:
+def test_a_file_that_is_named_alone_counts_by_its_content_too(settings: Any, tmp_path: Path) -> None:
+    def inputs_of(spec: str) -> dict[str, str]:
+        return Inputs(settings()).content(spec)
+
     gold = tmp_path / "gold.jsonl"
     gold.write_text("a")
     before = inputs_of(str(gold))

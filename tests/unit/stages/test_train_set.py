@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ray_app.errors import RunError
+from ray_app.judging.rejection_sampling import read_samples
 from ray_app.programs.rows import judge_messages, pair_units
 from ray_app.prompts import load_prompt
 from ray_app.run.shards import ShardWriter, row_counts
@@ -185,7 +186,7 @@ def test_a_task_names_only_the_shards_it_needs(tmp_path: Path) -> None:
     pairs = write(str(tmp_path / "pairs"), PAIRS, ([pair(n)] for n in range(6)), 2)
     units = (judgments(f"p{n}", order, "AB") for n in range(6) for order in ORDERS)
     files = write(str(tmp_path / "judgments"), JUDGMENTS, units, 4)
-    samples, places = train_set.read_samples(files)
+    samples, places = read_samples(files)
     assert len(samples) == 24
     assert {identity: len(found) for identity, found in places.items()} == {f"p{n}": 1 for n in range(6)}
     selected = [(s,) for s in samples if s.kept and s.pair_id in ("p0", "p1", "p4")]

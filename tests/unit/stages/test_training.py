@@ -12,13 +12,16 @@ import pytest
 from ray_app.config import IterateSettings
 from ray_app.run.fingerprint import fingerprint
 from ray_app.stages import training
+from ray_app.stages.inputs import Inputs
 
 Settings = Callable[..., IterateSettings]
 SELECTING = {"checkpoint_every": 5}
 
 
 def digest(settings: IterateSettings) -> str:
-    return fingerprint(training.STAGE, training.settings_of(settings), training.inputs_of(settings), []).digest
+    inputs = Inputs(settings)
+    covered = training.settings_of(settings, inputs), training.inputs_of(settings, inputs)
+    return fingerprint(training.STAGE, *covered, []).digest
 
 
 @pytest.fixture

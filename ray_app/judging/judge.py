@@ -1,43 +1,61 @@
 """What a judge is: its model, its prompt, and how it is sampled.
 
-A checkpoint of this project carries `judge.json`, which is used by itself. Any other model is a judge with a prompt
-file (`--prompt FILE`, or the shipped one of its mode: `judge_pairwise`, `judge_single`).
+A checkpoint of this project carries `judge.json`, which is written and read here and used by itself. Any other model is
+a judge with a prompt file (`--prompt FILE`, or the shipped one of its mode).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
-from ray_app.model_files import model_identity, require_model
-from ray_app.programs.judge import JudgeProgram
-from ray_app.programs.score import ScoreProgram
+from ray_app.model_files import JUDGE_CARD, model_identity, require_model
 from ray_app.prompts import Prompt, load_prompt, prompt_from
 from ray_app.reasoning import may_reason, template_of
 from ray_app.run import storage
-from ray_app.runner import sampling_from
-from ray_app.verdict import SCORES
 
 log = logging.getLogger(__name__)
 Mode = Literal["pairwise", "pointwise"]
-CARD = "judge.json"
+FORMAT = 1  # of judge.json; a later one is refused by name
 SHIPPED_PROMPTS: dict[str, str] = {"pairwise": "judge_pairwise", "pointwise": "judge_single"}
-BEST_OF_PROMPT = "judge_best_of"
+
+
+@dataclass(frozen=True)
+class BestOfPrompts:
+    """The prompts of best-of rows: one that asks for a letter of four, one that asks for a rating."""
+
+    letter: Prompt
+    rating: Prompt
+
+    def hashes(self) -> dict[str, str]:
+        """Identity of their wordings, by the names of their files."""
+        return {"judge_best_of": self.letter.hash, "judge_single": self.rating.hash}
+
+
+def shipped_best_of() -> BestOfPrompts:
+    """The prompts of best-of rows as they are shipped."""
+    return BestOfPrompts(load_prompt("judge_best_of"), load_prompt("judge_single"))
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge ready to be served."""
+    """A judge ready to be served. Its prompts are read when it is made, and never again."""
 
     engine: EngineSettings
     prompt: Prompt
     stop_after_verdict: bool
     mode: Mode = "pairwise"
     name: str = ""  # in the rows it judges; default: its model
+    best_of: BestOfPrompts = field(default_factory=shipped_best_of)
+
+    @property
+    def named(self) -> str:
+        """Its name in the rows it judges."""
+        return self.name or self.engine.model
 
     def identity(self) -> dict[str, Any]:
         """What a fingerprint covers of a judge."""
@@ -48,42 +66,6 @@ class Judge:
             "stop_after_verdict": self.stop_after_verdict,
             "mode": self.mode,
         }
-
-    def program(self, generation: Any, votes: int, seed: int, early_stop: bool) -> JudgeProgram:
-        """The voting program of this judge. `generation` is a `SamplingSettings`."""
-        return self._voting(self.prompt, generation, votes, seed, early_stop)
-
-    def best_of_program(self, generation: Any, votes: int, seed: int) -> JudgeProgram:
-        """The program that picks one of four responses by letter; all votes are drawn."""
-        return self._voting(load_prompt(BEST_OF_PROMPT), generation, votes, seed, early_stop=False)
-
-    def scoring_program(self, generation: Any, samples: int, seed: int) -> ScoreProgram:
-        """The program that scores single responses."""
-        pointwise = self.mode == "pointwise"
-        return ScoreProgram(
-            prompt=self.prompt if pointwise else load_prompt(SHIPPED_PROMPTS["pointwise"]),
-            sampling=sampling_from(generation, self.stop_after_verdict, SCORES),
-            samples=samples,
-            judge=self.name or self.engine.model,
-            run_seed=seed,
-            iteration=0,
-            stage="evaluation",
-            key=("benchmark", "id"),
-        )
-
-    def _voting(self, prompt: Prompt, generation: Any, votes: int, seed: int, early_stop: bool) -> JudgeProgram:
-        return JudgeProgram(
-            prompt=prompt,
-            sampling=sampling_from(generation, self.stop_after_verdict, prompt.letters),
-            mode="votes",
-            samples=votes,
-            judge=self.name or self.engine.model,
-            run_seed=seed,
-            iteration=0,
-            stage="evaluation",
-            key=("benchmark", "id", "order"),
-            early_stop=early_stop,
-        )
 
 
 def judge_of(
@@ -111,11 +93,11 @@ def judge_of(
     # Other template arguments than the judge was trained with may turn its reasoning on.
     by_itself = card.get("stop_after_verdict", True) and not engine.reasons
     stop = by_itself if stop_after_verdict is None else stop_after_verdict
-    tell_reasoning({"engine": engine}, stop)
+    warn_of_reasoning({"engine": engine}, stop)
     return Judge(engine, chosen, stop, mode)
 
 
-def tell_reasoning(engines: Mapping[str, EngineSettings], stop: bool) -> None:
+def warn_of_reasoning(engines: Mapping[str, EngineSettings], stop: bool) -> None:
     """Warn of judges whose reasoning a stop at the verdict may cut; `engines` by the setting that holds them."""
     for name, engine in engines.items() if stop else ():
         if engine.reasons or may_reason(template_of(engine.model), engine.chat_template_kwargs):
@@ -127,13 +109,41 @@ def tell_reasoning(engines: Mapping[str, EngineSettings], stop: bool) -> None:
 
 
 def read_card(model: str) -> dict[str, Any]:
-    """`judge.json` of a local checkpoint; empty for any other model. Raises InputError when it is damaged."""
-    uri = storage.join(model, CARD)
+    """`judge.json` of a local checkpoint; empty for any other model.
+
+    Raises InputError when it is damaged, or of a format that this version does not know.
+    """
+    uri = storage.join(model, JUDGE_CARD)
     try:
         if not storage.exists(uri):
             return {}
         card: dict[str, Any] = storage.read_json(uri)
+        known = card.get("format", FORMAT)
+        if not isinstance(known, int) or known > FORMAT:
+            raise InputError(f"{uri} has format {known}; this version reads format {FORMAT}: use a newer one")
         prompt_from(card["prompt"])
     except (ValueError, KeyError, TypeError) as fault:
         raise InputError(f"{uri} is damaged: {fault}") from fault
     return card
+
+
+def write_card(checkpoint: str, judge: Judge, **more: Any) -> None:
+    """`judge.json` of a checkpoint: the prompt, parser and sampling that this judge was trained for.
+
+    `more` says where it comes from: run, iteration, seed_model, parser, generation, train_set.
+    """
+    card = {
+        "format": FORMAT,
+        "run": more["run"],
+        "iteration": more["iteration"],
+        "seed_model": more["seed_model"],
+        "mode": judge.mode,
+        "prompt": judge.prompt.to_dict(),
+        "parser": more["parser"],
+        "stop_after_verdict": judge.stop_after_verdict,
+        "generation": more["generation"],
+        "chat_template_kwargs": judge.engine.chat_template_kwargs,
+        "max_model_len": judge.engine.max_model_len,
+        "train_set": more["train_set"],
+    }
+    storage.write_json_atomic(storage.join(checkpoint, JUDGE_CARD), card)

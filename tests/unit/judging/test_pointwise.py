@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_app.benchmarks import Benchmark, Faulty
-from ray_app.run.shards import ShardWriter
-from ray_app.schema import RATINGS, PairwiseRow
-from ray_app.scoring import (
+from ray_app.judging.pointwise import (
     mean_scores,
     pairwise_scoring_units,
     pointwise_outcomes,
@@ -16,6 +14,8 @@ from ray_app.scoring import (
     scores_of,
     unscored_ids,
 )
+from ray_app.run.shards import ShardWriter
+from ray_app.schema import RATINGS, PairwiseRow
 
 
 def rating(identity: str, side: str, sample: int, score: float | None) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def test_rows_with_the_same_texts_are_scored_once_whichever_way_round(tmp_path: 
     with ShardWriter(str(tmp_path), RATINGS) as writer:
         writer.add([rating("r1", "a", 0, 8.0), rating("r1", "b", 0, 3.0)])
         writer.quarantine([{"id": "b:r4", "stage": "evaluation", "reason": "prompt_too_long", "detail": ""}])
-    means, lost = scores_of(str(tmp_path), rows)
+    answers = scores_of(str(tmp_path), rows)
+    means, lost = answers.of, answers.lost
     assert means == {"r1": {"a": 8.0, "b": 3.0}, "r2": {"a": 3.0, "b": 8.0}, "r3": {"a": 8.0, "b": 3.0}}
     assert lost == {"r4": "prompt_too_long"}
 

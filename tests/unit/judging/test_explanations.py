@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ray_app.explanations import Explanations
-from ray_app.judging import Source
+from ray_app.judging.explanations import Explanations
+from ray_app.judging.sharing import Source
 from ray_app.run.shards import ShardWriter
 from ray_app.schema import VOTES
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ray_app.engine.settings import EngineSettings
-from ray_app.judge_card import judge_of
+from ray_app.judging.judge import judge_of
 from ray_app.prompts import load_prompt
 
 THINKING: dict[str, Any] = {"enable_thinking": True}

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ray_app.judging import Source
+from ray_app.judging.sharing import Source
 from ray_app.run.shards import shard_files
 from ray_app.run.storage import read_parquet
 
@@ -19,11 +19,12 @@ CACHED_SHARDS = 64
 
 
 class Explanations:
-    """Texts of the votes in a folder, by id; `sources`: whose votes a row shares (`judging.sources_of`)."""
+    """Texts of the votes in a folder, by id. `part` is the column that tells a row's votes apart (order, or side),
+    `sources` whose votes a row shares (`sharing.sources_of`).
+    """
 
-    def __init__(self, directory: str, mode: str = "pairwise", sources: Mapping[str, Source] | None = None) -> None:
+    def __init__(self, directory: str, part: str = "order", sources: Mapping[str, Source] | None = None) -> None:
         self.sources = sources or {}
-        part = "side" if mode == "pointwise" else "order"
         self.files: dict[str, list[str]] = defaultdict(list)
         for file in shard_files(directory):
             for identity in set(read_parquet(file, columns=["id"]).column("id").to_pylist()):

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_app.benchmarks import Benchmark, load_benchmark
-from ray_app.judging import KEY, UNITS, quarantined_ids, results_of, spool, tallies_of, units_of, verdict_records
+from ray_app.judging.pairwise import KEY, UNITS, quarantined_ids, results_of, tallies_of, units_of, verdict_records
+from ray_app.judging.sharing import spool
 from ray_app.metrics.outcome import asked_orders, outcomes_of
 from ray_app.run.shards import ShardWriter
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.schema import AB, BA, VOTES, PairwiseRow, unit_id
 from ray_app.verdict import Count, count
 
-MTBENCH = Path(__file__).resolve().parents[1] / "fixtures" / "benchmarks" / "mtbench_human.jsonl"
+MTBENCH = Path(__file__).resolve().parents[2] / "fixtures" / "benchmarks" / "mtbench_human.jsonl"
 
 
 def row(id: str, text: str = "", label: Any = "A") -> PairwiseRow:
@@ -89,7 +90,8 @@ def test_an_order_that_only_a_turned_row_asks_for_is_judged_as_the_source_shows_
 def test_votes_of_a_turned_row_are_in_its_own_arrangement(tmp_path: Path) -> None:
     rows = [row("1", "x"), turned("2", "x"), turned("3", "x", "A")]
     directory = write(tmp_path, {("1", AB): "AAB", ("1", BA): "B--"})
-    tallies, lost = results_of(directory, rows)
+    answers = results_of(directory, rows)
+    tallies, lost = answers.of, answers.lost
     assert tallies["1"] == {AB: Count(2, 1), BA: Count(0, 1, 2)}
     assert tallies["2"] == tallies["3"] == {AB: Count(0, 1, 2), BA: Count(2, 1)}
     verdicts = [record["verdict"] for record in verdict_records(["1", "2", "3"], tallies, 3, lost)]
@@ -117,7 +119,8 @@ def test_shared_votes_are_those_that_each_row_would_get(
     shown = [(u["instruction"], u["first"], u["second"]) for u in units if u["first"] != u["second"]]
     assert len(shown) == len(set(shown)), "no prompt twice"
     votes = {(u["id"], u["order"]): judge(u["instruction"], u["first"], u["second"]) for u in units}
-    tallies, _ = results_of(write(tmp_path_factory.mktemp("v"), votes), rows, orders)
+    answers = results_of(write(tmp_path_factory.mktemp("v"), votes), rows, orders)
+    tallies = answers.of
     for i, (q, a, b) in enumerate(texts):
         own = {AB: judge(q, a, b), BA: judge(q, b, a)}
         wanted = {order: count([None if own[order] == "-" else own[order]]) for order in orders[str(i)]}
@@ -127,7 +130,8 @@ def test_shared_votes_are_those_that_each_row_would_get(
 def test_their_votes_are_shared(tmp_path: Path) -> None:
     rows = [row("1", "x"), row("2"), row("3", "x", "B")]
     directory = write(tmp_path, {("1", AB): "AAB", ("1", BA): "B--", ("2", AB): "B", ("2", BA): "A"})
-    tallies, lost = results_of(directory, rows)
+    answers = results_of(directory, rows)
+    tallies, lost = answers.of, answers.lost
     assert tallies["3"] == tallies["1"] == {AB: Count(2, 1), BA: Count(0, 1, 2)}
     assert tallies["2"] == tallies_of(directory)["2"] == {AB: Count(0, 1), BA: Count(1)}
     assert lost == {}
@@ -139,7 +143,8 @@ def test_their_votes_are_shared(tmp_path: Path) -> None:
 def test_a_row_has_the_orders_it_asked_for(tmp_path: Path) -> None:
     rows = [row("1", "x"), row("2", "x")]
     directory = write(tmp_path, {("1", BA): "B", ("1", AB): "A"})
-    tallies, _ = results_of(directory, rows, {"1": (BA,), "2": (AB,)})
+    answers = results_of(directory, rows, {"1": (BA,), "2": (AB,)})
+    tallies = answers.of
     assert tallies == {"1": {BA: Count(0, 1)}, "2": {AB: Count(1)}}
 
 
@@ -147,7 +152,8 @@ def test_quarantine_is_shared_too_and_unknown_ids_stay_visible(tmp_path: Path) -
     rows = [row("a:b", "x"), row("2"), row("3", "x")]
     lost = {"set:a:b:ab": "prompt_too_long", "set:a:b:ba": "prompt_too_long"}
     directory = write(tmp_path, {("2", AB): "A", ("2", BA): "B", ("stray", AB): "A"}, lost)
-    tallies, found = results_of(directory, rows)
+    answers = results_of(directory, rows)
+    tallies, found = answers.of, answers.lost
     assert found == {"a:b": "prompt_too_long", "3": "prompt_too_long"}
     assert quarantined_ids(directory) == {"a:b": "prompt_too_long"}
     assert set(tallies) == {"2", "stray"}
@@ -167,7 +173,8 @@ def test_mtbench_judges_a_pair_once_and_scores_every_human(tmp_path: Path, proto
     everyone = sum(map(len, orders.values()))
     assert len(units) == len({(u["instruction"], u["first"], u["second"]) for u in units}) < everyone
     directory = write(tmp_path, {(u["id"], u["order"]): "A" if u["order"] == AB else "B" for u in units})
-    tallies, lost = results_of(directory, benchmark.rows, orders)
+    answers = results_of(directory, benchmark.rows, orders)
+    tallies, lost = answers.of, answers.lost
     outcomes = outcomes_of(benchmark, tallies, protocol=protocol, quarantined=lost)
     assert [o.score() for o in outcomes if o.label] == [float(r.label == "A") for r in benchmark.rows]
     assert len(outcomes) == benchmark.n
@@ -175,13 +182,13 @@ def test_mtbench_judges_a_pair_once_and_scores_every_human(tmp_path: Path, proto
 
 def test_units_are_spooled_in_order_and_again_the_same(tmp_path: Path) -> None:
     rows = [row(f"{i:03d}") for i in range(150)]
-    assert spool(units_of("set", rows), str(tmp_path)) == 300
+    assert spool(units_of("set", rows), str(tmp_path), UNITS) == 300
     files = list_files(str(tmp_path), "shard-*.parquet")
     before = [Path(file).read_bytes() for file in files]
     table = pa.concat_tables([read_parquet(file) for file in files])
     assert table.schema == UNITS
     assert names(table.to_pylist()) == names(units_of("set", rows))
-    spool(units_of("set", rows), str(tmp_path))
+    spool(units_of("set", rows), str(tmp_path), UNITS)
     assert [Path(file).read_bytes() for file in files] == before
 
 

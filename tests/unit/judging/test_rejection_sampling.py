@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_app.selection import (
+from ray_app.judging.rejection_sampling import (
     Sample,
     balanced,
     empty_cause,

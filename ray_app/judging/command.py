@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
 
-from ray_app import best_of
 from ray_app.benchmarks import Benchmark
 from ray_app.cli import CommandSettings
 from ray_app.cluster import connected
-from ray_app.config import RaySettings, SamplingSettings
+from ray_app.cluster_settings import RaySettings
 from ray_app.engine.base import Work
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
-from ray_app.explanations import Explanations
 from ray_app.http_request import HttpSettings
-from ray_app.judge_card import BEST_OF_PROMPT, SHIPPED_PROMPTS, Judge, Mode, judge_of
-from ray_app.judging import judge_rows, results_of, sources_of, units_of, verdict_records
+from ray_app.judging import protocol_for, protocol_of
+from ray_app.judging.explanations import Explanations
+from ray_app.judging.gold_set import judge_set
+from ray_app.judging.judge import Judge, Mode, judge_of
+from ray_app.judging.protocol import STAGE, Answers, Voting
+from ray_app.judging.sharing import sources_of
 from ray_app.metrics import write_verdicts
-from ray_app.prompts import load_prompt
+from ray_app.metrics.outcome import Protocol as Orders
 from ray_app.run import storage
 from ray_app.run.fingerprint import Fingerprint, check, fingerprint
 from ray_app.run.lease import Lease
 from ray_app.runner import Runner, StageResult
-from ray_app.scoring import pairwise_scoring_units, score_records, score_rows, scores_of
+from ray_app.settings_parts import SamplingSettings
 
 FINGERPRINT = "fingerprint.json"
 DTYPE = "dtype"  # in it, beside the fingerprint: the format of the votes, where the setting is auto
@@ -50,8 +52,11 @@ class JudgingCommand(CommandSettings):
     limit: int | None = Field(None, ge=1)
     ray: RaySettings = RaySettings()
 
-    def judge(self) -> Judge:
-        """The judge of these settings. Raises InputError naming what is missing or wrong."""
+    def load_judge(self) -> Judge:
+        """The judge of these settings: reads its card and prompts, and warns where it may reason. Once a command.
+
+        Raises InputError naming what is missing or wrong.
+        """
         if self.model is None:
             raise InputError("--model is missing")
         engine = self.engine.model_copy(update={"model": self.model})
@@ -62,7 +67,11 @@ class JudgingCommand(CommandSettings):
             return self.generation
         return SamplingSettings(temperature=0, top_p=1) if self.votes == 1 else SamplingSettings()
 
-    def fingerprint_of(self, benchmark: Benchmark, judge: Judge, orders: str) -> Fingerprint:
+    def voting(self, orders: Orders = "both_orders") -> Voting:
+        """How its judge is asked."""
+        return Voting(self.sampling(), self.votes, self.seed, self.early_stop, orders)
+
+    def fingerprint_of(self, benchmark: Benchmark, judge: Judge, orders: Orders) -> Fingerprint:
         """What makes votes comparable; a folder with others in it is refused."""
         covered: dict[str, Any] = {
             "seed": self.seed,
@@ -73,76 +82,54 @@ class JudgingCommand(CommandSettings):
             "generation": self.sampling().model_dump(mode="json"),
             "judge": judge.identity(),
         }
-        if benchmark.kind == "best_of":
-            names = (BEST_OF_PROMPT, SHIPPED_PROMPTS["pointwise"])
-            covered["prompts"] = {name: load_prompt(name).hash for name in names}
+        prompts = protocol_for(judge.mode, benchmark).prompts_covered(judge)
+        if prompts:
+            covered["prompts"] = prompts
         source = benchmark.source
         content = storage.content_hash(source) if storage.exists(source) else source
-        return fingerprint("evaluation", covered, {source: content}, [])
+        return fingerprint(STAGE, covered, {source: content}, [])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A benchmark that was judged into a folder."""
+
+    benchmark: Benchmark
+    result: StageResult
+    answers: Answers
 
 
 def judge_all(
-    command: JudgingCommand,
-    work: Mapping[str, Benchmark],
-    orders: Mapping[str, Mapping[str, tuple[str, ...]] | None],
-    protocol: str = "both_orders",
-) -> dict[str, StageResult]:
+    command: JudgingCommand, judge: Judge, work: Mapping[str, Benchmark], orders: Orders = "both_orders"
+) -> dict[str, Judged]:
     """Judge the rows of every benchmark into its folder ({folder: benchmark}); a second call continues.
 
     Raises InputError when a folder holds votes made with other settings.
     """
-    judge = command.judge()
     for folder, benchmark in work.items():
-        claim(folder, command.fingerprint_of(benchmark, judge, protocol))
-    results: dict[str, StageResult] = {}
+        claim(folder, command.fingerprint_of(benchmark, judge, orders))
+    judged: dict[str, Judged] = {}
     with connected(command.ray):
         pools = PoolManager(run_id="judge", may_grow=command.ray.may_grow)
         try:
             for folder, benchmark in work.items():
                 with Lease(folder) as lease:
-                    runner = Runner(pools, lease.fence)
                     served = replace(judge, engine=engine_for(folder, judge.engine, pools))
-                    results[folder] = _judge(command, served, runner, folder, benchmark, orders.get(folder))
+                    runner = Runner(pools, lease.fence)
+                    judged[folder] = Judged(
+                        benchmark, *judge_set(runner, served, benchmark, command.voting(orders), folder)
+                    )
         finally:
             pools.close()
-    return results
-
-
-def _judge(
-    command: JudgingCommand,
-    judge: Judge,
-    runner: Runner,
-    folder: str,
-    benchmark: Benchmark,
-    orders: Mapping[str, tuple[str, ...]] | None,
-) -> StageResult:
-    sampling, votes, seed = command.sampling(), command.votes, command.seed
-    if benchmark.kind == "best_of":
-        return best_of.judge_rows(runner, benchmark, folder, judge, sampling, votes, seed)
-    if judge.mode == "pointwise":
-        units = pairwise_scoring_units(benchmark.name, benchmark.rows)
-        program = judge.scoring_program(sampling, votes, seed)
-        return score_rows(runner, units=units, directory=folder, program=program, engine=judge.engine)
-    return judge_rows(
-        runner,
-        units=units_of(benchmark.name, benchmark.rows, orders),
-        directory=folder,
-        program=judge.program(sampling, votes, seed, command.early_stop),
-        engine=judge.engine,
-    )
+    return judged
 
 
 def serve_judge(command: JudgingCommand, http: HttpSettings) -> None:
     """Serve the judge over HTTP until it is told to stop. Raises InputError and RunError as `judge_all` does."""
     from ray_app.http_service import run_service
 
-    judge = command.judge()
-    sampling, votes, seed = command.sampling(), command.votes, command.seed
-    program = (
-        judge.scoring_program(sampling, votes, seed)
-        if judge.mode == "pointwise"
-        else judge.program(sampling, votes, seed, command.early_stop)
-    )
+    judge = command.load_judge()
+    program = protocol_of(judge.mode).voting_program(judge, command.voting())
     with connected(command.ray):
         pools = PoolManager(run_id="serve", may_grow=command.ray.may_grow)
         try:
@@ -189,24 +176,12 @@ def engine_for(folder: str, engine: EngineSettings, pools: PoolManager) -> Engin
 
 
 def save_verdicts(
-    benchmark: Benchmark,
-    folder: str,
-    target: str,
-    votes: int,
-    mode: Mode,
-    *,
-    orders: Mapping[str, tuple[str, ...]] | None = None,
-    explanations: bool = False,
+    judge: Judge, judged: Judged, voting: Voting, folder: str, target: str, *, explanations: bool = False
 ) -> int:
     """The verdict file of every id: judged ones in the file's order, then those the loader quarantined."""
-    lost = {fault["id"]: fault["reason"] for fault in benchmark.quarantined}
-    ids = [row.id for row in benchmark.rows] + [fault.id for fault in benchmark.faulty]
-    if mode == "pointwise":
-        means, faults = scores_of(folder, benchmark.rows)
-        records = score_records(ids, means, faults | lost)
-    else:
-        tallies, faults = results_of(folder, benchmark.rows, orders)
-        records = verdict_records(ids, tallies, votes, faults | lost, orders)
+    protocol = protocol_for(judge.mode, judged.benchmark)
+    records = protocol.records(judged.benchmark, judged.answers, voting)
     if explanations:
-        records = Explanations(folder, mode, sources_of(benchmark.rows)).added(records)
+        texts = Explanations(folder, protocol_of(judge.mode).part, sources_of(judged.benchmark.rows))
+        records = texts.added(records)
     return write_verdicts(target, records)

@@ -7,10 +7,12 @@ from typing import Any
 
 from ray_app.benchmarks import Benchmark, BestOfRow, Faulty
 from ray_app.benchmarks.rewardbench2 import shown_order
-from ray_app.best_of import LETTERS, answers_in, answers_of, by_letter, by_ratings, letter_units, plurality
+from ray_app.judging.best_of import LETTERS, BestOf, answers_of, letter_units, plurality, with_reasons
+from ray_app.judging.protocol import Voting
 from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.run.shards import ShardWriter
 from ray_app.schema import RATINGS, VOTES
+from ray_app.settings_parts import SamplingSettings
 
 
 def row(identity: str, subset: str = "Math", responses: int = 4) -> BestOfRow:
@@ -22,14 +24,14 @@ BENCHMARK = Benchmark("rb2", [], len(ROWS), best_of=ROWS)
 
 
 def test_ties_are_rated_and_pointwise_judges_rate_everything() -> None:
-    assert [r.id for r in by_ratings(BENCHMARK, pointwise=False)] == ["ref:1"]
-    assert len(by_letter(BENCHMARK, pointwise=False)) == 20
-    assert len(by_ratings(BENCHMARK, pointwise=True)) == 21
-    assert not by_letter(BENCHMARK, pointwise=True)
+    assert [r.id for r in BestOf(letters=True).by_ratings(BENCHMARK)] == ["ref:1"]
+    assert len(BestOf(letters=True).by_letter(BENCHMARK)) == 20
+    assert len(BestOf(letters=False).by_ratings(BENCHMARK)) == 21
+    assert not BestOf(letters=False).by_letter(BENCHMARK)
 
 
 def test_a_letter_names_the_response_that_was_shown_under_it() -> None:
-    units = {u["id"]: u for u in letter_units("rb2", by_letter(BENCHMARK, pointwise=False), seed=3)}
+    units = {u["id"]: u for u in letter_units("rb2", BestOf(letters=True).by_letter(BENCHMARK), seed=3)}
     votes = {i: [LETTERS[u["responses"].index("answer 0")]] for i, u in units.items()}
     answers = answers_of(BENCHMARK, votes, {}, seed=3)
     assert {answers[i]["choice"] for i in units} == {0}, "the correct response is the row's first"
@@ -73,7 +75,8 @@ def test_every_id_has_an_answer_and_quarantined_ones_say_why(tmp_path: Path) -> 
     with ShardWriter(str(tmp_path / "ratings"), RATINGS) as writer:
         writer.add([filled(RATINGS, id="ref:1", side=side, score=score) for side, score in (("0", 9.0), ("1", 2.0))])
         writer.quarantine([lost("tied:1")])
-    answers = answers_in(str(tmp_path), benchmark, seed=0)
+    read = BestOf(letters=True).read(str(tmp_path), benchmark, Voting(SamplingSettings()))
+    answers = with_reasons(benchmark, read)
     assert answers == {
         "m0": {"choice": shown_order(rows[0], 0)[0]},
         "m1": {"choice": None, "quarantined": "prompt_too_long"},

@@ -1,4 +1,8 @@
-"""Rejection sampling's decisions over the judgments of one iteration. Pure: keys and letters in, keys out."""
+"""Rejection sampling's decisions over the judgments of one iteration: which of them are trained on.
+
+choose, choose_scored       what is selected of the judgments in a stage's shards, pairwise and pointwise
+select, select_scored, …    the decisions themselves: pure, keys and letters in, keys out
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ray_app.run.storage import read_parquet
 from ray_app.schema import unit_interval
+from ray_app.verdict import first_win
+
+KEYS = ["pair_id", "order", "sample", "verdict", "correct", "kept"]
+SCORE_KEYS = ["pair_id", "side", "sample", "score"]
 
 
 @dataclass(frozen=True, order=True)
@@ -44,6 +53,58 @@ class Selection:
     @property
     def keep_rate(self) -> float | None:
         return self.kept / self.tried if self.tried else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was drawn, what is selected of it, and where its texts are ({pair_id: judgment files})."""
+
+    selection: Selection
+    selected: Sequence[tuple[Sample, ...]]
+    files: Mapping[str, set[str]]
+    drawn: int
+    empty_cause: str
+
+
+def choose(judgment_files: Iterable[str], *, seed: int, iteration: int, balance: bool, recipe: str) -> Choice:
+    """Pairwise: balanced letters for SFT, (correct, wrong) for DPO."""
+    samples, files = read_samples(judgment_files)
+    selection = select(samples, seed, iteration, balance)
+    selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
+    if recipe == "dpo":
+        selected = preferences(samples, seed, iteration)
+    cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
+    return Choice(selection, selected, files, len(samples), cause)
+
+
+def choose_scored(judgment_files: Iterable[str]) -> Choice:
+    """Pointwise: both judgments of the first sample whose chosen score is higher."""
+    drawn: dict[str, dict[int, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
+    files: dict[str, set[str]] = defaultdict(set)
+    unparsed = rows = 0
+    for file in judgment_files:
+        for row in read_parquet(file, columns=SCORE_KEYS).to_pylist():
+            drawn[row["pair_id"]][row["sample"]][row["side"]] = row["score"]
+            files[row["pair_id"]].add(file)
+            unparsed, rows = unparsed + (row["score"] is None), rows + 1
+    scores = {
+        identity: [(samples[j].get("chosen"), samples[j].get("rejected")) for j in sorted(samples)]
+        for identity, samples in drawn.items()
+    }
+    selection = select_scored(scores)
+    cause = empty_scored_cause(selection, unparsed, rows)
+    return Choice(selection, [(row,) for row in selection.rows], files, rows, cause)
+
+
+def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str, set[str]]]:
+    """All samples without their texts, and for each pair_id the files that hold its samples."""
+    samples: list[Sample] = []
+    files: dict[str, set[str]] = defaultdict(set)
+    for file in judgment_files:
+        for row in read_parquet(file, columns=KEYS).to_pylist():
+            samples.append(Sample(**row))
+            files[row["pair_id"]].add(file)
+    return samples, files
 
 
 def select(samples: Iterable[Sample], run_seed: int, iteration: int, balance: bool = True) -> Selection:
@@ -110,14 +171,6 @@ def preferences(samples: Iterable[Sample], run_seed: int, iteration: int) -> lis
         )
 
     return [(sample, pick(sample)) for sample in balanced(both, run_seed, iteration)]
-
-
-def first_win(scores: Sequence[tuple[float | None, float | None]]) -> int | None:
-    """The first sample in which the first side's score exceeds the second's; a missing score never wins."""
-    for index, (first, second) in enumerate(scores):
-        if first is not None and second is not None and first > second:
-            return index
-    return None
 
 
 def select_scored(scores: Mapping[str, Sequence[tuple[float | None, float | None]]]) -> Selection:

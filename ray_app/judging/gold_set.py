@@ -1,0 +1,59 @@
+"""Judging a set with gold labels into a folder: `evaluate`, `judge`, the loop's evaluation, checkpoint selection.
+
+Answers land in the folder as they come, and a second call continues.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ray_app.benchmarks import Benchmark
+from ray_app.judging import protocol_for
+from ray_app.judging.judge import Judge
+from ray_app.judging.protocol import STAGE, Answers, Questions, Voting
+from ray_app.judging.sharing import spool
+from ray_app.run.storage import join
+from ray_app.runner import WEIGHTS, Job, Runner, StageResult
+
+
+def judge_set(
+    runner: Runner, judge: Judge, benchmark: Benchmark, voting: Voting, directory: str, *, name: str = ""
+) -> tuple[StageResult, Answers]:
+    """Judge every row; the runner's numbers, and the answers. `name` is the set's, in the keys of its rows."""
+    protocol = protocol_for(judge.mode, benchmark)
+    asked = protocol.questions(judge, benchmark, voting, name or benchmark.name)
+    results = [runner.run(job_of(runner, questions, judge, voting, directory)) for questions in asked]
+    return added(results), protocol.read(directory, benchmark, voting)
+
+
+def job_of(runner: Runner, questions: Questions, judge: Judge, voting: Voting, directory: str) -> Job:
+    """The questions as a job of the runner, their units spooled."""
+    folder = join(directory, questions.folder) if questions.folder else directory
+    spooled = join(folder, "units")
+    total = spool(questions.units, spooled, questions.unit_schema)
+    return Job(
+        stage=STAGE,
+        directory=folder,
+        schema=questions.schema,
+        key=questions.key,
+        source=runner.dataset(spooled),
+        total=total,
+        program=questions.program,
+        engine=judge.engine,
+        role="judge",
+        iteration=voting.iteration,
+    )
+
+
+def added(results: Sequence[StageResult]) -> StageResult:
+    """The sums of several results; one of them as it is."""
+    if len(results) == 1:
+        return results[0]
+    quarantined: Counter[str] = Counter()
+    for result in results:
+        quarantined.update(result.quarantined)
+    names = ("rows_in", "rows_out", "prompt_tokens", "completion_tokens", "seconds")
+    sums = {name: sum(getattr(result, name) for result in results) for name in names}
+    loaded = next((result.extra for result in results if "weights" in result.extra), {})
+    return StageResult(**sums, quarantined=dict(quarantined), extra={k: loaded[k] for k in WEIGHTS if k in loaded})
