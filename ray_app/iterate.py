@@ -30,7 +30,17 @@ from ray_app.precision import Dtype, Kind, decided
 from ray_app.run import metrics_log
 from ray_app.run.card_files import write_cards
 from ray_app.run.fingerprint import check_started
-from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, read_started, write_run
+from ray_app.run.folder import (
+    FORMAT,
+    RunFolder,
+    StageRecord,
+    commit,
+    now,
+    read_record,
+    read_run,
+    read_started,
+    write_run,
+)
 from ray_app.run.lease import Lease
 from ray_app.run.resume import pending
 from ray_app.run.shards import begun
@@ -39,7 +49,7 @@ from ray_app.runner import Runner, StageResult
 from ray_app.stages import instructions, training
 from ray_app.stages.context import Context
 from ray_app.stages.inputs import Inputs
-from ray_app.steps import Step, results_of, steps_of
+from ray_app.steps import Step, run_step, steps_of
 from ray_app.table import show
 
 log = logging.getLogger(__name__)
@@ -100,7 +110,7 @@ def run_steps(
                 continue
             log.info("%s: started", step)
             started, since = time.monotonic(), now()
-            results = results_of(step, todo, context)
+            results = run_step(step, todo, context)
             lease.fence.check()
             for made, result in results:
                 commit(made.directory, record_of(made, result, since))
@@ -200,6 +210,7 @@ def describe(settings: IterateSettings, steps: list[Step], dtype: Dtype | None =
     `dtype` is what the run computes in where settings say `auto`.
     """
     return {
+        "format": FORMAT,
         **({"dtype": dtype} if dtype else {}),
         "settings": settings.model_dump(mode="json"),
         "revision": revision(),

@@ -95,20 +95,20 @@ class Planner:
         self._evaluations(0, made, model_identity(settings.judge.model), [])
         if settings.first_judge and settings.first_judge.model != settings.judge.model:
             self._first_judge(made)
-        judge_print: list[Fingerprint] = []
+        trained_before: list[Fingerprint] = []
         for iteration in range(1, settings.iterations + 1):
             if settings.pairs.refresh == "each_iteration":
                 made = self._pairs(prompts, iteration)
-            trained = self._iteration(iteration, made, judge_print)
+            trained = self._iteration(iteration, made, trained_before)
             self._evaluations(iteration, made, f"iter_{iteration:02d}", [trained])
-            judge_print = [trained]
+            trained_before = [trained]
         return self.steps
 
     def _add(
         self,
         stage: str,
         iteration: int | None,
-        printed: Fingerprint,
+        wanted: Fingerprint,
         run: Callable[[Context], StageResult],
         name: str = "",
         feeds: Feed | None = None,
@@ -117,21 +117,21 @@ class Planner:
         if name:
             directory = self.folder.join(directory, name)
         label = f"{stage.replace('_', ' ')} {name}".strip()
-        self.steps.append(Step(stage, iteration, directory, printed, run, label, feeds))
-        return printed
+        self.steps.append(Step(stage, iteration, directory, wanted, run, label, feeds))
+        return wanted
 
     def _instructions(self) -> Fingerprint:
         settings = self.settings
-        printed = fingerprint(
+        wanted = fingerprint(
             instructions.STAGE, instructions.settings_of(settings, self.inputs), instructions.inputs_of(settings), []
         )
-        return self._add(instructions.STAGE, None, printed, instructions.run)
+        return self._add(instructions.STAGE, None, wanted, instructions.run)
 
     def _pairs(self, upstream: Fingerprint, iteration: int | None) -> Fingerprint:
         generator = {"generator": model_identity(self.settings.generator.model)}
-        printed = fingerprint(pairs.STAGE, pairs.settings_of(self.settings, self.inputs), generator, [upstream.digest])
+        wanted = fingerprint(pairs.STAGE, pairs.settings_of(self.settings, self.inputs), generator, [upstream.digest])
         feeds = self._judging(iteration or 1) if self.settings.iterations else None
-        return self._add(pairs.STAGE, iteration, printed, lambda context: pairs.run(context, iteration), feeds=feeds)
+        return self._add(pairs.STAGE, iteration, wanted, lambda context: pairs.run(context, iteration), feeds=feeds)
 
     def _judging(self, iteration: int) -> Feed:
         """The judgments of `iteration` while its pairs are made."""
@@ -190,9 +190,9 @@ class Planner:
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)
             covered = evaluation.settings_of(self.settings, self.inputs, engine.identity(identity), spec)
-            printed = fingerprint(stage, covered, self.inputs.content(spec), upstream)
+            wanted = fingerprint(stage, covered, self.inputs.content(spec), upstream)
             judged_by = self.inputs.judge(engine, engine.model if iteration == 0 else identity)
-            self._add(stage, iteration, printed, _evaluation(stage, iteration, name, spec, judged_by), name)
+            self._add(stage, iteration, wanted, _evaluation(stage, iteration, name, spec, judged_by), name)
 
 
 def _evaluation(stage: str, iteration: int, name: str, spec: str, judge: Judge) -> Callable[[Context], StageResult]:
@@ -221,7 +221,7 @@ def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResul
     return made, judgments.with_numbers(context, judged, iteration)
 
 
-def results_of(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
+def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
     """Do the work of `step`, and that of the step it feeds where both are left and can run at the same time."""
     feed = step.feeds
     fed = next((other for other in todo if feed and other.directory == feed.directory), None)

@@ -53,7 +53,7 @@ class PairProgram:
             chosen, modified, rejected = await self._one_call(call, instruction)
         else:
             chosen, modified, rejected = await self._two_calls(call, instruction)
-        fault = degenerate(instruction, modified, chosen, rejected, call.cut_off, self.max_similarity)
+        fault = pair_fault(instruction, modified, chosen, rejected, call.cut_off, self.max_similarity)
         result = UnitResult(unit=row["instruction_id"], counters=call.counters)
         if fault:
             detail = {"modified_instruction": modified, "chosen": chosen, "rejected": rejected}
@@ -133,7 +133,7 @@ def clean_modified(text: str) -> str:
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
-def degenerate(
+def pair_fault(
     instruction: Text,
     modified: str | None,
     chosen: str,

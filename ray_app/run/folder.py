@@ -14,6 +14,7 @@ from ray_app.run.fingerprint import Fingerprint
 
 COMMIT = "stage.json"
 RUN = "run.json"
+FORMAT = 1  # of the run folder; 0 is that of runs whose run.json names none
 STARTED = "started.json"  # until the commit: what the closed shards of an interrupted stage were made with
 
 
@@ -76,14 +77,22 @@ def read_record(directory: str) -> StageRecord | None:
 
 
 def read_run(uri: str) -> dict[str, Any]:
-    """run.json of a run; empty where it has none yet. Raises InputError naming the file when it is damaged."""
+    """run.json of a run; empty where it has none yet. Raises InputError naming the file when it is damaged, or of a run
+    that a newer version has made.
+    """
     file = storage.join(uri, RUN)
     if not storage.exists(file):
         return {}
     try:
-        return dict(storage.read_json(file))
+        described = dict(storage.read_json(file))
     except (ValueError, TypeError) as fault:
         raise InputError(f"{file} is damaged: {str(fault).splitlines()[0]}") from fault
+    made = described.get("format", 0)
+    if not isinstance(made, int) or made > FORMAT:
+        raise InputError(
+            f"{file} has format {made}; this version continues runs up to format {FORMAT}: use a newer one"
+        )
+    return described
 
 
 def write_run(uri: str, described: dict[str, Any]) -> None:
@@ -91,9 +100,9 @@ def write_run(uri: str, described: dict[str, Any]) -> None:
     storage.write_json_atomic(storage.join(uri, RUN), described)
 
 
-def begin(directory: str, printed: Fingerprint) -> None:
+def begin(directory: str, wanted: Fingerprint) -> None:
     """Note what a stage is made with, before its first row: only with the same may a later attempt go on."""
-    storage.write_json_atomic(storage.join(directory, STARTED), printed.model_dump(mode="json"))
+    storage.write_json_atomic(storage.join(directory, STARTED), wanted.model_dump(mode="json"))
 
 
 def read_started(directory: str) -> Fingerprint | None:

@@ -46,7 +46,7 @@ def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(PREFIX + "varlen", varlen)
-    AttentionInterface.register(PREFIX + "fa4", fourth)
+    AttentionInterface.register(PREFIX + "fa4", flash_attention_4)
     AttentionInterface.register(PREFIX + "sdpa", per_row)
 
 
@@ -88,7 +88,7 @@ def varlen(
     return out.unsqueeze(0), None
 
 
-def fourth(
+def flash_attention_4(
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ray_app.engine.settings import EngineSettings
+from ray_app.errors import InputError
 from ray_app.judging.judge import judge_of
 from ray_app.prompts import load_prompt
 
@@ -68,3 +69,9 @@ def test_a_template_that_may_think_is_told(
     caplog.set_level(logging.WARNING)
     judge_of(EngineSettings(model=folder(tmp_path, template), chat_template_kwargs=given), None, option)
     assert ["may reason in <think>" in message for message in caplog.messages] == [True] * warned
+
+
+def test_a_card_of_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+    model = folder(tmp_path, format=99)
+    with pytest.raises(InputError, match=r"judge\.json has format 99; this version reads format 1"):
+        judge_of(EngineSettings(model=model), None, None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from replaying import Call, Replay, run
 
 from ray_app.engine.base import Completion, EngineError, Sampling, UnitResult
-from ray_app.programs.pair import PairProgram, clean_modified, degenerate, similarity
+from ray_app.programs.pair import PairProgram, clean_modified, pair_fault, similarity
 from ray_app.prompts import load_prompt
 from ray_app.schema import PAIRS, derive_seed, pack_text, pair_id
 
@@ -199,7 +199,7 @@ def test_an_instruction_of_several_turns_is_answered_as_a_conversation() -> None
     assert engine.calls[0].messages == turns
     assert "User: Hello" in next(c for c in engine.calls if purpose(c) == "modified").prompt
     # The last turn is what a modified instruction is compared with.
-    assert degenerate(turns, QUESTION, "a", "b", [], 0.9) == "modified_equals_original"
+    assert pair_fault(turns, QUESTION, "a", "b", [], 0.9) == "modified_equals_original"
 
 
 def test_control_tokens_in_an_instruction_are_neutralised() -> None:

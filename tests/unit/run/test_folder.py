@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from run_records import print_of, record_of
 
 from ray_app.errors import InputError
 from ray_app.run import storage
-from ray_app.run.folder import RunFolder, begin, commit, now, read_record, read_started
+from ray_app.run.folder import RunFolder, begin, commit, now, read_record, read_run, read_started
 
 
 @pytest.mark.parametrize("base", ["runs/x", "s3://bucket/runs/x"])
@@ -73,3 +74,15 @@ def test_clear_leaves_what_is_no_table(place: str) -> None:
 
 def test_now_is_utc() -> None:
     assert datetime.fromisoformat(now()).utcoffset() == timedelta(0)
+
+
+def test_a_run_of_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
+    """One without a format is of before there was one: it goes on."""
+    (tmp_path / "run.json").write_text("{}")
+    assert read_run(str(tmp_path)) == {}
+    (tmp_path / "run.json").write_text('{"format": 99}')
+    with pytest.raises(InputError, match=r"run\.json has format 99; this version continues runs up to format 1"):
+        read_run(str(tmp_path))
+    (tmp_path / "run.json").write_text("[1")
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        read_run(str(tmp_path))

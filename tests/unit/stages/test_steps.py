@@ -23,7 +23,7 @@ from ray_app.runner import StageResult
 from ray_app.schema import QUARANTINE
 from ray_app.stages import judgments
 from ray_app.stages.inputs import Inputs
-from ray_app.steps import Step, judge_engine, results_of, steps_of
+from ray_app.steps import Step, judge_engine, run_step, steps_of
 
 BASE: dict[str, Any] = {"iterations": 2, "instructions": {"heldout_fraction": 0.1}}
 ONCE = ["instructions", "pairs", "evaluation validation", "evaluation heldout"]
@@ -125,7 +125,7 @@ def test_a_fed_step_runs_along_where_it_can(settings: Any, both_left: bool, allo
     assert pairs.feeds is not None
     feed = replace(pairs.feeds, run=lambda _: (made, judged) if allowed else None)
     pairs = replace(pairs, feeds=feed, run=lambda _: alone)
-    found = [(str(step), result) for step, result in results_of(pairs, todo, None)]  # type: ignore[arg-type]
+    found = [(str(step), result) for step, result in run_step(pairs, todo, None)]  # type: ignore[arg-type]
     assert found == ([("pairs", made), ("iteration 1: judgments", judged)] if together else [("pairs", alone)])
 
 
