@@ -70,6 +70,7 @@ def test_the_environment_of_an_engine_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cpu = environment(EngineSettings(model="m", device="cpu", cpu_threads=3, cpu_kv_cache_gib=2, env={"A": "b"}))
     assert cpu["OMP_NUM_THREADS"] == "3"
+    assert cpu["GOMP_SPINCOUNT"] == "1000", "threads that wait leave the core to other work"
     assert cpu["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert cpu["HF_HUB_OFFLINE"] == "1"
     assert cpu["A"] == "b"
