@@ -162,7 +162,7 @@ def unit_id(row: Mapping[str, Any], key: Sequence[str]) -> str:
 
 
 def pair_id(instruction: Text, chosen: Text, rejected: Text, strategy: str, generator: str) -> str:
-    """Content id of a response pair (design §3)."""
+    """Content id of a response pair."""
     return content_id([instruction, chosen, rejected, strategy, generator])
 
 

@@ -1,4 +1,4 @@
-"""Statistics of judges (design, section 8): every figure with its n and a clustered bootstrap interval.
+"""Statistics of judges (docs/evaluation.md): every figure with its n and a clustered bootstrap interval.
 
 `summarise` makes the JSON-able summary, `score_verdict_file` does so from a verdict file, `compare` sets two
 runs on the same rows against each other, `table.render` prints a summary.

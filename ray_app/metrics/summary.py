@@ -82,7 +82,7 @@ def summarise(
 
 
 def block(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int = RESAMPLES) -> Block:
-    """The metrics of design section 8 over some rows, all from the same resamples.
+    """The metrics of docs/evaluation.md over some rows, all from the same resamples.
 
     With votes, `accuracy` is that of one sample (absent where voting stopped early) and `vote_accuracy` that
     of the majority; without, `accuracy` is that of the verdicts.

@@ -1,4 +1,4 @@
-"""Verdict files (design, section 5): written by `judge` and `evaluate`, scored wherever they were made.
+"""Verdict files (docs/evaluation.md): written by `judge` and `evaluate`, scored wherever they were made.
 
     {"id", "verdict": "A"|"B"|null, "inconsistent": bool, "quarantined"?: reason,
      "orders": {"ab": {"verdict", "votes": {"A", "B", "unparsed"}, "partial"?}, "ba": …}}

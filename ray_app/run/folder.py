@@ -1,4 +1,4 @@
-"""The run folder (design §4): where everything is, and the commit of a stage."""
+"""The run folder (docs/run_folder.md): where everything is, and the commit of a stage."""
 
 from __future__ import annotations
 

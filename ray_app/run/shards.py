@@ -1,4 +1,4 @@
-"""The one shard writer: rows become durable in closed shards of at most 256 rows or 30 s (design §4).
+"""The one shard writer: rows become durable in closed shards of at most 256 rows or 30 s (docs/run_folder.md).
 
     shard-00000.parquet        rows of the declared schema; all rows of a unit lie in one shard
     quarantine-00000.parquet   {id, stage, reason, detail}

@@ -1,4 +1,4 @@
-"""Names, paths and limits; hostile files in the common pairwise form (design, section 5)."""
+"""Names, paths and limits; hostile files in the common pairwise form (docs/evaluation.md)."""
 
 from __future__ import annotations
 

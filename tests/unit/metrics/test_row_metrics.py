@@ -1,4 +1,4 @@
-"""The metrics of design section 8 on hand-computed cases, and the properties that tie them together."""
+"""The metrics of docs/evaluation.md on hand-computed cases, and the properties that tie them together."""
 
 from __future__ import annotations
 

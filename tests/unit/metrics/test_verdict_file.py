@@ -32,7 +32,7 @@ def write(path: Path, *records: dict[str, Any]) -> str:
 
 
 def verdict_record(identity: str, orders: dict[str, Count], k: int) -> dict[str, Any]:
-    """A line as `judge` and `evaluate` write it (design, section 5)."""
+    """A line as `judge` and `evaluate` write it (docs/evaluation.md)."""
     verdict, inconsistent = both_orders(orders["ab"].verdict, orders["ba"].verdict)
     return {
         "id": identity,

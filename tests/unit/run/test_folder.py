@@ -1,4 +1,4 @@
-"""Paths of design §4, and the commit of a stage."""
+"""Paths of docs/run_folder.md, and the commit of a stage."""
 
 from __future__ import annotations
 
