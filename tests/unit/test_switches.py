@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loop_runs import CONFIGS_DIR
 from pydantic import BaseModel
 
 from ray_app.cli import CommandSettings, load_settings, run_command
-from ray_app.config import CONFIGS_DIR, IterateSettings
+from ray_app.config import IterateSettings
 from ray_app.errors import InputError
 from ray_app.evaluate import EvaluateSettings
 from ray_app.judge import JudgeSettings
