@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import Field
 
@@ -198,5 +198,10 @@ def summary_of(
     return summarise(benchmark, outcomes, seed=settings.seed, votes=settings.votes, unjudged=lost)
 
 
-if __name__ == "__main__":
+def entry_point() -> NoReturn:
+    """`ste-evaluate`, and `python -m ray_app.evaluate`."""
     leave(run_command(EvaluateSettings, main))
+
+
+if __name__ == "__main__":
+    entry_point()
