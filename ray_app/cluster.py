@@ -7,15 +7,18 @@ import ctypes
 import functools
 import logging
 import os
+import site
 import socket
+import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
 from ray._private.parameter import RayParams
+from ray.job_config import JobConfig
 
 from ray_app import scheduling
 from ray_app.cluster_settings import RaySettings
@@ -39,6 +42,8 @@ def connected(settings: RaySettings) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; silences a warning
     address = settings.address or os.environ.get("RAY_ADDRESS")
     options = {"namespace": NAMESPACE, "log_to_driver": settings.worker_logs, "logging_level": "WARNING"}
+    if not (address or "").startswith("ray://"):  # the server of a Ray client makes the job, from its own ray_app
+        options["job_config"] = _JobOfThisCode()
     with contextlib.ExitStack() as at_end:
         if address:
             _connect(address, settings, options)
@@ -86,10 +91,10 @@ def _require_listener(address: str) -> None:
 
 def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     # Actors run with this process's environment: they must find ray_app wherever the command was started.
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    if root not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])
+    root = Path(__file__).resolve().parent.parent
+    installed = {Path(folder).resolve() for folder in (*site.getsitepackages(), site.getusersitepackages())}
+    if path := python_path(root, os.environ.get("PYTHONPATH", ""), installed):
+        os.environ["PYTHONPATH"] = path
     # Ray warns when it starts more worker processes than this machine has cores; ours mostly wait.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     # Here the engines are the work: with Ray's 15 every other process of this machine would run before them.
@@ -104,6 +109,30 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
         )
     dashboard = f"; dashboard http://{ray._private.worker.get_dashboard_url()}" if settings.dashboard else ""
     log.info("started a local Ray: %s%s", resources(), dashboard)
+
+
+def python_path(root: Path, given: str, installed: Collection[Path]) -> str:
+    """PYTHONPATH with the folder that holds ray_app first, unless it is one of `installed`: Python searches those by
+    itself, and on PYTHONPATH they would hide modules of the standard library. Pure.
+    """
+    paths = [path for path in given.split(os.pathsep) if path]
+    return os.pathsep.join(paths if root in installed or str(root) in paths else [str(root), *paths])
+
+
+class _JobOfThisCode(JobConfig):  # type: ignore[misc]
+    """A job whose workers search the driver's folders only where this process searches them too.
+
+    Ray makes its workers search the working folder before all others. A console command does not search it: one that is
+    started in a checkout would have its workers run the code of that checkout, and not its own.
+    """
+
+    _py_driver_sys_path: list[str]
+
+    def _serialize(self) -> str:
+        searched = {os.path.abspath(path) for path in sys.path}
+        self._py_driver_sys_path = [path for path in self._py_driver_sys_path if path in searched]
+        serialized: str = super()._serialize()
+        return serialized
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ Engine and training settings live beside their code (`engine/settings.py`, `trai
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -82,7 +81,7 @@ class EvaluationSettings(Part):
 
 
 class PromptSettings(Part):
-    """Prompt files: a path, or the name of a file in configs/prompts/."""
+    """Prompt files: a path, or the name of a file in ray_app/prompt_files/."""
 
     judge: str = "judge_pairwise"
     judge_single: str = "judge_single"
@@ -159,6 +158,3 @@ class IterateSettings(CommandSettings):
     def benchmarks(self) -> tuple[str, ...]:
         """Every configured benchmark, validation first."""
         return ((self.evaluation.validation,) if self.evaluation.validation else ()) + self.evaluation.test
-
-
-CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"

@@ -11,7 +11,7 @@ a paired difference with its interval. Definitions: `ray_app/metrics/`, one figu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import Field
 
@@ -147,5 +147,10 @@ def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Bench
     return summaries
 
 
-if __name__ == "__main__":
+def entry_point() -> NoReturn:
+    """`ste-evaluate`, and `python -m ray_app.evaluate`."""
     leave(run_command(EvaluateSettings, main))
+
+
+if __name__ == "__main__":
+    entry_point()

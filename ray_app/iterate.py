@@ -14,10 +14,11 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
+from ray_app import __version__
 from ray_app.cli import leave, run_command
 from ray_app.cluster import connected
 from ray_app.config import IterateSettings
@@ -213,6 +214,7 @@ def describe(settings: IterateSettings, steps: list[Step], dtype: Dtype | None =
         "format": FORMAT,
         **({"dtype": dtype} if dtype else {}),
         "settings": settings.model_dump(mode="json"),
+        "version": __version__,
         "revision": revision(),
         "packages": {name: version for name in PACKAGES if (version := installed(name))},
         "fingerprints": {str(step): step.fingerprint.digest for step in steps},
@@ -258,15 +260,23 @@ def installed(package: str) -> str | None:
 
 
 def revision() -> str | None:
-    """Git revision of this code, `+changes` where it was edited; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    """Git revision of this code, `+changes` where it was edited; None where it is not from a checkout."""
+    here = Path(__file__).resolve()
+    git = ("git", "-C", str(here.parent))
     try:
+        # An installed package may lie inside a repository of something else, whose revision says nothing of this code.
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        command = [*git, "describe", "--always", "--abbrev=40", "--dirty=+changes"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
 
 
-if __name__ == "__main__":
+def entry_point() -> NoReturn:
+    """`ste-iterate`, and `python -m ray_app.iterate`."""
     leave(run_command(IterateSettings, main))
+
+
+if __name__ == "__main__":
+    entry_point()

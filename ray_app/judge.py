@@ -10,6 +10,7 @@ explanation), so the same command continues after a kill; the verdict file appea
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import Field
 
@@ -69,5 +70,10 @@ def check_output(source: str, target: str) -> None:
         raise InputError(f"--output {target} is the input, which the verdicts would overwrite")
 
 
-if __name__ == "__main__":
+def entry_point() -> NoReturn:
+    """`ste-judge`, and `python -m ray_app.judge`."""
     leave(run_command(JudgeSettings, main))
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,4 +1,4 @@
-"""Prompt files and how they become chat messages. The files live in `configs/prompts/`, or wherever a setting says.
+"""Prompt files and how they become chat messages. They are in `prompt_files/`, or wherever a setting says.
 
 A prompt file is YAML: `name`, `user` (a Jinja template), and optionally `system` and `letters`. Every variable
 is neutralised (see `verdict.neutralise`) here, in the messages, before any chat template.
@@ -18,7 +18,7 @@ from ray_app.errors import InputError
 from ray_app.schema import Message, Text, content_id
 from ray_app.verdict import neutralise
 
-PROMPTS_DIR = Path(__file__).resolve().parent.parent / "configs" / "prompts"
+PROMPTS_DIR = Path(__file__).resolve().with_name("prompt_files")
 
 # The paper classifies WildChat's instructions into 15 categories (section 4.1); the wording is ours.
 CATEGORIES = (
@@ -68,12 +68,13 @@ class Prompt:
 
 
 def load_prompt(path_or_name: str) -> Prompt:
-    """A prompt by file path, or by the name of a shipped file. Raises InputError naming the file and the fault."""
+    """A prompt by file path, or by the name of a shipped one. Raises InputError naming the file and the fault."""
     path = Path(path_or_name)
-    if not path.exists():
+    if not path.exists() or path.is_dir():  # a folder may well be called as a shipped prompt is
         path = PROMPTS_DIR / f"{path_or_name.removesuffix('.yaml')}.yaml"
     if not path.exists():
-        raise InputError(f"prompt file {path_or_name} does not exist")
+        shipped = ", ".join(sorted(file.stem for file in PROMPTS_DIR.glob("*.yaml")))
+        raise InputError(f"prompt file {path_or_name} does not exist, nor is it the name of a shipped one: {shipped}")
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         return prompt_from(fields)

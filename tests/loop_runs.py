@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / "configs" / "demo"
+CONFIGS_DIR = ROOT / "configs"
+DEMO = CONFIGS_DIR / "demo"
 
 # Not the paper's settings: just enough for a 135M model on two CPU workers to take a few steps.
 SMALL_TRAINING = {

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loop_runs import CONFIGS_DIR, ROOT
 
 from ray_app.cli import load_settings, run_command
-from ray_app.config import CONFIGS_DIR, IterateSettings
+from ray_app.config import IterateSettings
 from ray_app.errors import InputError, RunError
 
-ROOT = CONFIGS_DIR.parent
 DEMO = str(CONFIGS_DIR / "smollm2-135m-cpu.yaml")
 ALL = sorted(CONFIGS_DIR.glob("*.yaml"))
 

@@ -1,14 +1,17 @@
-"""Whether nodes may still come, and what a local Ray is started with."""
+"""Whether nodes may still come, what a local Ray is started with, and whose code its workers import."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+from ray.core.generated.common_pb2 import JobConfig
 
-from ray_app.cluster import _lean_node, may_grow
+from ray_app.cluster import _JobOfThisCode, _lean_node, may_grow, python_path
 from ray_app.cluster_settings import RaySettings
 
 HEAD: dict[str, Any] = {"Alive": True, "Labels": {"ray.io/node-id": "1"}}
@@ -41,3 +44,37 @@ def test_a_local_ray_is_started_with_what_it_needs(seen: bool) -> None:
         None,
         False,
     )
+
+
+@pytest.mark.parametrize(
+    ("root", "given", "expected"),
+    [
+        ("/tree", "", "/tree"),
+        ("/tree", "/a:/b", "/tree:/a:/b"),
+        ("/tree", "/a::/tree", "/a:/tree"),
+        ("/venv/site-packages", "", ""),
+        ("/venv/site-packages", "/a", "/a"),
+    ],
+)
+def test_workers_find_a_tree_and_need_no_help_with_what_is_installed(root: str, given: str, expected: str) -> None:
+    assert python_path(Path(root), given, {Path("/venv/site-packages"), Path("/user")}) == expected
+
+
+@pytest.mark.parametrize(
+    ("searched", "expected"),
+    [
+        (["/bin", "/lib"], ["/bin"]),  # a console command
+        (["/work", "/lib"], ["/work"]),  # python -m
+        (["", "/lib"], ["/work"]),  # python -c, or a shell
+        (["/lib"], []),
+    ],
+)
+def test_workers_search_no_folder_that_this_process_does_not(
+    searched: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _JobOfThisCode(_py_driver_sys_path=["/bin", "/work"])  # as Ray fills it: the command's folder, this one
+    monkeypatch.setattr("os.getcwd", lambda: "/work")
+    monkeypatch.setattr(sys, "path", searched)
+    serialized = job._serialize()
+    monkeypatch.undo()
+    assert JobConfig.FromString(serialized).py_driver_sys_path == expected

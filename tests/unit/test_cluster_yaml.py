@@ -54,7 +54,7 @@ def test_set_up_again_changes_nothing(config: dict[str, Any], tmp_path: Path) ->
 
 
 def test_nodes_need_only_what_is_mounted(config: dict[str, Any], tmp_path: Path) -> None:
-    """Prompts and configs come with the job, to its driver; engines and trainers never look for them."""
+    """Configs come with the job, to its driver; engines and trainers never look for them."""
     for there, here in config["file_mounts"].items():
         target = tmp_path / Path(there).name
         copy = shutil.copytree if (PATH.parent / here).is_dir() else shutil.copyfile

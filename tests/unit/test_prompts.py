@@ -68,6 +68,19 @@ def test_a_bad_prompt_file_names_the_fault(tmp_path: Path, text: str, named: str
     assert str(path) in str(fault.value)
 
 
+def test_a_folder_called_as_a_shipped_prompt_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "classify").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_prompt("classify") == load_prompt(str(PROMPTS_DIR / "classify.yaml"))
+
+
+def test_a_missing_prompt_names_the_shipped_ones() -> None:
+    with pytest.raises(InputError) as fault:
+        load_prompt("nowhere.yaml")
+    assert "nowhere.yaml does not exist" in str(fault.value)
+    assert all(path.stem in str(fault.value) for path in FILES)
+
+
 def test_a_missing_prompt_and_a_missing_variable_are_named() -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
         load_prompt("nowhere")

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loop_runs import CONFIGS_DIR
 from pydantic import BaseModel
 
 from ray_app.cli import CommandSettings, load_settings, run_command
-from ray_app.config import CONFIGS_DIR, IterateSettings
+from ray_app.config import IterateSettings
 from ray_app.errors import InputError
 from ray_app.evaluate import EvaluateSettings
 from ray_app.judge import JudgeSettings
@@ -84,6 +85,9 @@ def test_the_trees_hold_the_booleans_that_users_set() -> None:
     assert (EvaluateSettings, "stop_after_verdict", True) in ALL
 
 
+OLDER_NAME = "train.bf16"
+
+
 @pytest.mark.parametrize("cls", REQUIRED)
 @given(data=st.data())
 @settings(max_examples=60)
@@ -97,6 +101,11 @@ def test_booleans_take_every_spelling_and_touch_nothing_else(cls: type[CommandSe
         words.insert(data.draw(st.integers(0, len(words))), LIST)
     arguments = [word for given in words for word in given]
     expected = values(cls) | {name: value for name, (_, value) in chosen.items()}
+    if chosen.get(OLDER_NAME, ([], None))[1] is not None:  # it is read as the setting that has taken its place
+        meant = expected[OLDER_NAME]
+        expected[OLDER_NAME] = None
+        settings = load_settings(cls, [*REQUIRED[cls], *arguments])
+        assert settings.train.dtype == ("bfloat16" if meant else "float32")  # type: ignore[attr-defined]
     assert values(cls, *arguments) == expected
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from loop_runs import CONFIGS_DIR
+
 from ray_app.cli import load_settings
-from ray_app.config import CONFIGS_DIR, IterateSettings
+from ray_app.config import IterateSettings
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter
 from ray_app.schema import INSTRUCTIONS
