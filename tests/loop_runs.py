@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ SMALL_TRAINING = {
 def scripted(model: str = "scripted", **script: Any) -> dict[str, Any]:
     """An engine section with the scripted engine. `max_num_seqs` is small, so that a delay spreads the requests out."""
     return {"model": model, "kind": "scripted", "cpus": 0.5, "max_num_seqs": 2, "script": script}
+
+
+def held(role: str, prompt: str, until: Path | None = None) -> list[str]:
+    """Options with which the scripted engines of `role` answer no request whose prompt this expression finds (before
+    `until` is there): the stage cannot come to its end, however slow a test is to see how far it is.
+    """
+    return [f"--{role}.script", json.dumps({"hold": prompt} | ({"until": str(until)} if until else {}))]
 
 
 def base_settings(folder: Path) -> dict[str, Any]:
@@ -135,14 +143,16 @@ class Loop:
         assert ended.code == 0, ended.errors[-4000:]
         return ended
 
-    def killed_when(self, reached: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> Ended:
+    def killed_when(
+        self, reached: Callable[[], bool], how: signal.Signals = signal.SIGKILL, options: Sequence[str] = ()
+    ) -> Ended:
         """Start the command and send its driver, and only that, a signal as soon as `reached`."""
-        process = self.start()
+        process = self.start(*options)
         self.wait_for(process, reached)
         os.kill(process.pid, how)
         return self.ended(process, 120)
 
-    def wait_for(self, process: subprocess.Popen[str], reached: Callable[[], bool], timeout: float = 300) -> None:
+    def wait_for(self, process: subprocess.Popen[str], reached: Callable[[], bool], timeout: float = 600) -> None:
         """Wait until `reached`. Fails when the command ends first."""
         deadline = time.monotonic() + timeout
         while not reached():

@@ -9,6 +9,8 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     gold_marker  the response that holds this text is the better one (default "GOOD")
     words        words of an answer, drawn from this list by hash (default [12])
     letter       every verdict names this letter (default: none, `p` decides)
+    hold         regular expression: a request with a prompt that it finds waits for the file `until` (default: none)
+    until        path of that file; without it, such a request is never answered
 
 The answer to a modified instruction holds no gold marker, so the pairs it makes have a better side. A pointwise judge
 gives the better response 8 and the other 3, where it is right.
@@ -18,12 +20,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 from ray_app.engine.base import Completion, EngineError, Prepared, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.schema import Message, unit_interval
 
+POLL_S = 0.05
 _MODIFIED = "other"
 _SECTION = re.compile(r"<response_([a-d])>(.*?)</response_\1>", re.DOTALL)
 _SINGLE = re.compile(r"<response>(.*?)</response>.*\[\[4\]\]", re.DOTALL)
@@ -43,6 +47,8 @@ class ScriptedEngine:
         self.words: list[int] = list(script.get("words", [12]))
         self.letter: str | None = script.get("letter")
         self.made = 0
+        self.hold = re.compile(script["hold"], re.DOTALL) if "hold" in script else None
+        self.until = Path(script["until"]) if "until" in script else None
 
     def prepare(self, messages: list[Message]) -> Prepared:
         tokens = sum(len(m["content"].split()) for m in messages)
@@ -53,6 +59,8 @@ class ScriptedEngine:
         if self.delay:
             await asyncio.sleep(self.delay)
         prompt = prepared.messages[-1]["content"]
+        while self.hold and self.hold.search(prompt) and not (self.until and self.until.exists()):
+            await asyncio.sleep(POLL_S)
         if self._draw("fail", prompt, seed) < self.fail:
             raise EngineError("scripted failure")
         text = self._answer(prompt, seed)

@@ -10,25 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loop_runs import Loop, scripted
+from loop_runs import ROOT, Loop, held, scripted
 
 Make = Callable[..., Loop]
 STAGES = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation")
-SPOOLED = "units/shard-*.parquet"  # there from the start of an evaluation: a first closed shard may come with its end
-DELAY_S = 0.15  # of a scripted request, so that a stage lasts long enough to be killed inside it
+# What a stage is held by while it is killed: one row that is not answered.
+ROW, OTHER_ROW, EVALUATION_ROW = (
+    "a cat who is afraid of snow",
+    "a small bakery next to a lighthouse",
+    "pure water freeze",
+)
+CLASSIFY, MODIFY = "Classify the following instruction", "Here is an instruction"
+JUDGE = {"p": [0.9, 0.5, 0.0], "unparsed": 0.1}
 
 
 @pytest.fixture
-def slow(loop: Make, shallow: str) -> Loop:
-    """Scripted engines that take their time, shards that close early, and real training."""
-    slow_engine = {"p": [0.9, 0.5, 0.0], "unparsed": 0.1, "delay_s": DELAY_S}
+def killable(loop: Make, shallow: str) -> Loop:
+    """Shards that close early, and real training."""
     return loop(
         iterations=1,
         limit=24,
         instructions={"classify": True},
         shards={"max_rows": 8, "max_seconds": 2},
-        generator=scripted(delay_s=DELAY_S),
-        judge=scripted(shallow, **slow_engine),
+        generator=scripted(),
+        judge=scripted(shallow, **JUDGE),
         judging={"samples": 4},
         train={"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
         pools={"side_by_side": "never"},
@@ -42,12 +47,12 @@ class Killing:
         self.loop = loop
         self.closed: dict[str, Any] = {}
 
-    def at(self, reached: Callable[[], bool]) -> None:
-        assert self.loop.killed_when(reached).code == -signal.SIGKILL
+    def at(self, reached: Callable[[], bool], *options: str) -> None:
+        assert self.loop.killed_when(reached, options=options).code == -signal.SIGKILL
         self.compare()
 
-    def interrupted(self, reached: Callable[[], bool]) -> None:
-        ended = self.loop.killed_when(reached, signal.SIGINT)
+    def interrupted(self, reached: Callable[[], bool], *options: str) -> None:
+        ended = self.loop.killed_when(reached, signal.SIGINT, options)
         assert ended.code == 1
         assert "the same command continues" in ended.errors
         assert "Traceback" not in ended.errors
@@ -73,28 +78,37 @@ class Killing:
         return lambda: any((self.loop.run / directory).glob(pattern)) and not self.committed(directory)
 
 
-@pytest.mark.timeout(1200)
-def test_kill_9_in_every_stage(slow: Loop) -> None:
-    killing = Killing(slow)
-    killing.at(killing.inside("instructions"))
-    assert 0 < len(slow.rows("instructions")) < 24
-    killing.at(killing.inside("pairs"))
-    assert 0 < len(slow.rows("pairs")) < 24
-    killing.interrupted(killing.inside("iter_00/evaluation/validation", SPOOLED))
-    killing.at(killing.inside("iter_01/judgments"))
+@pytest.mark.timeout(2400)
+def test_kill_9_in_every_stage(killable: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killing = Killing(killable)
+    killing.at(killing.inside("instructions"), *held("generator", f"{CLASSIFY}.*{ROW}"))
+    assert 0 < len(killable.rows("instructions")) < 24
+    killing.at(killing.inside("pairs"), *held("generator", f"{MODIFY}.*{ROW}"))
+    assert 0 < len(killable.rows("pairs")) < 24
+    killing.interrupted(killing.inside("iter_00/evaluation/validation"), *held("judge", EVALUATION_ROW))
+    killing.at(killing.inside("iter_01/judgments"), *held("judge", ROW))
+    assert not killing.committed("iter_01/judgments")
     killing.at(lambda: killing.committed("iter_01/judgments"))
-    killing.at(killing.inside("iter_01/train_state", "**/progress-000002.json"))
+    with monkeypatch.context() as stand_in:
+        stand_in.setenv("PYTHONPATH", str(ROOT / "tests" / "stand_ins"))
+        killing.at(killing.inside("iter_01/train_state", "**/progress-000002.json"), *trained_until(3, tmp_path))
     assert not killing.committed("iter_01/training")
-    first_step = slow.files("iter_01/train_state/**/progress-000001.json")
-    killing.at(killing.inside("iter_01/evaluation/validation", SPOOLED))
-    slow.succeeds()
+    first_step = killable.files("iter_01/train_state/**/progress-000001.json")
+    killing.at(killing.inside("iter_01/evaluation/validation"), *held("judge", EVALUATION_ROW))
+    killable.succeeds()
     killing.compare()
     assert len(first_step) == 1  # training went on behind it
-    assert slow.files("iter_01/train_state/**/progress-000001.json") == first_step
-    whole_and_once(slow)
+    assert killable.files("iter_01/train_state/**/progress-000001.json") == first_step
+    whole_and_once(killable)
 
 
-@pytest.mark.timeout(1200)
+def trained_until(step: int, folder: Path) -> list[str]:
+    """Options with which training waits in this step, where the stand-in of wandb is found."""
+    (folder / f"hold-{step}").touch()
+    return ["--train.tracking.to", '["wandb"]', "--train.tracking.project", str(folder)]
+
+
+@pytest.mark.timeout(2400)
 def test_kill_9_while_pairs_stream_into_judging(tmp_path: Path, shallow: str) -> None:
     """Killed with pairs alone in closed shards, and twice with judgments too: the tables of an undisturbed run."""
     loops = []
@@ -105,11 +119,14 @@ def test_kill_9_while_pairs_stream_into_judging(tmp_path: Path, shallow: str) ->
     try:
         undisturbed.killed_when(lambda: Killing(undisturbed).committed("iter_01/judgments"))
         killing = Killing(killed)
-        killing.at(killing.inside("pairs"))
+        killing.at(killing.inside("pairs"), *held("generator", ROW), *held("judge", ""))
         assert "pairs and iteration 1: judgments run side by side" in (killed.folder / "err-0").read_text()
-        killing.at(lambda: killing.inside("pairs")() and killing.inside("iter_01/judgments")())
-        shards = len(list((killed.run / "iter_01/judgments").glob("shard-*.parquet")))
-        killing.at(lambda: len(list((killed.run / "iter_01/judgments").glob("shard-*.parquet"))) > shards)
+        judged = killing.inside("iter_01/judgments")
+        assert not judged()
+        killing.at(judged, *held("generator", ROW), *held("judge", OTHER_ROW))
+        assert not killing.committed("pairs")
+        shards = judgment_shards(killed)
+        killing.at(lambda: judgment_shards(killed) > shards, *held("judge", ROW))
         assert not killing.committed("iter_01/judgments")
         killing.at(lambda: killing.committed("iter_01/judgments"))
         assert killing.committed("pairs")
@@ -121,14 +138,18 @@ def test_kill_9_while_pairs_stream_into_judging(tmp_path: Path, shallow: str) ->
             loop.stop()
 
 
+def judgment_shards(loop: Loop) -> int:
+    return len(list((loop.run / "iter_01/judgments").glob("shard-*.parquet")))
+
+
 def streamed_settings(model: str) -> dict[str, Any]:
     """Pools of two models side by side; shards close early, so that there is something to be killed between."""
     return {
         "iterations": 1,
         "limit": 40,
         "shards": {"max_rows": 8, "max_seconds": 2},
-        "generator": scripted(delay_s=2 * DELAY_S),
-        "judge": scripted(model, p=[0.9, 0.5, 0.0], unparsed=0.1, delay_s=DELAY_S),
+        "generator": scripted(),
+        "judge": scripted(model, **JUDGE),
         "judging": {"samples": 4},
     }
 
@@ -164,8 +185,8 @@ def judged_whole_and_once(loop: Loop) -> None:
 
 
 def test_a_killed_stage_never_goes_on_with_another_setting(loop: Make) -> None:
-    run = loop(limit=16, generator=scripted(delay_s=DELAY_S), shards={"max_rows": 4, "max_seconds": 2})
-    run.killed_when(lambda: any((run.run / "pairs").glob("shard-*.parquet")))
+    run = loop(limit=16, shards={"max_rows": 4, "max_seconds": 2})
+    run.killed_when(lambda: any((run.run / "pairs").glob("shard-*.parquet")), options=held("generator", ROW))
     closed = run.files("pairs/shard-*.parquet")
     refused = run("--pairs.max_similarity", "0.8")
     assert refused.code == 2
@@ -181,12 +202,14 @@ def test_a_killed_stage_never_goes_on_with_another_setting(loop: Make) -> None:
 
 
 def test_a_second_driver_is_refused(loop: Make) -> None:
-    run = loop(limit=16, generator=scripted(delay_s=0.5), shards={"max_rows": 4, "max_seconds": 2})
-    first = run.start()
+    run = loop(limit=16, shards={"max_rows": 4, "max_seconds": 2})
+    go = run.folder / "go"
+    first = run.start(*held("generator", ROW, go))
     run.wait_for(first, lambda: any((run.run / "pairs").glob("shard-*.parquet")))
     second = run()
     assert second.code == 2
     assert f"process {first.pid} " in second.one_line
     assert "another driver" in second.one_line
+    go.touch()
     assert run.ended(first).code == 0
     assert len(run.rows("pairs")) == 16

@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from loop_runs import DEMO, ROOT, environment
+from loop_runs import DEMO, ROOT, environment, held
 
 QUIET = ["--no-ray.dashboard", "--ray.object_store_gib", "0.1"]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 class Judging:
@@ -35,17 +35,17 @@ class Judging:
         self.log = folder / "log"
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
-                self.command, cwd=ROOT, env=environment(), stdout=log, stderr=log, start_new_session=True
+                [*self.command, *options], cwd=ROOT, env=environment(), stdout=log, stderr=log, start_new_session=True
             )
         self.processes.append(process)
         return process
 
-    def killed_with(self, shards: int) -> None:
+    def killed_with(self, shards: int, *options: str) -> None:
         """Start, and kill -9 as soon as so many shards are closed. Fails when the command ends first."""
-        process = self.start()
+        process = self.start(*options)
         deadline = time.monotonic() + 400
         while len(self.shards()) < shards:
             assert process.poll() is None, self.log.read_text()[-3000:]
@@ -75,11 +75,13 @@ class Judging:
                         other.kill()
 
 
-def killed_and_continued(judging: Judging, ids: list[str], k: int, kills: int) -> None:
-    """Kill after one shard, again after one more, …, go on to the end: whole, once, and closed shards untouched."""
+def killed_and_continued(judging: Judging, ids: list[str], k: int, kills: int, *holding: str) -> None:
+    """Kill after one shard, again after one more, …, go on to the end: whole, once, and closed shards untouched.
+    `holding`: options that keep the command from its end while it is to be killed.
+    """
     closed: dict[str, str] = {}
     for _ in range(kills):
-        judging.killed_with(len(closed) + 1)
+        judging.killed_with(len(closed) + 1, *holding)
         found = judging.shards()
         assert closed.items() <= found.items()
         closed = found
@@ -118,7 +120,7 @@ def test_eight_votes_of_the_real_model(tmp_path: Path, model: str, started: list
     judging = Judging(tmp_path, *options)
     started.append(judging)
     ids = [json.loads(line)["id"] for line in source.read_text().splitlines()][:24]
-    killed_and_continued(judging, ids, 8, kills=1)
+    killed_and_continued(judging, ids, 8, 1)
 
 
 def test_thirty_two_votes_on_a_thousand_pairs(tmp_path: Path, started: list[Judging]) -> None:
@@ -132,4 +134,5 @@ def test_thirty_two_votes_on_a_thousand_pairs(tmp_path: Path, started: list[Judg
     engine = ["--model", "scripted", "--engine.kind", "scripted", "--engine.script", json.dumps(script)]
     judging = Judging(tmp_path, *engine, "--engine.max_num_seqs", 16, "--input", source, "--votes", 32)
     started.append(judging)
-    killed_and_continued(judging, [row["id"] for row in rows], 32, kills=2)
+    ids = [str(row["id"]) for row in rows]
+    killed_and_continued(judging, ids, 32, 2, *held("engine", "number 999"))

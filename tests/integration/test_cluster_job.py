@@ -50,7 +50,7 @@ class Cluster:
 
     def finished(self, name: str) -> str:
         """What `ray job status` says in the end."""
-        for _ in range(120):
+        for _ in range(300):
             said = self.job("status", name).output
             if re.search("succeeded|failed|stopped", said, re.IGNORECASE):
                 return said
@@ -105,9 +105,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         with open(code.parent / "head.log", "w") as log:
             head = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
-            url = f"http://127.0.0.1:{dashboard}"
-            wait_until_up(url, head, code.parent / "head.log")
-            yield Cluster(url, f"http://127.0.0.1:{metrics}/metrics", variables, code)
+            made = Cluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", variables, code)
+            for url in (f"{made.dashboard}/api/version", made.metrics):
+                wait_until_up(url, head, code.parent / "head.log")
+            yield made
         finally:
             stop(head, scratch)
 
@@ -116,7 +117,7 @@ def wait_until_up(url: str, head: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(240):
         assert head.poll() is None, log.read_text()
         try:
-            urllib.request.urlopen(f"{url}/api/version", timeout=5)
+            urllib.request.urlopen(url, timeout=30)
             return
         except urllib.error.HTTPError:
             return  # it is up, and wants its token
@@ -140,7 +141,8 @@ def stop(head: subprocess.Popen[bytes], scratch: str) -> None:
 
 def moved(cluster: Cluster, before: dict[str, float], names: set[str]) -> dict[str, float]:
     """Wait until all of these counters are larger than `before`; how much larger."""
-    for _ in range(60):
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
         now = cluster.counters()
         risen = {name: now.get(name, 0) - before.get(name, 0) for name in names}
         if all(value > 0 for value in risen.values()):
@@ -163,19 +165,22 @@ def test_a_job_runs_the_loop(cluster: Cluster, loop: Make, model: str) -> None:
     assert (run.run / "iter_00/evaluation/validation/stage.json").exists()
 
 
-def test_metrics_move_and_a_failure_has_exit_code_1(cluster: Cluster, loop: Make, model: str) -> None:
+def test_metrics_move_and_a_failure_has_exit_code_1(cluster: Cluster, loop: Make, model: str, tmp_path: Path) -> None:
     """A judge that always says A keeps judgments, and leaves nothing after balancing: exit 1, with its numbers."""
+    go = tmp_path / "go"  # until then one row is not answered, so that the job lives while its counters are read
+    held_row = {"hold": "a cat who is afraid of snow", "until": str(go)}
     run = loop(
         iterations=1,
         limit=16,
         generator=scripted(words=[40]),
-        judge=scripted(model, letter="A", unparsed=0.3, delay_s=0.3),
+        judge=scripted(model, letter="A", unparsed=0.3, **held_row),
         judging={"samples": 6},
         evaluation={"validation": None, "heldout": False},
     )
     before = cluster.counters()
     assert cluster.submit(run, "ste-empty", how=("--no-wait",)).code == 0
     risen = moved(cluster, before, {"rows", "completion_tokens", "samples", "kept", "unparsed"})
+    go.touch()
     assert risen["kept"] <= 16
     assert "exit code 1" in cluster.finished("ste-empty")
     logs = cluster.job("logs", "ste-empty").output

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from ray_app.engine.base import Work
+from ray_app.engine.base import Engine, UnitResult, Work
 from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
@@ -25,6 +28,7 @@ from ray_app.schema import JUDGMENTS
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # engines do not know this file
 
 
 def texts(pool: EnginePool, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
@@ -88,14 +92,38 @@ def test_tokens_are_counted_while_they_are_made(
     assert seen - before < made
 
 
+class Held:
+    """Asks like `program`, but some units only once the file `go` is there."""
+
+    def __init__(self, program: JudgeProgram, units: set[str], go: Path) -> None:
+        self.program, self.units, self.go = program, units, go
+
+    def unit_of(self, row: dict[str, Any]) -> str:
+        return self.program.unit_of(row)
+
+    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+        while self.unit_of(row) in self.units and not self.go.exists():
+            await asyncio.sleep(0.05)
+        return await self.program(engine, row)
+
+
+def killed_at_work(actor: Any, go: Path) -> None:
+    """Kill an engine once it has answered a row, then let the held ones go."""
+    while not ray.get(actor.stats.remote()).get("units"):
+        time.sleep(0.1)
+    ray.kill(actor, no_restart=False)
+    go.touch()
+
+
 def test_a_killed_engine_loses_no_rows(tmp_path: Path, engine: Make, units: Make, sampled: JudgeProgram) -> None:
-    rows = units(24)
+    rows, go = units(24), tmp_path / "go"
+    late = {sampled.unit_of(row) for row in rows[24:]}
     with EnginePool(engine(replicas=2, max_num_seqs=4), "judge", "t").start() as pool:
         writer = start_writer(str(tmp_path), JUDGMENTS)
-        killer = threading.Timer(4, lambda: ray.kill(pool.actors[0], no_restart=False))
+        killer = threading.Thread(target=killed_at_work, args=(pool.actors[0], go), daemon=True)
         killer.start()
         data = ray.data.from_arrow(pa.Table.from_pylist(rows))
-        run_program(data, pool, sampled, writer, stage="judgments", label="judging", total=len(rows))
+        run_program(data, pool, Held(sampled, late, go), writer, stage="judgments", label="judging", total=len(rows))
         killer.join()
     assert closed_units(str(tmp_path), ("pair_id", "order")) == {f"{r['pair_id']}:{r['order']}" for r in rows}
     table = pa.concat_tables([pq.read_table(file) for file in sorted(tmp_path.glob("shard-*.parquet"))])

@@ -20,8 +20,9 @@ def cluster():
     """Ends with this folder: a Ray left alone for the minutes of the fault tests has hung at its shutdown."""
     import ray
 
-    root = str(Path(__file__).resolve().parents[3])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    root = Path(__file__).resolve().parents[3]
+    paths = [str(root), str(root / "tests" / "stand_ins"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths).rstrip(os.pathsep)
     ray.init(num_cpus=4, object_store_memory=200 * 2**20, logging_level="WARNING", log_to_driver=False)
     yield
     ray.shutdown()

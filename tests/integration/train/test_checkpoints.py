@@ -63,11 +63,15 @@ def test_a_committed_fit_returns_at_once(sft_run, sft_file, model):
     assert run(small(checkpoint_every=2, export_shard_gib=0.1), folder, sft_file, model) == result
 
 
-def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(sft_run, sft_file, model, tmp_path):
+def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
+    sft_run, sft_file, model, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
     undisturbed, result = sft_run
-    killer = Killer(tmp_path / "state")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "stand_ins")
+    killer = Killer(tmp_path / "state", 3)
     killer.start()
-    resumed = run(small(checkpoint_every=2), tmp_path, sft_file, model)
+    waiting = {"to": ("tensorboard", "wandb"), "project": str(killer.state_dir)}
+    resumed = run(small(checkpoint_every=2, tracking=waiting), tmp_path, sft_file, model)
     assert killer.killed
     assert len(list(tmp_path.glob("state/*/curves/events*"))) == 2  # the worker that wrote curves was started twice
     assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]

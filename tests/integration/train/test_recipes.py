@@ -78,7 +78,7 @@ def vllm_greedy(model: str, prompts: list[list[int]]) -> list[str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
     command = [sys.executable, "-c", program, model, json.dumps(prompts)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("TEXTS")]
     assert lines, done.stderr[-2000:]
     return json.loads(lines[-1].removeprefix("TEXTS"))

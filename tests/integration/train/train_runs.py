@@ -79,20 +79,28 @@ def run(settings: Any, folder: Path, file: str, model: str, **options: Any):
 
 
 class Killer(threading.Thread):
-    """Kills one training worker with SIGKILL as soon as Ray Train knows a first checkpoint."""
+    """Kills one training worker with SIGKILL once Ray Train knows a first checkpoint, while training waits in a step
+    behind it (`tests/stand_ins/wandb.py`).
+    """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, step: int) -> None:
         import ray
 
         super().__init__(daemon=True)
         self.state_dir, self.killed = state_dir, 0
+        self.hold = state_dir / f"hold-{step}"
+        state_dir.mkdir()
+        self.hold.touch()
         self.address = ray.get_runtime_context().gcs_address
 
     def run(self) -> None:
-        pid = self._until(self._worker)
-        self._until(lambda: list(self.state_dir.glob("*/ray/checkpoint_manager_snapshot.json")))
-        os.kill(pid, 9)
-        self.killed = pid
+        try:
+            pid = self._until(self._worker)
+            self._until(lambda: list(self.state_dir.glob("*/ray/checkpoint_manager_snapshot.json")))
+            os.kill(pid, 9)
+            self.killed = pid
+        finally:
+            self.hold.unlink()
 
     def _worker(self) -> int | None:
         from ray.util.state import list_actors
@@ -102,7 +110,7 @@ class Killer(threading.Thread):
         return pids[-1] if pids else None
 
     def _until(self, condition: Any) -> Any:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500
         while not (found := condition()):
             assert time.monotonic() < deadline, "nothing to kill"
             time.sleep(0.02)

@@ -27,6 +27,7 @@ class Endpoint(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.codes, self.delay, self.stop_reason = [200], 0.0, None
+        self.together = threading.Barrier(1)  # so many requests are answered together
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.running = self.most = 0
@@ -53,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
             at.running += 1
             at.most = max(at.most, at.running)
             code = at.codes.pop(0) if len(at.codes) > 1 else at.codes[0]
-        time.sleep(at.delay)
+        at.together.wait(60)
+        time.sleep(at.delay)  # in which one too many would show itself
         with at.guard:
             at.running -= 1
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "It is "}}
@@ -147,7 +149,7 @@ def test_a_refused_request_is_a_fault_of_its_row(endpoint: Endpoint) -> None:
 
 
 def test_concurrency_is_bounded(endpoint: Endpoint) -> None:
-    endpoint.delay = 0.05
+    endpoint.delay, endpoint.together = 0.05, threading.Barrier(4)
     assert len(ask(endpoint, times=24)) == 24
     assert endpoint.most == 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +41,27 @@ def test_faults(scripted: Make) -> None:
         ask(ScriptedEngine(scripted({"fail": 1.0})), "q", 1)
     with pytest.raises(PromptTooLong, match="takes 5"):
         ask(ScriptedEngine(scripted(max_model_len=5)), "q", 1)
+
+
+def test_a_held_request_waits_for_its_file_and_no_other_does(tmp_path: Path, scripted: Make) -> None:
+    go = tmp_path / "go"
+    engine = ScriptedEngine(scripted({"hold": r"instruction>\s+second.*poor", "until": str(go)}))
+    prompt = load_prompt("judge_pairwise")
+
+    async def main() -> tuple[bool, str, str]:
+        first, second = (
+            asyncio.create_task(engine.generate(engine.prepare(messages), Sampling(), 1))
+            for messages in (
+                prompt.render(instruction=name, response_a="GOOD one", response_b="poor one")
+                for name in ("first", "second")
+            )
+        )
+        text = (await first).text
+        waiting = not second.done()
+        go.touch()
+        return waiting, text, (await second).text
+
+    waiting, text, held = asyncio.run(asyncio.wait_for(main(), 60))
+    assert waiting
+    assert held == ask(ScriptedEngine(scripted()), "second", 1)
+    assert text == ask(ScriptedEngine(scripted()), "first", 1)
