@@ -6,7 +6,7 @@
 
 Later sources win: defaults, the YAML file named by `--config`, the environment (`STE_TRAIN__LR=1e-6`), the
 command line (`--train.lr 1e-6`). Unknown keys are errors that name the nearest known key.
-Exit codes: 0 done, 2 bad input or settings (one line, no traceback), 1 failure.
+Exit codes: 0 done, 2 bad input or settings (one line, no traceback), 1 failure, 130 Ctrl-C, 143 SIGTERM (`stopping`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import contextlib
 import difflib
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, UnionType
+from types import UnionType
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -32,6 +30,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from ray_app.errors import InputError, RunError
 from ray_app.output import outliving_readers
+from ray_app.stopping import ending, interrupted, stoppable
 from ray_app.switches import add_argument
 
 S = TypeVar("S", bound="CommandSettings")
@@ -68,49 +67,23 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
 
 def run_command(cls: type[S], main: Callable[[S], int], argv: Sequence[str] | None = None) -> int:
     """Load the settings, run `main`, and turn how it ends into an exit code."""
-    with outliving_readers(), _noting_interrupts() as came:
+    with outliving_readers(), stoppable():
         try:
             _start_logging(os.environ.get("STE_LOG_LEVEL", "INFO"))
             return main(load_settings(cls, sys.argv[1:] if argv is None else argv))
-        except InputError as fault:
-            print(f"error: {fault}", file=sys.stderr)
-            return 2
-        except (Exception, KeyboardInterrupt) as fault:
-            if came.is_set() or _interrupted(fault):
-                print("interrupted; the same command continues this run", file=sys.stderr)
-            elif isinstance(fault, RunError):
+        except BaseException as fault:
+            if interrupted(fault):
+                return ending()
+            if isinstance(fault, InputError):
+                print(f"error: {fault}", file=sys.stderr)
+                return 2
+            if isinstance(fault, RunError):
                 print(f"failed: {fault}", file=sys.stderr)
-            else:
+            elif isinstance(fault, Exception):
                 traceback.print_exc()
+            else:
+                raise
             return 1
-
-
-@contextlib.contextmanager
-def _noting_interrupts() -> Iterator[threading.Event]:
-    """Set once Ctrl-C comes. Where C++ calls back into Python (Ray Data's file systems), Python can raise it to nobody:
-    it would print it and go on, and what is seen is the error that this leaves behind.
-    """
-    came = threading.Event()
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield came
-        return
-    report = sys.unraisablehook
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.set()
-        signal.default_int_handler(number, frame)
-
-    def without_interrupts(unraisable: Any) -> None:
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            report(unraisable)
-
-    signal.signal(signal.SIGINT, note)
-    sys.unraisablehook = without_interrupts
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.unraisablehook = report
 
 
 def leave(code: int) -> NoReturn:
@@ -125,13 +98,6 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError):  # a reader that is gone (`… | head`) wants no more
             stream.flush()
     os._exit(code)
-
-
-def _interrupted(fault: BaseException | None) -> bool:
-    """Whether Ctrl-C was what went wrong first: what it interrupts may fail to clean up with an error of its own."""
-    while fault is not None and not isinstance(fault, KeyboardInterrupt):
-        fault = fault.__context__
-    return fault is not None
 
 
 def _start_logging(level: str) -> None:

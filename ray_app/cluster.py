@@ -23,6 +23,7 @@ from ray.job_config import JobConfig
 from ray_app import scheduling
 from ray_app.cluster_settings import RaySettings
 from ray_app.errors import InputError
+from ray_app.stopping import end_children, keeping_sigterm, last_act, stopped
 
 NAMESPACE = "self-taught-evaluators"
 NODE_GROUP = "ray.io/node-group"  # set by Ray from the node type that `ray up` or KubeRay gives a node
@@ -40,17 +41,23 @@ def connected(settings: RaySettings) -> Iterator[None]:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     _quiet_core()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; silences a warning
+    # While Ray waits for an answer, it looks for signals once a second: too late for `ray job stop`, which gives three.
+    os.environ.setdefault("RAY_get_check_signal_interval_milliseconds", "100")
     address = settings.address or os.environ.get("RAY_ADDRESS")
     options = {"namespace": NAMESPACE, "log_to_driver": settings.worker_logs, "logging_level": "WARNING"}
     if not (address or "").startswith("ray://"):  # the server of a Ray client makes the job, from its own ray_app
         options["job_config"] = _JobOfThisCode()
     with contextlib.ExitStack() as at_end:
         if address:
-            _connect(address, settings, options)
+            with keeping_sigterm():
+                _connect(address, settings, options)
+            at_end.callback(ray.shutdown)
         else:
             at_end.enter_context(scheduling.yielding())
-            _start_local(settings, options)
-        at_end.callback(ray.shutdown)
+            at_end.enter_context(last_act(end_children))
+            with keeping_sigterm():
+                _start_local(settings, options)
+            at_end.callback(_shutdown_local)
         _quiet_ray_data()
         yield
 
@@ -109,6 +116,11 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
         )
     dashboard = f"; dashboard http://{ray._private.worker.get_dashboard_url()}" if settings.dashboard else ""
     log.info("started a local Ray: %s%s", resources(), dashboard)
+
+
+def _shutdown_local() -> None:
+    if not stopped():  # else the processes are killed, which is quicker (`end_children`)
+        ray.shutdown()
 
 
 def python_path(root: Path, given: str, installed: Collection[Path]) -> str:

@@ -10,6 +10,11 @@ a paired difference with its interval. Definitions: `ray_app/metrics/`, one figu
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports take seconds, and to stop meanwhile is no failure either
+    from ray_app.stopping import listen
+
+    listen()
+
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 

@@ -10,10 +10,8 @@ import asyncio
 import dataclasses
 import json
 import logging
-import signal
-import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from fastapi import FastAPI, Request, Response
@@ -30,9 +28,10 @@ from ray_app.judging import protocol_of
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import PairProtocol
 from ray_app.schema import PairwiseRow
+from ray_app.stopping import at_most, last_act
 
-log = logging.getLogger(__name__)
 NAME, TRIES, PING_S = "judge", 3, 5.0
+END_S = 4.0  # for the requests that are being answered when the service is stopped
 BUCKETS = (0.05, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 app = FastAPI(title="Self-taught evaluator", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -100,7 +99,14 @@ def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Res
     return Response(text, status, headers, media_type="application/json")
 
 
-@serve.deployment(name=NAME, num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})
+@serve.deployment(
+    name=NAME,
+    num_replicas=1,
+    max_ongoing_requests=4096,
+    ray_actor_options={"num_cpus": 0},
+    graceful_shutdown_timeout_s=END_S,
+    graceful_shutdown_wait_loop_s=0.1,
+)
 @serve.ingress(app)
 class JudgeService:
     """The application. `work` says what is asked of an engine for one unit, and of which weights."""
@@ -179,11 +185,21 @@ class JudgeService:
         raise HttpFault(503, "no engine answers")
 
 
-def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises RunError when the service does not start (a port that is taken)."""
-    stop = threading.Event()
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, lambda *_: stop.set())
+def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings) -> NoReturn:
+    """Serve until a signal stops it. Raises RunError when the service does not start (a port that is taken)."""
+    application = Application()
+    try:
+        with last_act(application.end):
+            _start(pool, judge, work, settings)
+            where = f"http://{settings.host}:{settings.port}"
+            print(f"{judge.engine.model} is served at {where}: POST /judge, GET /health, GET /metrics", flush=True)
+            while True:
+                time.sleep(1)
+    finally:
+        application.end(wait=True)
+
+
+def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings) -> None:
     # Serve's own lines speak of replicas and routes; its log files keep them.
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     try:
@@ -194,10 +210,29 @@ def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettin
     except (RuntimeError, ray.exceptions.RayError) as fault:
         lines = str(fault).strip().splitlines()
         raise RunError(f"the service did not start: {lines[-1] if lines else fault!r}") from fault
-    try:
-        where = f"http://{settings.host}:{settings.port}"
-        print(f"{judge.engine.model} is served at {where}: POST /judge, GET /health, GET /metrics", flush=True)
-        stop.wait()
-        log.info("the service ends")
-    finally:
-        serve.shutdown()
+
+
+class Application:
+    """What this command puts on Ray Serve. On a cluster, Serve and the applications of others may be there before."""
+
+    def __init__(self) -> None:
+        found = serve.status()
+        self.serve_was_there = bool(found.proxies or found.applications)
+        self.ended = False
+
+    def end(self, wait: bool = False) -> None:
+        """Delete the application, and end Serve where it was started here and serves nobody else.
+
+        Serve's controller does both and outlives this process, so without `wait` it is enough to have asked for it.
+        With `wait`, requests that are being answered get some seconds to end.
+        """
+        if self.ended or not ray.is_initialized():
+            return
+        self.ended = True
+        alone = not self.serve_was_there and set(serve.status().applications) <= {NAME}
+        serve.delete(NAME, _blocking=False)
+        until = time.monotonic() + (at_most(END_S) if wait else 0)
+        while time.monotonic() < until and NAME in serve.status().applications:
+            time.sleep(0.1)
+        if alone:
+            serve.shutdown()

@@ -8,6 +8,11 @@ shards. A setting that would make committed work wrong is an error that names th
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports take seconds, and to stop meanwhile is no failure either
+    from ray_app.stopping import listen
+
+    listen()
+
 import importlib.metadata
 import logging
 import subprocess

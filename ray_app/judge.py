@@ -9,6 +9,11 @@ explanation), so the same command continues after a kill; the verdict file appea
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports take seconds, and to stop meanwhile is no failure either
+    from ray_app.stopping import listen
+
+    listen()
+
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,7 +45,6 @@ def main(settings: JudgeSettings) -> int:
         if given:
             raise InputError(f"--{given} has no meaning with --serve: pairs come over HTTP")
         serve_judge(settings, settings.http)
-        return 0
     if settings.input is None or settings.output is None:
         raise InputError(f"--{'input' if settings.input is None else 'output'} is missing")
     return judge_file(settings, settings.input, settings.output)

@@ -29,12 +29,13 @@ def outliving_readers() -> Iterator[None]:
     broken pipe anywhere else is a fault.
     """
     found = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _outliving(sys.stdout, sys.__stdout__), _outliving(sys.stderr, sys.__stderr__)
+    ours = _outliving(sys.stdout, sys.__stdout__), _outliving(sys.stderr, sys.__stderr__)
+    sys.stdout, sys.stderr = ours
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in ours:  # by now others may stand in their place (`stopping`)
+            stream.flush()
         sys.stdout, sys.stderr = found
 
 

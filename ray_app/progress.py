@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ray_app.stopping import stopped
+
 log = logging.getLogger(__name__)
 QUIET_S, TERMINAL_S = 10.0, 1.0
 ASK_S = 5.0
@@ -57,7 +59,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
-        self.thread.join(timeout=10)
+        self.thread.join(timeout=0 if stopped() else 10)
         if self.bar:
             self.bar.stop()
 

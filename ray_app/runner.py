@@ -26,9 +26,11 @@ from ray_app.run.shards import closed_units, column_sums, row_counts
 from ray_app.run.storage import list_files
 from ray_app.run.writer_actor import start_writer
 from ray_app.schema import unit_id
+from ray_app.stopping import at_most, stopped
 
 log = logging.getLogger(__name__)
 DEFAULT_SHARDS = ShardSettings()
+CLOSE_S = 3.0  # for the open shard, where a run is stopped
 WEIGHTS = ("weights", "weights_seconds", "dtype", "first_answer")  # what a stage says of how it came by its weights
 
 
@@ -122,6 +124,8 @@ class Runner:
             yield writer
         finally:
             with contextlib.suppress(Exception):  # where Ray itself is gone, what the block raised says why
+                if stopped():  # what is answered need not be asked again
+                    ray.wait([writer.finish.remote()], timeout=at_most(CLOSE_S))
                 ray.kill(writer)
 
 

@@ -21,6 +21,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import InputError, RunError
 from ray_app.model_files import absolute, require_model
+from ray_app.stopping import stopped
 
 log = logging.getLogger(__name__)
 TELL_EVERY_S, CLOSE_S, FREE_S = 30.0, 15.0, 60.0
@@ -142,9 +143,9 @@ class EnginePool:
         return found
 
     def close(self) -> None:
-        """Close every engine and wait until the cluster has its GPUs back."""
-        taken = self.settings.gpus_per_replica * len(self.actors)
-        closing = [actor.close.remote() for actor in self.started]
+        """Close every engine and wait until the cluster has its GPUs back; after a stop, kill them without a wait."""
+        taken = 0 if stopped() else self.settings.gpus_per_replica * len(self.actors)
+        closing = [] if stopped() else [actor.close.remote() for actor in self.started]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
         for actor in self.actors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ from ray_app.run.fingerprint import Fingerprint, check, fingerprint
 from ray_app.run.lease import Lease
 from ray_app.runner import Runner, StageResult
 from ray_app.settings_parts import SamplingSettings
+from ray_app.stopping import say_at_end
 
 FINGERPRINT = "fingerprint.json"
 DTYPE = "dtype"  # in it, beside the fingerprint: the format of the votes, where the setting is auto
@@ -124,10 +125,11 @@ def judge_all(
     return judged
 
 
-def serve_judge(command: JudgingCommand, http: HttpSettings) -> None:
-    """Serve the judge over HTTP until it is told to stop. Raises InputError and RunError as `judge_all` does."""
+def serve_judge(command: JudgingCommand, http: HttpSettings) -> NoReturn:
+    """Serve the judge over HTTP until a signal stops it. Raises InputError and RunError as `judge_all` does."""
     from ray_app.http_service import run_service
 
+    say_at_end("the service has ended")
     judge = command.load_judge()
     program = protocol_of(judge.mode).voting_program(judge, command.voting())
     with connected(command.ray):

@@ -29,6 +29,7 @@ from typing import Any
 
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
+from ray_app.stopping import at_most, last_act
 
 log = logging.getLogger(__name__)
 FILE = "lease.json"
@@ -62,16 +63,25 @@ class Lease:
         self.thread = threading.Thread(target=self._beat, daemon=True, name="lease")
 
     def __enter__(self) -> Lease:
-        with _locked(self.uri):
-            self._acquire()
-        # Where there is no lock, another driver may have come between: it is found out here, or at the next shard.
-        self.fence.check()
-        self.thread.start()
+        with contextlib.ExitStack() as taken:
+            taken.enter_context(last_act(self.release))
+            with _locked(self.uri):
+                self._acquire()
+            # Where there is no lock, another driver may have come between: it is found out here, or at the next shard.
+            self.fence.check()
+            self.thread.start()
+            self.taken = taken.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self.taken:
+            self.release()
+
+    def release(self) -> None:
+        """Give the run back, where this driver still holds it."""
         self.stop.set()
-        self.thread.join()  # a beat under way would write the lease anew after its removal
+        if self.thread.is_alive():
+            self.thread.join(at_most(STALE_S))  # a beat under way would write the lease anew after its removal
         try:
             with _locked(self.uri):
                 self.fence.check()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
+
+import ray
 
 from ray_app.errors import InputError, RunError
 from ray_app.train.job import Job
@@ -43,14 +46,37 @@ def run_workers(job: Job) -> None:
             worker_runtime_env={"env_vars": worker_environment(settings)},
         ),
     )
+    controllers = stoppable_by_us(trainer)
     clear_fault(job.work_dir)
     try:
         trainer.fit()
+    except KeyboardInterrupt:
+        for controller in controllers:
+            ray.kill(controller)  # its workers end with it
+        raise
     except Exception as fault:
         _raise_known(job.work_dir)
         lines = str(fault).strip().splitlines()
         raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
     _raise_known(job.work_dir)
+
+
+def stoppable_by_us(trainer: Any) -> list[Any]:
+    """Make a stop of Ray Train ours alone; returns a list that gets the controller's handle once there is one.
+
+    Ray Train's own handler of SIGINT swallows the first Ctrl-C. Its cleaner, a detached actor, is to free the resources
+    of a controller that died while its job goes on. Here the job ends then, which frees them too, and the cleaner may
+    stay behind on the cluster: it was seen to, where the machine was busy.
+    """
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    controllers: list[Any] = []
+    usual = trainer._create_default_callbacks
+    trainer._register_sigint_handler = controllers.append
+    trainer._create_default_callbacks = lambda: [
+        callback for callback in usual() if not isinstance(callback, PlacementGroupCleanerCallback)
+    ]
+    return controllers
 
 
 def _raise_known(work_dir: str) -> None:
