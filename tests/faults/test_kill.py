@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import signal
-from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import (
+    CLASSIFY,
+    EVALUATION_ROW,
+    JUDGE,
+    MODIFY,
+    OTHER_ROW,
+    ROW,
+    Killing,
+    judged_whole_and_once,
+    trained_until,
+    whole_and_once,
+)
 from loop_runs import ROOT, Loop, held, scripted
 
 Make = Callable[..., Loop]
-STAGES = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation")
-# What a stage is held by while it is killed: one row that is not answered.
-ROW, OTHER_ROW, EVALUATION_ROW = (
-    "a cat who is afraid of snow",
-    "a small bakery next to a lighthouse",
-    "pure water freeze",
-)
-CLASSIFY, MODIFY = "Classify the following instruction", "Here is an instruction"
-JUDGE = {"p": [0.9, 0.5, 0.0], "unparsed": 0.1}
 
 
 @pytest.fixture
@@ -38,44 +38,6 @@ def killable(loop: Make, shallow: str) -> Loop:
         train={"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
         pools={"side_by_side": "never"},
     )
-
-
-class Killing:
-    """Kills one run again and again; after every attempt, what was committed or closed must be as it was."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.closed: dict[str, Any] = {}
-
-    def at(self, reached: Callable[[], bool], *options: str) -> None:
-        assert self.loop.killed_when(reached, options=options).code == -signal.SIGKILL
-        self.compare()
-
-    def interrupted(self, reached: Callable[[], bool], *options: str) -> None:
-        ended = self.loop.killed_when(reached, signal.SIGINT, options)
-        assert ended.code == 1
-        assert "the same command continues" in ended.errors
-        assert "Traceback" not in ended.errors
-        self.compare()
-
-    def compare(self) -> None:
-        now = {**self.loop.files(), **self.loop.files("**/stage.json")}
-        changed = [path for path, file in self.closed.items() if now.get(path) != file]
-        assert not changed
-        self.closed = {path: file for path, file in now.items() if self._is_final(path)}
-
-    def _is_final(self, path: str) -> bool:
-        """Whether a later attempt must leave the file alone: all but what is derived in one quick, repeatable go."""
-        again = ("candidates/", "train_set/", "units/")
-        derived = any(part in path for part in again)
-        return not derived or (self.loop.run / path).parent.joinpath("stage.json").exists()
-
-    def committed(self, directory: str) -> bool:
-        return (self.loop.run / directory / "stage.json").exists()
-
-    def inside(self, directory: str, pattern: str = "shard-*.parquet") -> Callable[[], bool]:
-        """Something is there, and the stage is not committed."""
-        return lambda: any((self.loop.run / directory).glob(pattern)) and not self.committed(directory)
 
 
 @pytest.mark.timeout(2400)
@@ -100,12 +62,6 @@ def test_kill_9_in_every_stage(killable: Loop, tmp_path: Path, monkeypatch: pyte
     assert len(first_step) == 1  # training went on behind it
     assert killable.files("iter_01/train_state/**/progress-000001.json") == first_step
     whole_and_once(killable)
-
-
-def trained_until(step: int, folder: Path) -> list[str]:
-    """Options with which training waits in this step, where the stand-in of wandb is found."""
-    (folder / f"hold-{step}").touch()
-    return ["--train.tracking.to", '["wandb"]', "--train.tracking.project", str(folder)]
 
 
 @pytest.mark.timeout(2400)
@@ -152,36 +108,6 @@ def streamed_settings(model: str) -> dict[str, Any]:
         "judge": scripted(model, **JUDGE),
         "judging": {"samples": 4},
     }
-
-
-def whole_and_once(loop: Loop) -> None:
-    """Every row that an undisturbed run has is there, once."""
-    judged_whole_and_once(loop)
-    lines = [json.loads(line) for line in (loop.run / "metrics.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines} == set(STAGES)
-    assert len(lines) == 7
-    left = list(loop.run.rglob(".tmp-*"))  # of a kill inside one write of the run's own files; nothing lists it
-    assert {path.parent for path in left} <= {loop.run}
-    assert not (loop.run / "lease.json").exists()
-
-
-def judged_whole_and_once(loop: Loop) -> None:
-    """Every instruction has its pair, and every order of it its judgments."""
-    pairs = loop.rows("pairs")
-    assert Counter(row["instruction_id"] for row in loop.rows("instructions")) == Counter(
-        row["instruction_id"] for row in pairs
-    )
-    samples = defaultdict(list)
-    for row in loop.rows("iter_01/judgments"):
-        samples[row["pair_id"], row["order"]].append(row)
-    assert set(samples) == {(row["pair_id"], order) for row in pairs for order in ("chosen_first", "rejected_first")}
-    for rows in samples.values():
-        rows.sort(key=lambda row: row["sample"])
-        assert [row["sample"] for row in rows] == list(range(len(rows)))
-        # Until correct: nothing is drawn after the first correct one, and nothing is given up early.
-        assert [row["correct"] for row in rows[:-1]] == [False] * (len(rows) - 1)
-        assert rows[-1]["correct"] or len(rows) == 4
-        assert [row["kept"] for row in rows] == [row["correct"] for row in rows]
 
 
 def test_a_killed_stage_never_goes_on_with_another_setting(loop: Make) -> None:

@@ -150,7 +150,8 @@ def test_health_and_a_clean_end(service: Service) -> None:
     assert health.status_code == 200
     assert health.json() == {"model": "scripted", "engines": 2, "answering": 2}
     os.kill(service.process.pid, signal.SIGTERM)
-    assert service.process.wait(120) == 0
+    assert service.process.wait(120) == 143
+    assert "stopped; the service has ended" in service.log.read_text()
     assert "Traceback" not in service.log.read_text()
     with pytest.raises(httpx.TransportError):
         service.client.get("/health")

@@ -130,7 +130,7 @@ def test_an_interrupt_is_told_as_one_whatever_it_breaks(
             if later:
                 raise later
 
-    assert run_command(IterateSettings, main, ["--config", DEMO]) == 1
+    assert run_command(IterateSettings, main, ["--config", DEMO]) == 130
     assert capsys.readouterr().err == "interrupted; the same command continues this run\n"
 
 
@@ -154,7 +154,7 @@ def test_an_interrupt_that_nobody_can_be_raised_to_is_told_as_one(capsys: pytest
         raise TypeError("what the interrupt left behind")
 
     before = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    assert run_command(IterateSettings, main, ["--config", DEMO]) == 1
+    assert run_command(IterateSettings, main, ["--config", DEMO]) == 130
     assert capsys.readouterr().err == "interrupted; the same command continues this run\n"
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
 
