@@ -178,11 +178,16 @@ class Loop:
     def stop(self) -> None:
         """End what is left of every command: its session, for Ray's processes have process groups of their own."""
         for process in self.processes:
-            for other in psutil.process_iter():
-                with contextlib.suppress(ProcessLookupError, psutil.Error):
-                    if os.getsid(other.pid) == process.pid:
-                        other.kill()
+            end_session(process.pid)
             process.wait(60)
+
+
+def end_session(session: int) -> None:
+    """Kill what is left of a command: all processes of the session that it leads."""
+    for other in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(other.pid) == session:
+                other.kill()
 
 
 def environment() -> dict[str, str]:

@@ -103,17 +103,7 @@ class Pairwise(PairProtocol):
         return list(pair_units(pair))
 
     def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> JudgeProgram:
-        return JudgeProgram(
-            prompt=judge.prompt,
-            sampling=sampling_from(settings.generation, judge.stop_after_verdict, self.verdicts),
-            mode=settings.sampling,
-            samples=settings.samples,
-            judge=judge.named,
-            run_seed=seed,
-            iteration=iteration,
-            stage="judgments",
-            key=self.pair_key,
-        )
+        return JudgeProgram(**self.drawn(judge, settings, seed, iteration))
 
     def choice(self, files: Sequence[str], *, seed: int, iteration: int, balance: bool, recipe: str) -> Choice:
         return choose(files, seed=seed, iteration=iteration, balance=balance, recipe=recipe)

@@ -95,17 +95,7 @@ class Pointwise(PairProtocol):
         return [score_unit(pair)]
 
     def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> ScoreProgram:
-        return ScoreProgram(
-            prompt=judge.prompt,
-            sampling=sampling_from(settings.generation, judge.stop_after_verdict, self.verdicts),
-            mode=settings.sampling,
-            samples=settings.samples,
-            judge=judge.named,
-            run_seed=seed,
-            iteration=iteration,
-            stage="judgments",
-            key=self.pair_key,
-        )
+        return ScoreProgram(**self.drawn(judge, settings, seed, iteration))
 
     def choice(self, files: Sequence[str], *, seed: int, iteration: int, balance: bool, recipe: str) -> Choice:
         return choose_scored(files)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ray_app.benchmarks import Benchmark
-from ray_app.engine.base import Program
+from ray_app.engine.base import Program, sampling_from
 from ray_app.judging.judge import Judge
 from ray_app.judging.rejection_sampling import Choice
 from ray_app.judging.settings import JudgingSettings
@@ -118,6 +118,20 @@ class PairProtocol(JudgingProtocol):
     @abstractmethod
     def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> Program:
         """The program of rejection sampling."""
+
+    def drawn(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> dict[str, Any]:
+        """What the programs of rejection sampling have in common."""
+        return {
+            "prompt": judge.prompt,
+            "sampling": sampling_from(settings.generation, judge.stop_after_verdict, self.verdicts),
+            "mode": settings.sampling,
+            "samples": settings.samples,
+            "judge": judge.named,
+            "run_seed": seed,
+            "iteration": iteration,
+            "stage": "judgments",
+            "key": self.pair_key,
+        }
 
     @abstractmethod
     def choice(self, files: Sequence[str], *, seed: int, iteration: int, balance: bool, recipe: str) -> Choice:

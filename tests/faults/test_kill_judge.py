@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
-from loop_runs import DEMO, ROOT, environment, held
+from loop_runs import DEMO, ROOT, end_session, environment, held
 
 QUIET = ["--no-ray.dashboard", "--ray.object_store_gib", "0.1"]
 pytestmark = pytest.mark.timeout(1800)
@@ -69,10 +67,7 @@ class Judging:
 
     def stop(self) -> None:
         for process in self.processes:
-            for other in psutil.process_iter():
-                with contextlib.suppress(ProcessLookupError, psutil.Error):
-                    if os.getsid(other.pid) == process.pid:
-                        other.kill()
+            end_session(process.pid)
 
 
 def killed_and_continued(judging: Judging, ids: list[str], k: int, kills: int, *holding: str) -> None:

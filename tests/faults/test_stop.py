@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from killing import CLASSIFY, EVALUATION_ROW, JUDGE, MODIFY, ROW, Killing, trained_until, whole_and_once
-from loop_runs import DEMO, ROOT, Loop, environment, held, scripted
+from loop_runs import DEMO, ROOT, Loop, end_session, environment, held, scripted
 
 CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "stopped")}
 SIGNALS = pytest.mark.parametrize("number", list(CODES), ids=lambda number: number.name)
@@ -143,10 +143,7 @@ class Command:
 
     def stop(self) -> None:
         for process in self.processes:
-            for other in psutil.process_iter():
-                with contextlib.suppress(ProcessLookupError, psutil.Error):
-                    if os.getsid(other.pid) == process.pid:
-                        other.kill()
+            end_session(process.pid)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from commands import QUIET, ROOT, command, lines
-from loop_runs import DEMO, environment
+from loop_runs import DEMO, end_session, environment
 
 pytestmark = pytest.mark.timeout(600)
 PAIR = {"instruction": "Name a fruit.", "response_a": "GOOD apple", "response_b": "brick"}
@@ -61,10 +59,7 @@ class Service:
         return float(found[0].split()[1]) if found else 0.0
 
     def stop(self) -> None:
-        for other in psutil.process_iter():
-            with contextlib.suppress(ProcessLookupError, psutil.Error):
-                if os.getsid(other.pid) == self.process.pid:
-                    other.kill()
+        end_session(self.process.pid)
 
 
 def scripted(**script: Any) -> list[str]:

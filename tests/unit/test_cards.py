@@ -71,6 +71,14 @@ def test_a_model_card_says_what_was_trained_on_what_and_how_good_it_is() -> None
     assert "## License" in card
 
 
+def test_a_model_card_says_in_which_format_its_weights_are() -> None:
+    """What the run decided; the setting alone may say auto."""
+    decided = model_card(settings(), 2, record("training", **TRAINING, dtype="float32"), None)
+    assert "| format of weights and checkpoint | float32 |" in decided
+    older = model_card(settings(train={"bf16": True}), 2, record("training", **TRAINING), None)
+    assert "| format of weights and checkpoint | bfloat16 |" in older
+
+
 def test_what_was_not_measured_is_not_there() -> None:
     card = model_card(settings(), 2, record("training", steps=3, candidates=[]), None)
     assert "## Selection" not in card
