@@ -46,7 +46,8 @@ class Run:
 
     def __call__(self) -> Any:
         settings, folder = self.context.settings, self.context.folder
-        return streamed(self.context, 1, judging_engine(settings, folder, 1), "judge")
+        judge = self.context.inputs.judge(judging_engine(settings, folder, 1), "judge")
+        return streamed(self.context, 1, judge)
 
     @property
     def pairs(self) -> Path:
