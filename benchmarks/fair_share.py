@@ -1,6 +1,6 @@
 """An engine on processors beside other work: tokens/s beside k busy single-threaded processes, against a fair share.
 
-    PYTHONPATH=. python benchmarks/fair_share.py --model .cache/models/smollm2-135m-instruct --output benchmarks/results/x.json
+    PYTHONPATH=. python benchmarks/fair_share.py --model .cache/models/smollm2-135m-instruct --output shares.json
 
 With t threads of the engine on c cores beside k busy processes, a fair share of the processor is t / (t + k) of all
 cores (all of it while t + k ≤ c). The engine is started as an engine actor starts it, for every wait policy of OpenMP;
