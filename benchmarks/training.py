@@ -68,6 +68,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def defaults(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "workers": arguments.workers,
+        "dtype": "bfloat16",
         "sequence_length": arguments.sequence,
         "tokens_per_batch": 2 * arguments.sequence,
         "recompute": "none",

@@ -73,7 +73,7 @@ def train(settings: Any, shape: dict[str, Any], bench: argparse.Namespace, token
             adam_beta1=settings.betas[0],
             adam_beta2=settings.betas[1],
             max_grad_norm=settings.clip,
-            bf16=settings.bf16,
+            bf16=settings.in_bf16,
             use_cpu=bench.cpu,
             gradient_checkpointing=settings.recompute == "full",
             gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -87,7 +87,7 @@ def train(settings: Any, shape: dict[str, Any], bench: argparse.Namespace, token
         # The trainer's arguments must exist first: they tell transformers to shard the model while it is built.
         model = AutoModelForCausalLM.from_config(
             AutoConfig.for_model(**shape),
-            dtype=torch.bfloat16 if settings.bf16 else torch.float32,
+            dtype=torch.bfloat16 if settings.in_bf16 else torch.float32,
             attn_implementation="sdpa",
         )
         clock = Clock(settings, model, group)

@@ -23,16 +23,16 @@ from typing import Any, NoReturn
 
 import ray
 
-from ray_app import __version__
+from ray_app import __version__, precision
 from ray_app.cli import leave, run_command
-from ray_app.cluster import connected
+from ray_app.cluster import connected, may_grow
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
 from ray_app.judging.judge import warn_of_reasoning
 from ray_app.judging.protocol import STAGE as EVALUATION
 from ray_app.model_files import require_model, require_on_hub
-from ray_app.precision import Dtype, Kind, decided
+from ray_app.precision import Dtype, Kind
 from ray_app.run import metrics_log
 from ray_app.run.card_files import write_cards
 from ray_app.run.fingerprint import check_started
@@ -86,7 +86,6 @@ def main(settings: IterateSettings) -> int:
             write_run(folder.uri, describe(settings, steps, begun.get("dtype")))
             with connected(settings.ray):
                 dtype = decided_dtype(settings, begun.get("dtype"))
-                write_run(folder.uri, describe(settings, steps, dtype))
                 run_steps(settings, inputs, folder, steps, todo, lease, dtype)
     write_cards(settings, folder, range(1, settings.iterations + 1))
     show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
@@ -105,10 +104,14 @@ def run_steps(
 ) -> None:
     """Run and commit the steps that are left, in order; the engines close however it ends. `dtype` is the run's."""
     pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow, dtype=dtype)
-    if dtype is not None:
-        settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
     try:
         check_room(settings, todo, pools)
+        if settings.iterations and not settings.train.use_gpu:
+            precision.warn_if_slow("train.dtype", settings.train.dtype, "cpu")
+        if dtype is not None:  # what could not begin binds no later command to its format
+            write_run(folder.uri, describe(settings, steps, dtype))
+            settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
+            check_training(settings)
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
         done: set[str] = set()
         for step in todo:
@@ -234,23 +237,28 @@ def decided_dtype(settings: IterateSettings, own: Dtype | None) -> Dtype | None:
     if "auto" not in named:
         return None
     gpus = ray.cluster_resources().get("GPU", 0)
+    grows = may_grow(ray.nodes()) if settings.ray.may_grow is None else settings.ray.may_grow
+    if grows and not gpus and any(engine.device == "auto" for engine in roles):
+        return None  # the pools say that it cannot be told
     kinds: set[Kind] = {"cpu" if engine.resolved(gpus).device == "cpu" else "cuda" for engine in roles}
     if settings.iterations:
         kinds.add("cuda" if settings.train.use_gpu else "cpu")
-    return decided(kinds, own)
+    return precision.decided(kinds, own, grows)
 
 
 def with_older_dtypes(settings: IterateSettings, begun: Mapping[str, Any]) -> IterateSettings:
-    """A run that was begun before there was `auto` goes on in the formats it had: its settings name them all."""
+    """A run that was begun with formats by name goes on in them; before there was `auto`, the default was one."""
     older = begun.get("settings")
-    if not older or "bf16" not in older["train"]:
+    if not older:
         return settings
+    named = {role: (older.get(role) or older["judge"])["dtype"] for role in ("generator", "first_judge", "judge")}
     engines = {
-        role: engine.decided((older.get(role) or older["judge"])["dtype"])
-        for role in ("generator", "first_judge", "judge")
+        role: engine if named[role] == "auto" else engine.decided(named[role])
+        for role in named
         if (engine := getattr(settings, role)) is not None
     }
-    train = settings.train.decided("bfloat16" if older["train"]["bf16"] else "float32")
+    trained = older["train"].get("dtype") or ("bfloat16" if older["train"].get("bf16", True) else "float32")
+    train = settings.train if trained == "auto" else settings.train.decided(trained)
     if train != settings.train or any(engine != getattr(settings, role) for role, engine in engines.items()):
         log.info("dtype auto: this run was begun before there was auto, and goes on in %s", train.dtype)
     return settings.model_copy(update={**engines, "train": train})

@@ -22,6 +22,8 @@ from typing import Any, Literal
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ray_app.errors import InputError, RunError
+
 log = logging.getLogger(__name__)
 Dtype = Literal["bfloat16", "float16", "float32"]
 Kind = Literal["cpu", "cuda"]
@@ -69,24 +71,24 @@ def keep(own: Dtype | None, decided: Decision) -> tuple[Dtype, str]:
     return own, f"dtype auto: this run was begun in {own} and goes on in it; here it would be {decided.dtype}"
 
 
-def decided(kinds: Collection[Kind], own: Dtype | None = None) -> Dtype:
+def decided(kinds: Collection[Kind], own: Dtype | None = None, grows: bool = False) -> Dtype:
     """The format of a run whose work `kinds` do, or `own` where it was begun in that; the log says which and why."""
-    dtype, line = keep(own, decide(devices(kinds)))
+    dtype, line = keep(own, decide(devices(kinds, grows and own is None)))
     log.info("%s", line)
     return dtype
 
 
-def devices(kinds: Collection[Kind]) -> list[Device]:
+def devices(kinds: Collection[Kind], grows: bool = False) -> list[Device]:
     """What does the work: the processors or GPUs of every node that has some. Ray must be initialised.
 
-    A cluster that has no GPU yet is asked for one. Raises ray.exceptions.GetTimeoutError when none comes.
+    A cluster that grows, and has no GPU yet, is asked for one. Raises RunError when none comes.
     """
     here = ray.get_runtime_context().get_node_id()
     found: list[Device] = []
     asked: list[Any] = []
     for kind in sorted(set(kinds)):
         nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get(RESOURCE[kind], 0) > 0]
-        if kind == "cuda" and not nodes:
+        if kind == "cuda" and not nodes and grows:
             asked.append(_asked(kind, {"num_gpus": 1}))
         for node in nodes:
             if node["NodeID"] == here:
@@ -94,8 +96,11 @@ def devices(kinds: Collection[Kind]) -> list[Device]:
             else:
                 where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 asked.append(_asked(kind, {"num_cpus": 0, "scheduling_strategy": where}))
-    for answer in ray.get(asked, timeout=ASK_S):
-        found += answer
+    try:
+        for answer in ray.get(asked, timeout=ASK_S):
+            found += answer
+    except ray.exceptions.GetTimeoutError:
+        raise RunError(f"dtype auto: no node said within {ASK_S:.0f} s what its processors or GPUs are") from None
     return found
 
 
@@ -133,9 +138,12 @@ def _cpuinfo() -> str:
 
 def _gpus() -> list[Device]:
     """All GPUs of this machine, by NVML: it needs neither a CUDA context nor the GPUs that Ray has assigned."""
-    import pynvml
+    try:
+        import pynvml
 
-    pynvml.nvmlInit()
+        pynvml.nvmlInit()
+    except Exception as fault:  # no library, or no driver
+        raise InputError(f"dtype auto: the GPUs cannot be asked ({fault}): name bfloat16 or float32") from None
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return [

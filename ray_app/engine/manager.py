@@ -76,18 +76,20 @@ class PoolManager:
         Raises InputError for a model that is not there or that the cluster has no room for, RunError when engines do
         not start.
         """
-        settings = self.resolved(settings, role)
+        named, settings = settings.dtype, self.resolved(settings, role)
         for pool in self.pools:
             if pool.settings == settings:
                 return Serving(pool, "reused")
         kept, started = self.resolved(beside) if beside else None, time.monotonic()
         reloaded = self._reloaded(settings, kept)
+        if not reloaded and settings.kind == "vllm" and settings.device == "cpu":
+            precision.warn_if_slow(f"dtype of {role}", named, "cpu")
         pool = reloaded or self._started(role, settings, kept)
         return Serving(pool, "reloaded" if reloaded else "started", time.monotonic() - started)
 
     def require_room(self, role: str, settings: EngineSettings) -> None:
         """Raises InputError where the cluster as it is has no room: known before any work is done."""
-        require_room(role, self.resolved(settings, role), may_grow=False)
+        require_room(role, settings.resolved(ray.cluster_resources().get("GPU", 0)), may_grow=False)
 
     def resolved(self, settings: EngineSettings, role: str = "engine") -> EngineSettings:
         """`device: auto` and `dtype: auto` as the cluster has them. Raises InputError where neither can be known."""
@@ -101,7 +103,7 @@ class PoolManager:
             return resolved
         if self.dtype is None:
             kind: precision.Kind = "cpu" if resolved.device == "cpu" else "cuda"
-            self.dtype = precision.decided({kind})
+            self.dtype = precision.decided({kind}, grows=self.may_grow)
         return resolved.decided(self.dtype)
 
     def side_by_side(self, first: EngineSettings, second: EngineSettings) -> tuple[bool, str]:
@@ -164,8 +166,6 @@ class PoolManager:
             if enough and room_beside(settings, others, ray.cluster_resources()):
                 break
             self._close(pool, f"{role} needs their resources")
-        if settings.kind == "vllm" and settings.device == "cpu":
-            precision.warn_if_slow(f"{role}.dtype", settings.dtype, "cpu")
         pool = EnginePool(settings, role, self.run_id, self.may_grow).start()
         self.pools.append(pool)
         return pool

@@ -69,7 +69,12 @@ class EngineSettings(BaseModel):
         """What identifies the served model in a fingerprint, where `model` names its weights. Placement is no part."""
         named = ("kind", "revision", "dtype", "max_model_len", "chat_template_kwargs")
         passed = {name: value for name, value in self.vllm.items() if name not in PLACEMENT}
-        return {"model": model, **self.model_dump(mode="json", include=set(named)), "vllm": passed}
+        known = {"model": model, **self.model_dump(mode="json", include=set(named)), "vllm": passed}
+        if (
+            self.kind != "vllm" and self.dtype == "auto"
+        ):  # it means nothing there: as it was named before there was auto
+            known["dtype"] = "bfloat16"
+        return known
 
     def of_checkpoint(self, folder: str) -> EngineSettings:
         """The same engine with the weights of a checkpoint; a revision is one of a hub model, so it has none."""

@@ -122,7 +122,7 @@ def read_card(model: str) -> dict[str, Any]:
         if not isinstance(known, int) or known > FORMAT:
             raise InputError(f"{uri} has format {known}; this version reads format {FORMAT}: use a newer one")
         prompt_from(card["prompt"])
-    except (ValueError, KeyError, TypeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise InputError(f"{uri} is damaged: {fault}") from fault
     return card
 

@@ -95,7 +95,7 @@ def fit(
     started = time.monotonic()
     kind: precision.Kind = "cuda" if settings.use_gpu else "cpu"
     if settings.dtype == "auto":
-        settings = settings.decided(precision.decided({kind}))
+        settings = settings.decided(precision.decided({kind}, grows=may_grow))
     template = dict(chat_template_kwargs)
     check(settings, model_facts(seed_model, revision), ray.cluster_resources(), may_grow)
     identity = fit_id(settings, seed_model, [hash_file(name) for name in train_files], seed, template, revision)
@@ -104,7 +104,6 @@ def fit(
     if committed is not None:
         _remove(f"{work_dir}/{RAY_RUN}")  # the last call may have been killed before it tidied up
         return committed
-    precision.warn_if_slow("train.dtype", settings.dtype, kind)
     refs, lengths, quarantine = encode_files(settings, seed_model, train_files, template, revision)
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")

@@ -93,7 +93,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """One machine with an old processor and an H100; the kinds that were asked for."""
     asked: list[set[str]] = []
 
-    def devices(kinds: set[str]) -> list[Device]:
+    def devices(kinds: set[str], grows: bool = False) -> list[Device]:
         asked.append(set(kinds))
         return [device for device in (OLD, H100) if device.kind in kinds]
 
@@ -120,6 +120,7 @@ def test_what_does_the_work_of_a_run_is_asked(
     monkeypatch: pytest.MonkeyPatch, here: list[set[str]], given: Any, gpus: int, kinds: set[str], dtype: str
 ) -> None:
     monkeypatch.setattr(iterate.ray, "cluster_resources", lambda: {"GPU": float(gpus)})
+    monkeypatch.setattr(iterate.ray, "nodes", list)
     assert iterate.decided_dtype(settings(**given), None) == dtype
     assert here == [kinds]
     assert iterate.decided_dtype(settings(**given), "float32") == "float32"
@@ -160,3 +161,25 @@ def test_what_is_auto_takes_what_was_decided_and_what_is_named_stays() -> None:
     assert TrainSettings().decided("bfloat16").in_bf16
     with pytest.raises(RuntimeError, match="still auto"):
         _ = TrainSettings().in_bf16
+
+
+def test_a_run_of_before_there_was_auto_goes_on_as_it_was_however_often() -> None:
+    """Its first continuation writes run.json anew, from which the second learns the same."""
+    made = settings(train={"use_gpu": False})
+    older = made.model_dump(mode="json")
+    for role in ("generator", "judge"):
+        older[role]["dtype"] = "bfloat16"
+    del older["train"]["dtype"]
+    older["train"]["bf16"] = True
+    first = iterate.with_older_dtypes(made, {"settings": older})
+    assert (first.generator.dtype, first.judge.dtype, first.train.dtype) == ("bfloat16", "bfloat16", "bfloat16")
+    second = iterate.with_older_dtypes(made, {"settings": first.model_dump(mode="json")})
+    assert (second.generator, second.judge, second.train) == (first.generator, first.judge, first.train)
+    auto = iterate.with_older_dtypes(made, {"settings": made.model_dump(mode="json")})
+    assert (auto.judge.dtype, auto.train.dtype) == ("auto", "auto")
+    assert iterate.with_older_dtypes(made, {}) == made
+
+
+def test_an_engine_that_is_no_vllm_has_the_identity_it_always_had() -> None:
+    scripted = EngineSettings(model="m", kind="scripted")
+    assert scripted.identity("m") == EngineSettings(model="m", kind="scripted", dtype="bfloat16").identity("m")
