@@ -140,12 +140,6 @@ class IterateSettings(CommandSettings):
         return self.judging.stop_after_verdict and not any(engine.reasons for engine in self.judges.values())
 
     @property
-    def judge_prompt(self) -> str:
-        """The prompt file of this run's judges."""
-        prompt: str = getattr(self.prompts, self.protocol.prompt_setting)
-        return prompt
-
-    @property
     def protocol(self) -> PairProtocol:
         """How this run judges: `judging.mode`."""
         return protocol_of(self.judging.mode)

@@ -6,8 +6,8 @@ for it, else fp32. Decided once a run, for engines and trainer alike, so that a 
     keep(own, decided)      a run that was begun in one format goes on in it (pure)
 
 bf16 instructions: AVX512-BF16 or AMX-BF16 (flags of /proc/cpuinfo), GPUs of compute capability 8.0 and up (CUDA C++
-Programming Guide, "Compute Capabilities"). Without them a processor converts every product: two-core figures of both
-kinds of processor are in benchmarks/README.md.
+Programming Guide, "Compute Capabilities"). Without them a processor converts every product (docs/training.md has
+figures).
 """
 
 from __future__ import annotations
