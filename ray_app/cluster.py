@@ -51,13 +51,12 @@ def connected(settings: RaySettings) -> Iterator[None]:
         if address:
             with keeping_sigterm():
                 _connect(address, settings, options)
-            at_end.callback(_disconnect)
         else:
             at_end.enter_context(scheduling.yielding())
             at_end.enter_context(last_act(end_children))
             with keeping_sigterm():
                 _start_local(settings, options)
-            at_end.callback(_disconnect)
+        at_end.callback(_disconnect)
         _quiet_ray_data()
         yield
 

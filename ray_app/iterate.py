@@ -25,7 +25,7 @@ import ray
 
 from ray_app import __version__, precision
 from ray_app.cli import leave, run_command
-from ray_app.cluster import connected, may_grow
+from ray_app.cluster import connected
 from ray_app.config import IterateSettings
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
@@ -68,8 +68,8 @@ def main(settings: IterateSettings) -> int:
     settings = settings.model_copy(update={"runs": runs})
     check_models(settings)
     folder = RunFolder(settings.run_uri)
-    begun = read_run(folder.uri)
-    settings = with_older_dtypes(settings, begun)
+    earlier = read_run(folder.uri)
+    settings = with_older_dtypes(settings, earlier)
     inputs = Inputs(settings)
     steps = steps_of(settings, folder, inputs)
     todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
@@ -83,10 +83,9 @@ def main(settings: IterateSettings) -> int:
         warn_of_reasoning(settings.judges, settings.stop_after_verdict)
         warn_of_late_benchmarks(settings, inputs, folder)
         with Lease(folder.uri) as lease:
-            write_run(folder.uri, describe(settings, steps, begun.get("dtype")))
+            write_run(folder.uri, describe(settings, steps, earlier.get("dtype")))
             with connected(settings.ray):
-                dtype = decided_dtype(settings, begun.get("dtype"))
-                run_steps(settings, inputs, folder, steps, todo, lease, dtype)
+                run_steps(settings, inputs, folder, steps, todo, lease, earlier.get("dtype"))
     write_cards(settings, folder, range(1, settings.iterations + 1))
     show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
     print(f"run folder: {folder.uri}")
@@ -100,12 +99,15 @@ def run_steps(
     steps: list[Step],
     todo: list[Step],
     lease: Lease,
-    dtype: Dtype | None = None,
+    own: Dtype | None = None,
 ) -> None:
-    """Run and commit the steps that are left, in order; the engines close however it ends. `dtype` is the run's."""
-    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow, dtype=dtype)
+    """Run and commit the steps that are left, in order; the engines close however it ends. `own`: the format that the
+    run was begun in, where it has decided one.
+    """
+    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow)
     try:
         check_room(settings, todo, pools)
+        pools.dtype = dtype = decided_dtype(settings, own, pools.may_grow)
         if settings.iterations and not settings.train.use_gpu:
             precision.warn_if_slow("train.dtype", settings.train.dtype, "cpu")
         if dtype is not None:  # what could not begin binds no later command to its format
@@ -207,9 +209,8 @@ def warn_of_late_benchmarks(settings: IterateSettings, inputs: Inputs, folder: R
     made = read_record(folder.stage_dir(instructions.STAGE))
     if made is None:
         return
-    for name, count in instructions.late_overlap(
-        settings, inputs, folder, made.extra.get(instructions.CHECKED, ())
-    ).items():
+    checked = made.extra.get(instructions.CHECKED, ())
+    for name, count in instructions.late_overlap(settings, inputs, folder, checked).items():
         log.warning("%s came after the instructions: %d of %d share an n-gram with it", name, count, made.rows_out)
 
 
@@ -230,14 +231,15 @@ def describe(settings: IterateSettings, steps: list[Step], dtype: Dtype | None =
     }
 
 
-def decided_dtype(settings: IterateSettings, own: Dtype | None) -> Dtype | None:
-    """What the run computes in where a setting says `auto`; None where none does. `own`: as it was begun."""
+def decided_dtype(settings: IterateSettings, own: Dtype | None, grows: bool = False) -> Dtype | None:
+    """What the run computes in where a setting says `auto`; None where none does. `own`: as it was begun; `grows`: more
+    nodes may come.
+    """
     roles = [engine for engine in (settings.generator, *settings.judges.values()) if engine.kind == "vllm"]
     named = [engine.dtype for engine in roles] + ([settings.train.dtype] if settings.iterations else [])
     if "auto" not in named:
         return None
     gpus = ray.cluster_resources().get("GPU", 0)
-    grows = may_grow(ray.nodes()) if settings.ray.may_grow is None else settings.ray.may_grow
     if grows and not gpus and any(engine.device == "auto" for engine in roles):
         return None  # the pools say that it cannot be told
     kinds: set[Kind] = {"cpu" if engine.resolved(gpus).device == "cpu" else "cuda" for engine in roles}

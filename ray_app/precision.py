@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray_app.errors import InputError, RunError
 
 log = logging.getLogger(__name__)
-Dtype = Literal["bfloat16", "float16", "float32"]
+Dtype = Literal["bfloat16", "float32"]
 Kind = Literal["cpu", "cuda"]
 CPUINFO = Path("/proc/cpuinfo")
 CPU_BF16 = frozenset({"avx512_bf16", "amx_bf16"})

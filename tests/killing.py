@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loop_runs import Loop
+from loop_runs import Loop, scripted
 
 STAGES = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation")
 # What a stage is held by while it is killed: one row that is not answered.
@@ -20,6 +20,21 @@ ROW, OTHER_ROW, EVALUATION_ROW = (
 )
 CLASSIFY, MODIFY = "Classify the following instruction", "Here is an instruction"
 JUDGE = {"p": [0.9, 0.5, 0.0], "unparsed": 0.1}
+
+
+def killable_settings(model: str) -> dict[str, Any]:
+    """Shards that close early, one stage after the other, and real training of `model`."""
+    return {
+        "iterations": 1,
+        "limit": 24,
+        "instructions": {"classify": True},
+        "shards": {"max_rows": 8, "max_seconds": 2},
+        "generator": scripted(),
+        "judge": scripted(model, **JUDGE),
+        "judging": {"samples": 4},
+        "train": {"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
+        "pools": {"side_by_side": "never"},
+    }
 
 
 class Killing:

@@ -52,12 +52,11 @@ def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
 
 
 class PoolManager:
-    """The living pools of one run. `may_grow` is the setting `ray.may_grow`; `dtype` what the run has decided, where
-    an engine's is `auto` (None: decided for the first engine).
-    """
+    """The living pools of one run. `may_grow` is the setting `ray.may_grow`."""
 
-    def __init__(self, run_id: str, may_grow: bool | None = None, dtype: precision.Dtype | None = None) -> None:
-        self.run_id, self._may_grow, self.dtype = run_id, may_grow, dtype
+    def __init__(self, run_id: str, may_grow: bool | None = None) -> None:
+        self.run_id, self._may_grow = run_id, may_grow
+        self.dtype: precision.Dtype | None = None  # where an engine's is auto; None: decided for the first of them
         self.pools: list[EnginePool] = []
 
     @property

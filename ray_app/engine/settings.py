@@ -70,10 +70,8 @@ class EngineSettings(BaseModel):
         named = ("kind", "revision", "dtype", "max_model_len", "chat_template_kwargs")
         passed = {name: value for name, value in self.vllm.items() if name not in PLACEMENT}
         known = {"model": model, **self.model_dump(mode="json", include=set(named)), "vllm": passed}
-        if (
-            self.kind != "vllm" and self.dtype == "auto"
-        ):  # it means nothing there: as it was named before there was auto
-            known["dtype"] = "bfloat16"
+        if self.kind != "vllm" and self.dtype == "auto":
+            known["dtype"] = "bfloat16"  # it means nothing there: the default of before there was auto
         return known
 
     def of_checkpoint(self, folder: str) -> EngineSettings:

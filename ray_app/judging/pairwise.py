@@ -14,9 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from ray_app.benchmarks import Benchmark
-from ray_app.engine.base import sampling_from
 from ray_app.judging.judge import Judge
-from ray_app.judging.protocol import STAGE, Answers, PairProtocol, Questions, Voting
+from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
 from ray_app.judging.rejection_sampling import Choice, choose
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
@@ -86,18 +85,8 @@ class Pairwise(PairProtocol):
     def voting_program(self, judge: Judge, voting: Voting, prompt: Prompt | None = None) -> JudgeProgram:
         """`prompt`: another one than the judge's own (best-of rows)."""
         shown = prompt or judge.prompt
-        return JudgeProgram(
-            prompt=shown,
-            sampling=sampling_from(voting.generation, judge.stop_after_verdict, shown.letters),
-            mode="votes",
-            samples=voting.votes,
-            judge=judge.named,
-            run_seed=voting.seed,
-            iteration=voting.iteration or 0,
-            stage=STAGE,
-            key=KEY,
-            early_stop=voting.early_stop,
-        )
+        asked = self.voted(judge, voting, shown, shown.letters)
+        return JudgeProgram(**asked, mode="votes", key=KEY, early_stop=voting.early_stop)
 
     def pair_units(self, pair: Mapping[str, Any]) -> list[dict[str, Any]]:
         return list(pair_units(pair))

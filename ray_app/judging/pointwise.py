@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from ray_app.benchmarks import Benchmark, BestOfRow
-from ray_app.engine.base import sampling_from
 from ray_app.judging.judge import Judge
 from ray_app.judging.pairwise import HEADLINE
-from ray_app.judging.protocol import STAGE, Answers, PairProtocol, Questions, Voting
+from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
 from ray_app.judging.rejection_sampling import Choice, choose_scored
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
@@ -80,16 +79,7 @@ class Pointwise(PairProtocol):
 
     def voting_program(self, judge: Judge, voting: Voting, prompt: Prompt | None = None) -> ScoreProgram:
         """`prompt`: another one than the judge's own (best-of rows)."""
-        return ScoreProgram(
-            prompt=prompt or judge.prompt,
-            sampling=sampling_from(voting.generation, judge.stop_after_verdict, self.verdicts),
-            samples=voting.votes,
-            judge=judge.named,
-            run_seed=voting.seed,
-            iteration=voting.iteration or 0,
-            stage=STAGE,
-            key=KEY,
-        )
+        return ScoreProgram(**self.voted(judge, voting, prompt or judge.prompt, self.verdicts), key=KEY)
 
     def pair_units(self, pair: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [score_unit(pair)]

@@ -119,6 +119,18 @@ class PairProtocol(JudgingProtocol):
     def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> Program:
         """The program of rejection sampling."""
 
+    def voted(self, judge: Judge, voting: Voting, prompt: Prompt, verdicts: Iterable[str]) -> dict[str, Any]:
+        """What the voting programs have in common."""
+        return {
+            "prompt": prompt,
+            "sampling": sampling_from(voting.generation, judge.stop_after_verdict, verdicts),
+            "samples": voting.votes,
+            "judge": judge.named,
+            "run_seed": voting.seed,
+            "iteration": voting.iteration or 0,
+            "stage": STAGE,
+        }
+
     def drawn(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> dict[str, Any]:
         """What the programs of rejection sampling have in common."""
         return {

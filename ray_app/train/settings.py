@@ -151,10 +151,8 @@ class TrainSettings(Part):
         return self.dtype == "bfloat16"
 
     def decided(self, dtype: str) -> TrainSettings:
-        """`dtype: auto` as the run has decided it. float16 is a format of engines alone: then float32."""
-        if self.dtype != "auto":
-            return self
-        return self.model_copy(update={"dtype": "float32" if dtype == "float16" else dtype})
+        """`dtype: auto` as the run has decided it."""
+        return self.model_copy(update={"dtype": dtype}) if self.dtype == "auto" else self
 
     def covered(self, exclude: AbstractSet[str]) -> dict[str, Any]:
         """What an identity covers, less some fields. A named format has the name it had before there was `auto`."""

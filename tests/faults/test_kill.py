@@ -16,6 +16,7 @@ from killing import (
     ROW,
     Killing,
     judged_whole_and_once,
+    killable_settings,
     trained_until,
     whole_and_once,
 )
@@ -26,18 +27,7 @@ Make = Callable[..., Loop]
 
 @pytest.fixture
 def killable(loop: Make, shallow: str) -> Loop:
-    """Shards that close early, and real training."""
-    return loop(
-        iterations=1,
-        limit=24,
-        instructions={"classify": True},
-        shards={"max_rows": 8, "max_seconds": 2},
-        generator=scripted(),
-        judge=scripted(shallow, **JUDGE),
-        judging={"samples": 4},
-        train={"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
-        pools={"side_by_side": "never"},
-    )
+    return loop(**killable_settings(shallow))
 
 
 @pytest.mark.timeout(2400)

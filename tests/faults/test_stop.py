@@ -16,7 +16,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killing import CLASSIFY, EVALUATION_ROW, JUDGE, MODIFY, ROW, Killing, trained_until, whole_and_once
+from killing import (
+    CLASSIFY,
+    EVALUATION_ROW,
+    JUDGE,
+    MODIFY,
+    ROW,
+    Killing,
+    killable_settings,
+    trained_until,
+    whole_and_once,
+)
 from loop_runs import DEMO, ROOT, Loop, end_session, environment, held, scripted
 
 CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "stopped")}
@@ -69,17 +79,7 @@ class Stopping(Killing):
 def test_a_stop_in_every_stage(
     loop: Callable[..., Loop], shallow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    run = loop(
-        iterations=1,
-        limit=24,
-        instructions={"classify": True},
-        shards={"max_rows": 8, "max_seconds": 2},
-        generator=scripted(),
-        judge=scripted(shallow, **JUDGE),
-        judging={"samples": 4},
-        train={"checkpoint_every": 1, "max_steps": 3, "keep_candidates": False},
-        pools={"side_by_side": "never"},
-    )
+    run = loop(**killable_settings(shallow))
     stopping = Stopping(run, number)
     log = run.folder / "err-0"
     stopping.at(lambda: log.exists() and ": 0 of 7 stages are done" in log.read_text())  # while Ray starts
