@@ -148,10 +148,10 @@ def fingerprints(*more: str, only: str = "*.yaml") -> dict[str, Any]:
 
     `more` are options: a setting that is newer than the record may have to be set to what it was.
     """
-    from ray_app.cli import load_settings
-    from ray_app.config import IterateSettings
+    from ray_app.command.cli import load_settings
+    from ray_app.loop.config import IterateSettings
+    from ray_app.loop.steps import steps_of
     from ray_app.run.folder import RunFolder
-    from ray_app.steps import steps_of
 
     os.chdir(ROOT)
     found = {}
@@ -168,7 +168,7 @@ def fingerprints(*more: str, only: str = "*.yaml") -> dict[str, Any]:
 
 
 def seeds() -> list[Any]:
-    from ray_app.schema import derive_seed
+    from ray_app.base.schema import derive_seed
 
     return [[*arguments, derive_seed(*arguments)] for arguments in SEEDS]
 

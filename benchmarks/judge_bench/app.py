@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from judge_bench.work import Spec, write_pairs
-from ray_app.cluster import connected
-from ray_app.cluster_settings import RaySettings
+from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
-from ray_app.programs.judge import JudgeProgram, Mode
-from ray_app.programs.rows import pair_units
+from ray_app.generation.programs.judge import JudgeProgram, Mode
+from ray_app.generation.programs.rows import pair_units
+from ray_app.generation.runner import Job, Runner
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.runner import Job, Runner
-from ray_app.schema import JUDGMENTS
+from ray_app.system.cluster import connected
+from ray_app.system.cluster_settings import RaySettings
 
 # The product's own local Ray; its object store holds what Ray Data has in flight of 100,000 pairs.
 RAY = RaySettings(dashboard=False, object_store_gib=4)

@@ -11,10 +11,10 @@ import time
 from typing import Any
 
 from judge_bench.work import Spec, make_pairs
+from ray_app.base.schema import derive_seed
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import complete_arguments, environment
-from ray_app.programs.rows import judge_messages, pair_units
-from ray_app.schema import derive_seed
+from ray_app.generation.programs.rows import judge_messages, pair_units
 
 WARM_UP = 8  # requests
 

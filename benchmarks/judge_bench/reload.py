@@ -10,9 +10,9 @@ from typing import Any
 
 from judge_bench.app import RAY, judge
 from judge_bench.work import Spec, write_pairs
-from ray_app.cluster import connected
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
+from ray_app.system.cluster import connected
 
 
 def run(spec: Spec) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ import psutil
 
 from judge_bench.app import RAY, judge
 from judge_bench.work import Spec, write_pairs
-from ray_app.cluster import connected
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
+from ray_app.system.cluster import connected
 
 P = [0.05, 0.2, 0.5, 0.7, 0.95]
 

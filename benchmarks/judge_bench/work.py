@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_app.base.prompts import load_prompt
+from ray_app.base.schema import PAIRS, TRAIN, pair_id
 from ray_app.engine.base import Sampling
 from ray_app.engine.settings import EngineSettings
-from ray_app.programs.judge import JudgeProgram, Mode
-from ray_app.prompts import load_prompt
-from ray_app.schema import PAIRS, TRAIN, pair_id
+from ray_app.generation.programs.judge import JudgeProgram, Mode
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "configs" / "demo"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from ray_app.base.schema import Letter, Message, PairwiseRow, Text, content_id, unit_interval
 from ray_app.benchmarks.files import Numbered, Types
 from ray_app.benchmarks.store import RowStore
 from ray_app.errors import InputError
-from ray_app.schema import Letter, Message, PairwiseRow, Text, content_id, unit_interval
 
 STAGE = "evaluation"
 TEXT: Types = (str, list)

@@ -24,8 +24,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_app.base.json_value import parse_json
 from ray_app.errors import InputError
-from ray_app.json_value import parse_json
 
 Types = type | tuple[type, ...]  # `object` stands for any type
 

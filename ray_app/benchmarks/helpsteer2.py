@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ray_app.base.schema import Text, content_id
 from ray_app.benchmarks.base import TEXT, Dropped, Faulty, Ids, Item, Spec, pairwise_item
 from ray_app.benchmarks.files import Numbered
-from ray_app.schema import Text, content_id
 
 NAME = "helpsteer2"
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from ray_app.base.schema import content_id
 from ray_app.benchmarks.base import TEXT, Ids, Item, Spec, pairwise_item
 from ray_app.benchmarks.files import Numbered
-from ray_app.schema import content_id
 
 NAME = "llmbar"
 SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")

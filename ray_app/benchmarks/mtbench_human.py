@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ray_app.base.schema import content_id
 from ray_app.benchmarks.base import ID, Dropped, Faulty, Ids, Item, Spec, pairwise_item
 from ray_app.benchmarks.files import Numbered
-from ray_app.schema import content_id
 
 NAME = "mtbench_human"
 _LABELS = {"model_a": "A", "model_b": "B"}

@@ -91,6 +91,11 @@ def split_spec(spec: str) -> tuple[str, str]:
     return name, path
 
 
+def shows_four(spec: str) -> bool:
+    """Whether its rows are best-of-four rows: known from the spec, before its file is read."""
+    return split_spec(spec)[0] == rewardbench2.SPEC.name
+
+
 def is_file(path: str) -> bool:
     """Whether `path` is meant as a file or folder rather than a hub id."""
     if not path:

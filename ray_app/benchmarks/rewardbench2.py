@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ray_app.base.schema import content_id, derive_seed
 from ray_app.benchmarks.base import ID, TEXT, BestOfRow, Faulty, Ids, Item, Spec, text_fault
 from ray_app.benchmarks.files import Numbered
-from ray_app.schema import content_id, derive_seed
 
 NAME = "rewardbench2"
 ROWS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}  # published

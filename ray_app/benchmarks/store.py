@@ -15,7 +15,7 @@ from typing import Any, overload
 
 import pyarrow as pa
 
-from ray_app.schema import PairwiseRow, pack_text, unpack_text
+from ray_app.base.schema import PairwiseRow, pack_text, unpack_text
 
 ROWS = pa.schema(
     [

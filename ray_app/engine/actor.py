@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from ray_app import scheduling
 from ray_app.engine.base import Engine, EngineDied, EngineError, PromptTooLong, RequestRefused, UnitResult, Work
 from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
+from ray_app.system import scheduling
 
 log = logging.getLogger(__name__)
 PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR = "prompt_too_long", "refused", "engine_error"

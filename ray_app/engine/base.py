@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ray_app.schema import Message
-from ray_app.settings_parts import SamplingSettings
+from ray_app.base.schema import Message
+from ray_app.base.settings_parts import SamplingSettings
 
 
 class PromptTooLong(Exception):

@@ -27,7 +27,7 @@ from ray_app.engine.outbox import Outbox
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.replicas import Replicas
 from ray_app.errors import RunError
-from ray_app.progress import Part, Progress
+from ray_app.system.progress import Part, Progress
 
 log = logging.getLogger(__name__)
 RETRIES = 4

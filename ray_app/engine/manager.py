@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import ray
 
-from ray_app import precision
-from ray_app.cluster import may_grow
 from ray_app.engine.capacity import placeable_beside, pools_fit_cores, real_cores, room_beside, trainer_fits
 from ray_app.engine.pool import EnginePool, nodes, require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError, RunError
+from ray_app.system import precision
+from ray_app.system.cluster import may_grow
 from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)

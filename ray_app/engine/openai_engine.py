@@ -6,10 +6,10 @@ import asyncio
 import os
 from typing import Any
 
+from ray_app.base.schema import Message
 from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
-from ray_app.schema import Message
 
 
 class OpenAIEngine:

@@ -15,13 +15,13 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from ray_app.base.model_files import absolute, require_model
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.capacity import FEED_CPUS, Resources, placeable
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import InputError, RunError
-from ray_app.model_files import absolute, require_model
-from ray_app.stopping import stopped
+from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)
 TELL_EVERY_S, CLOSE_S, FREE_S = 30.0, 15.0, 60.0

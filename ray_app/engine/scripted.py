@@ -23,9 +23,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.schema import Message, unit_interval
 from ray_app.engine.base import Completion, EngineError, Prepared, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
-from ray_app.schema import Message, unit_interval
 
 POLL_S = 0.05
 _MODIFIED = "other"

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ray_app.base.reasoning import declared
 from ray_app.engine.placement import PLACEMENT
-from ray_app.reasoning import declared
 
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
@@ -17,10 +17,10 @@ class EndpointSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: str = ""
+    base_url: str = Field("", description="of the API, e.g. http://host:8000/v1")
     api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
     concurrency: int = Field(64, ge=1, description="requests in flight, a replica")
-    max_retries: int = Field(6, ge=0)
+    max_retries: int = Field(6, ge=0, description="of one request, with back-off")
 
 
 class EngineSettings(BaseModel):
@@ -29,11 +29,13 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(description="folder or hub id; for openai: the served model's name")
-    kind: Literal["vllm", "openai", "scripted"] = "vllm"
-    revision: str | None = None
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    replicas: int = Field(1, ge=1)
-    tensor_parallel: int = Field(1, ge=1)
+    kind: Literal["vllm", "openai", "scripted"] = Field(
+        "vllm", description="vllm here, an OpenAI-compatible endpoint, or scripted answers for tests"
+    )
+    revision: str | None = Field(None, description="of a hub id: branch, tag or commit")
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto: a GPU where the cluster has one")
+    replicas: int = Field(1, ge=1, description="engines of this role, side by side")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs of one replica")
     replicas_per_gpu: int = Field(1, ge=1, description="several engines share a GPU (small models)")
     executor: Literal["mp", "ray"] = Field("mp", description="ray only where a replica spans nodes")
     max_model_len: int | None = Field(None, ge=2, description="prompt and answer, in tokens; null: the model's own")
@@ -41,12 +43,14 @@ class EngineSettings(BaseModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="auto: bfloat16 where all that does the work has instructions for it, else float32"
     )
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that an engine takes")
     cpus: float = Field(1, ge=0, description="CPU cores that Ray sets aside for an engine")
     cpu_threads: int = Field(2, ge=1, description="OpenMP threads of an engine on CPU")
-    cpu_kv_cache_gib: int = Field(1, ge=1)
+    cpu_kv_cache_gib: int = Field(1, ge=1, description="KV cache of an engine on processors")
     seeded: bool = Field(True, description="give every request its seed; off where seeds cost speed")
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="variables of the model's chat template, e.g. {enable_thinking: false}"
+    )
     vllm: dict[str, Any] = Field({}, description="further vLLM engine arguments, as they are")
     env: dict[str, str] = Field({}, description="environment of the engine processes; never for keys")
     endpoint: EndpointSettings = EndpointSettings()

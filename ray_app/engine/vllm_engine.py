@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.reasoning import opened_by
+from ray_app.base.schema import Message
 from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_core import AsyncCore, ThreadCore
-from ray_app.reasoning import opened_by
-from ray_app.schema import Message
 
 # How often libgomp looks before a thread that waits for the others sleeps. Its default spins for milliseconds: alone
 # that saves wake-ups (a sixth of the tokens/s), but beside one busy process an engine then had 0.4 of its fair share of

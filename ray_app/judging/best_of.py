@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ray_app.base.schema import RATINGS, VOTES, pack_text
 from ray_app.benchmarks import Benchmark, BestOfRow
 from ray_app.benchmarks.rewardbench2 import TIES, shown_order
 from ray_app.judging import pairwise, pointwise
@@ -22,7 +23,6 @@ from ray_app.judging.pointwise import Pointwise, mean_scores, scoring_unit, unsc
 from ray_app.judging.protocol import Answers, JudgingProtocol, Questions, Voting
 from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.run.storage import join, list_files, read_parquet
-from ray_app.schema import RATINGS, VOTES, pack_text
 
 LETTERS = "ABCD"
 SHOWN = "shown"

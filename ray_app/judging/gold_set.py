@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ray_app.benchmarks import Benchmark
-from ray_app.judging import protocol_for
+from ray_app.generation.runner import WEIGHTS, Job, Runner, StageResult
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import STAGE, Answers, Questions, Voting
+from ray_app.judging.registry import protocol_for
 from ray_app.judging.sharing import spool
 from ray_app.run.storage import join
-from ray_app.runner import WEIGHTS, Job, Runner, StageResult
 
 
 def judge_set(

@@ -9,17 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from ray_app.base.model_files import JUDGE_CARD, model_identity, require_model
+from ray_app.base.prompts import Prompt, load_prompt, prompt_from
+from ray_app.base.reasoning import may_reason, template_of
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
-from ray_app.model_files import JUDGE_CARD, model_identity, require_model
-from ray_app.prompts import Prompt, load_prompt, prompt_from
-from ray_app.reasoning import may_reason, template_of
+from ray_app.judging.settings import Mode
 from ray_app.run import storage
 
 log = logging.getLogger(__name__)
-Mode = Literal["pairwise", "pointwise"]
 FORMAT = 1  # of judge.json; a later one is refused by name
 SHIPPED_PROMPTS: dict[str, str] = {"pairwise": "judge_pairwise", "pointwise": "judge_single"}
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ray_app.base.prompts import Prompt
+from ray_app.base.schema import AB, BA, JUDGMENTS, VOTES, Letter, Message, PairwiseRow
+from ray_app.base.verdict import Count, both_orders, count
 from ray_app.benchmarks import Benchmark
+from ray_app.generation.programs.judge import JudgeProgram
+from ray_app.generation.programs.rows import judge_messages, pair_units, pairwise_units
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
 from ray_app.judging.rejection_sampling import Choice, choose
@@ -21,12 +26,7 @@ from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
 from ray_app.metrics import Outcome, outcomes_of, summarise
 from ray_app.metrics.outcome import asked_orders
-from ray_app.programs.judge import JudgeProgram
-from ray_app.programs.rows import judge_messages, pair_units, pairwise_units
-from ray_app.prompts import Prompt
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.schema import AB, BA, JUDGMENTS, VOTES, Letter, Message, PairwiseRow
-from ray_app.verdict import Count, both_orders, count
 
 UNITS = pa.schema([(n, pa.string()) for n in ("benchmark", "id", "order", "instruction", "first", "second", "gold")])
 KEY = ("benchmark", "id", "order")
@@ -48,6 +48,8 @@ class Pairwise(PairProtocol):
     pair_key = ("pair_id", "order")
     verdict_column = "verdict"
     part = "order"
+    shows_both = True
+    fingerprinted: ClassVar[Mapping[str, str]] = {}  # it was there before there was another
     has_preferences = True
 
     def questions(self, judge: Judge, benchmark: Benchmark, voting: Voting, name: str) -> list[Questions]:

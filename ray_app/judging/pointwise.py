@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ray_app.base.prompts import Prompt
+from ray_app.base.schema import RATINGS, SCORES, Message, PairwiseRow, pack_text
+from ray_app.base.verdict import SCORES as SCORE_VERDICTS
 from ray_app.benchmarks import Benchmark, BestOfRow
+from ray_app.generation.programs.rows import SIDES, score_messages, score_unit
+from ray_app.generation.programs.score import ScoreProgram
 from ray_app.judging.judge import Judge
 from ray_app.judging.pairwise import HEADLINE
 from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
@@ -21,12 +26,7 @@ from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
 from ray_app.metrics import Outcome, summarise
 from ray_app.metrics.outcome import ANY, asked_orders, lost, scored
-from ray_app.programs.rows import SIDES, score_messages, score_unit
-from ray_app.programs.score import ScoreProgram
-from ray_app.prompts import Prompt
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.schema import RATINGS, SCORES, Message, PairwiseRow, pack_text
-from ray_app.verdict import SCORES as SCORE_VERDICTS
 
 KEY = ("benchmark", "id")
 UNITS = pa.schema(
@@ -49,6 +49,8 @@ class Pointwise(PairProtocol):
     pair_key = ("pair_id",)
     verdict_column = "score"
     part = "side"
+    shows_both = False
+    fingerprinted: ClassVar[Mapping[str, str]] = {"mode": "pointwise"}
     has_preferences = False
 
     def questions(self, judge: Judge, benchmark: Benchmark, voting: Voting, name: str) -> list[Questions]:

@@ -13,6 +13,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ray_app.base.prompts import Prompt
+from ray_app.base.schema import Message, PairwiseRow
+from ray_app.base.settings_parts import SamplingSettings
 from ray_app.benchmarks import Benchmark
 from ray_app.engine.base import Program, sampling_from
 from ray_app.judging.judge import Judge
@@ -20,9 +23,6 @@ from ray_app.judging.rejection_sampling import Choice
 from ray_app.judging.settings import JudgingSettings
 from ray_app.metrics import Outcome
 from ray_app.metrics.outcome import Protocol as Orders
-from ray_app.prompts import Prompt
-from ray_app.schema import Message, PairwiseRow
-from ray_app.settings_parts import SamplingSettings
 
 STAGE = "evaluation"  # of everything that is judged by votes: in seeds, quarantine rows and metrics
 
@@ -109,6 +109,8 @@ class PairProtocol(JudgingProtocol):
     pair_key: ClassVar[tuple[str, ...]]
     verdict_column: ClassVar[str]  # of both tables; null is unparsed
     part: ClassVar[str]  # the column that tells a pair's judgments apart: order, or side
+    shows_both: ClassVar[bool]  # both responses in one prompt, so that their order is a choice
+    fingerprinted: ClassVar[Mapping[str, str]]  # what fingerprints of evaluations say of it
     has_preferences: ClassVar[bool]  # whether a judgment is right or wrong, as DPO needs it
 
     @abstractmethod

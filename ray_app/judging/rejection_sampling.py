@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ray_app.base.schema import unit_interval
+from ray_app.base.verdict import first_win
 from ray_app.run.storage import read_parquet
-from ray_app.schema import unit_interval
-from ray_app.verdict import first_win
 
 KEYS = ["pair_id", "order", "sample", "verdict", "correct", "kept"]
 SCORE_KEYS = ["pair_id", "side", "sample", "score"]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ray_app.base.schema import AB, BA, PairwiseRow, pair_key
 from ray_app.run.storage import join, list_files, read_parquet, write_parquet_atomic
-from ray_app.schema import AB, BA, PairwiseRow, pair_key
 
 SPOOL_ROWS = 256
 TURN = {AB: BA, BA: AB, "a": "b", "b": "a"}  # orders; sides of pointwise judging

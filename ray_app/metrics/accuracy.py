@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ray_app.base.verdict import Count
 from ray_app.metrics.bootstrap import Ratio
 from ray_app.metrics.outcome import Outcome
-from ray_app.verdict import Count
 
 
 def accuracy(outcomes: Sequence[Outcome], unparsed: float = 0.0) -> Ratio:

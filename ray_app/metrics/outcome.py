@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ray_app.base.prompts import transcript
+from ray_app.base.schema import AB, BA, Letter, PairwiseRow, Text, derive_seed, pair_key
+from ray_app.base.verdict import Count, both_orders
 from ray_app.benchmarks.base import Benchmark
 from ray_app.errors import InputError
-from ray_app.prompts import transcript
-from ray_app.schema import AB, BA, Letter, PairwiseRow, Text, derive_seed, pair_key
-from ray_app.verdict import Count, both_orders
 
 ANY = "any"
 Protocol = Literal["both_orders", "official"]

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ray_app.base.schema import derive_seed
 from ray_app.benchmarks.base import Benchmark
 from ray_app.errors import InputError
 from ray_app.metrics.accuracy import accuracy, sample_accuracy
@@ -30,7 +31,6 @@ from ray_app.metrics.outcome import ANY, Outcome
 from ray_app.metrics.position_consistent import inconsistent_rate, position_consistent_accuracy
 from ray_app.metrics.rewardbench import rewardbench
 from ray_app.metrics.unparsed import unparsed_rate, unparsed_vote_rate
-from ray_app.schema import derive_seed
 
 Block = dict[str, Estimate]
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import fsspec
 
+from ray_app.base.schema import AB, BA
+from ray_app.base.verdict import Count, both_orders
 from ray_app.benchmarks.base import ID, Benchmark, Ids
 from ray_app.benchmarks.files import Numbered, Types, read_numbered
 from ray_app.errors import InputError
@@ -25,8 +27,6 @@ from ray_app.metrics.bootstrap import RESAMPLES
 from ray_app.metrics.outcome import ANY, Outcome, Protocol, asked_orders, check_ids, judged, lost
 from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.metrics.summary import summarise
-from ray_app.schema import AB, BA
-from ray_app.verdict import Count, both_orders
 
 _COLUMNS: Mapping[str, Types] = {"verdict": str, "inconsistent": bool, "orders": dict, "quarantined": str}
 _ANSWERS: Mapping[str, Types] = {"choice": int, "ratings": list, "quarantined": str}

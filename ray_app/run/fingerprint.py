@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ray_app.base.schema import canonical, content_id
 from ray_app.errors import InputError
-from ray_app.schema import canonical, content_id
 
 SHOWN = 3  # differences an error names; one line must stay readable
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
-from ray_app.stopping import at_most, last_act
+from ray_app.system.stopping import at_most, last_act
 
 log = logging.getLogger(__name__)
 FILE = "lease.json"

@@ -18,7 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ray_app.base.schema import QUARANTINE
 from ray_app.errors import InputError
+from ray_app.run.settings import MAX_ROWS, MAX_SECONDS
 from ray_app.run.storage import (
     count_rows,
     join,
@@ -28,9 +30,7 @@ from ray_app.run.storage import (
     remove_temporaries,
     write_bytes_atomic,
 )
-from ray_app.schema import QUARANTINE
 
-MAX_ROWS, MAX_SECONDS = 256, 30.0
 SHARD, QUARANTINED = "shard", "quarantine"
 
 

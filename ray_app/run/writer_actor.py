@@ -16,7 +16,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.run.lease import Fence
-from ray_app.run.shards import MAX_ROWS, MAX_SECONDS, ShardWriter
+from ray_app.run.settings import MAX_ROWS, MAX_SECONDS
+from ray_app.run.shards import ShardWriter
 
 
 class _WriterActor:

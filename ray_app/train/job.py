@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray_app.model_files import model_identity
-from ray_app.schema import canonical
+from ray_app.base.model_files import model_identity
+from ray_app.base.schema import canonical
 from ray_app.train.batches import PlanSettings
 from ray_app.train.settings import TrainSettings
 

@@ -22,22 +22,24 @@ class Part(BaseModel):
 class OffloadSettings(Part):
     """Where ZeRO keeps what does not fit on the GPUs (DeepSpeed's offload_optimizer and offload_param)."""
 
-    optimizer: Literal["none", "cpu", "nvme"] = "none"
+    optimizer: Literal["none", "cpu", "nvme"] = Field("none", description="where optimizer states live")
     parameters: Literal["none", "cpu", "nvme"] = Field("none", description="ZeRO-3 only")
     nvme_path: str | None = Field(None, description="a folder on each node's local disk")
-    pin_memory: bool = True
+    pin_memory: bool = Field(True, description="page-locked buffers on the host")
 
 
 class ZeroSettings(Part):
     """DeepSpeed ZeRO. Buckets and limits count elements, not bytes; docs/training.md says how they were chosen."""
 
-    stage: Literal[2, 3] = 3
-    reduce_bucket: int = Field(500_000_000, ge=1)
-    prefetch_bucket: int = Field(500_000_000, ge=0)
+    stage: Literal[2, 3] = Field(3, description="3 shards the weights too")
+    reduce_bucket: int = Field(500_000_000, ge=1, description="elements of a gradient bucket")
+    prefetch_bucket: int = Field(500_000_000, ge=0, description="elements that are gathered ahead")
     persistence_threshold: int = Field(100_000, ge=0, description="parameters up to this size are never sharded")
     max_live: int = Field(3_000_000_000, ge=0, description="gathered parameters kept at once")
-    max_reuse_distance: int = Field(3_000_000_000, ge=0)
-    overlap_comm: bool = True
+    max_reuse_distance: int = Field(
+        3_000_000_000, ge=0, description="elements between two uses below which a parameter stays gathered"
+    )
+    overlap_comm: bool = Field(True, description="reduce gradients while the backward pass goes on")
     block_granularity: bool = Field(True, description="gather one decoder block at once instead of every matrix")
     hpz_size: int = Field(1, ge=1, description="ZeRO++: a second shard inside so many GPUs (one node)")
     offload: OffloadSettings = OffloadSettings()
@@ -46,9 +48,9 @@ class ZeroSettings(Part):
 class LoraSettings(Part):
     """Low-rank adapters (PEFT). The adapters are merged into the exported checkpoint."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(16, ge=1, description="of the factors")
+    alpha: int = Field(32, ge=1, description="scale: alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of their input")
     targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all but the output layer")
     quantize: bool = Field(False, description="QLoRA: the frozen base in 4-bit NF4 (bitsandbytes)")
     quant_storage: Literal["bfloat16", "float16", "float32", "uint8"] = Field(
@@ -60,7 +62,7 @@ class LoraSettings(Part):
 class DpoSettings(Part):
     """Direct preference optimisation on correct × wrong judgments (paper's released model)."""
 
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(0.1, gt=0, description="strength of the pull to the reference")
     nll_weight: float = Field(1.5, ge=0, description="weight of the chosen judgment's token-mean NLL")
 
 
@@ -77,8 +79,10 @@ class SelectionSettings(Part):
 class TrackingSettings(Part):
     """Where training curves go. Ray metrics are always exported."""
 
-    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
-    project: str = "self-taught-evaluators"
+    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",), description="trackers that get the curves"
+    )
+    project: str = Field("self-taught-evaluators", description="name of the project there")
     profile_step: int | None = Field(
         None, ge=1, description="write PyTorch's profile of this step (rank 0) beside them"
     )
@@ -87,13 +91,15 @@ class TrackingSettings(Part):
 class TrainSettings(Part):
     """One fine-tune. `recipe: dpo` changes the defaults of lr, sequence length and batch to the paper's DPO values."""
 
-    recipe: Literal["sft", "dpo"] = "sft"
-    lr: float = Field(1e-6, gt=0)
+    recipe: Literal["sft", "dpo"] = Field(
+        "sft", description="SFT on correct judgments, or DPO of correct against incorrect ones"
+    )
+    lr: float = Field(1e-6, gt=0, description="peak learning rate")
     lr_min: float = Field(2e-7, ge=0, description="end of the cosine")
-    warmup_steps: int = Field(100, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
+    warmup_steps: int = Field(100, ge=0, description="linear, from 0 to lr")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
+    eps: float = Field(1e-8, gt=0, description="of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="of AdamW")
     clip: float = Field(1.0, ge=0, description="of the global gradient norm; 0: off")
     sequence_length: int = Field(4096, ge=2, description="longer rows are quarantined, never cut")
     tokens_per_batch: int = Field(8192, ge=2, description="tokens of one micro-batch on one worker")
@@ -103,15 +109,15 @@ class TrainSettings(Part):
         "packed",
         description="rows laid end to end (attention stays inside a row), or padded rows of like length",
     )
-    epochs: int = Field(2, ge=1)
-    max_steps: int | None = Field(None, ge=1)
+    epochs: int = Field(2, ge=1, description="over the training set")
+    max_steps: int | None = Field(None, ge=1, description="end after so many optimizer steps")
     checkpoint_every: int = Field(100, ge=0, description="steps between checkpoints (resume, candidates); 0: last only")
     keep_candidates: bool = Field(True, description="export a judge at every checkpoint, where a validation selects")
     export_shard_gib: float = Field(4.0, gt=0, description="of a weight file, and what rank 0 gathers at once")
     log_every: int = Field(1, ge=1, description="steps between points of the curves")
     workers: int = Field(8, ge=1, description="one GPU each, or `cpus_per_worker` CPU cores")
-    use_gpu: bool = True
-    cpus_per_worker: float = Field(1, gt=0)
+    use_gpu: bool = Field(True, description="one GPU a worker; false: processors")
+    cpus_per_worker: float = Field(1, gt=0, description="processors that Ray sets aside for a worker")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto",
         description="of weights and activations, and of the checkpoint; auto: bfloat16 where all that does the work "
@@ -162,7 +168,16 @@ class TrainSettings(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _older_name(cls, values: Any) -> Any:
+    def _by_present_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("bf16") is not None and values.get("dtype") == "auto":
+            values = {name: value for name, value in values.items() if name != "dtype"}  # auto is the default
+        return cls.older_names(values)
+
+    @classmethod
+    def older_names(cls, values: Any) -> Any:
+        """`bf16` as `dtype`. Raises ValueError where both are given and differ. Settings that come from several places
+        are renamed place by place, before they are joined, so that a later one wins by either name.
+        """
         if not isinstance(values, dict) or values.get("bf16") is None:
             return values
         try:
@@ -170,10 +185,10 @@ class TrainSettings(Part):
         except ValidationError:
             return values  # the field says what is wrong with it
         meant = "bfloat16" if named else "float32"
-        given = values.get("dtype", "auto")
-        if given not in ("auto", meant):
+        given = values.get("dtype", meant)
+        if given != meant:
             raise ValueError(f"dtype {given} and bf16 {str(named).lower()}, its older name, exclude each other")
-        return {**values, "bf16": None, "dtype": meant}
+        return {name: value for name, value in values.items() if name != "bf16"} | {"dtype": meant}
 
     @model_validator(mode="before")
     @classmethod

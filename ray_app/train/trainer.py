@@ -20,9 +20,9 @@ from typing import Any
 import ray
 from fsspec.core import url_to_fs
 
-from ray_app import precision
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
+from ray_app.system import precision
 from ray_app.train.batches import total_steps
 from ray_app.train.candidates import Candidate, list_candidates, place
 from ray_app.train.check import check

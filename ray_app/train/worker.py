@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ray_app import scheduling
 from ray_app.errors import InputError
+from ray_app.system import scheduling
 from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
 from ray_app.train.candidate_export import export_candidate

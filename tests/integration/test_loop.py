@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,7 +135,8 @@ def test_the_metrics_say_how_work_and_weights_were_shared(finished: Loop) -> Non
     assert (pairs["weights"], judgments["weights"]) == ("started", "reused")
     seed, trained = (extra["evaluation", iteration, "validation"] for iteration in (0, 1))
     assert seed["weights"] == "reused"
-    assert trained["weights"] == "reloaded", "trainer and engine have cores of their own"
+    # Two workers and an engine of one thread: on two cores the engine ends, so that training has them for itself.
+    assert trained["weights"] == ("reloaded" if len(os.sched_getaffinity(0)) >= 3 else "started")
     assert trained["checkpoint_to_first_answer_s"] > trained["weights_seconds"] > 0
     assert extra["evaluation", 1, "heldout"]["weights"] == "reused"
     made = extra["train_set", 1, None]
@@ -163,11 +165,11 @@ def test_a_changed_setting_is_refused_by_name(finished: Loop) -> None:
 
 def test_more_iterations_are_accepted(finished: Loop, model: str, tmp_path: Path) -> None:
     """The plan alone: what is committed stays done, and only iteration 2 is left."""
-    from ray_app.cli import load_settings
-    from ray_app.config import IterateSettings
+    from ray_app.command.cli import load_settings
+    from ray_app.loop.config import IterateSettings
+    from ray_app.loop.steps import steps_of
     from ray_app.run.folder import RunFolder, read_record
     from ray_app.run.resume import pending
-    from ray_app.steps import steps_of
 
     settings = load_settings(IterateSettings, ["--config", str(finished.config), "--iterations", "2"])
     steps = steps_of(settings, RunFolder(settings.run_uri))

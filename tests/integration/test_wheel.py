@@ -20,7 +20,7 @@ from loop_runs import DEMO, ROOT, base_settings, environment
 from packaging.requirements import Requirement
 
 from ray_app import __version__
-from ray_app.prompts import PROMPTS_DIR, load_prompt
+from ray_app.base.prompts import PROMPTS_DIR, load_prompt
 
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMMANDS = ["iterate", "judge", "evaluate"]
@@ -28,7 +28,7 @@ LOOK = """
 import json, sys
 from pathlib import Path
 import ray_app
-from ray_app.prompts import PROMPTS_DIR, load_prompt
+from ray_app.base.prompts import PROMPTS_DIR, load_prompt
 print(json.dumps({
     "holders": [path for path in sys.path if Path(path, "ray_app").exists()],
     "package": str(Path(ray_app.__file__).parent),

@@ -13,9 +13,9 @@ import ray
 import yaml
 from loop_runs import base_settings, merged
 
-from ray_app.cli import run_command
-from ray_app.config import IterateSettings
+from ray_app.command.cli import run_command
 from ray_app.iterate import main
+from ray_app.loop.config import IterateSettings
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
@@ -54,7 +54,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def refused_later(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Faults inside the input file show when the first stage reads it; that stage needs no Ray, so none is started."""
-    monkeypatch.setattr("ray_app.iterate.connected", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr("ray_app.loop.run.connected", lambda _: contextlib.nullcontext())
 
     def run(source: Path) -> str:
         config = tmp_path / "config.yaml"

@@ -60,7 +60,8 @@ def test_nodes_need_only_what_is_mounted(config: dict[str, Any], tmp_path: Path)
         copy = shutil.copytree if (PATH.parent / here).is_dir() else shutil.copyfile
         copy(PATH.parent / here, target)
     assert not (tmp_path / "configs").exists()
-    modules = "engine.actor engine.client run.writer_actor programs.judge programs.pair stages.train_set train.worker"
+    programs = "generation.programs.judge generation.programs.pair"
+    modules = f"engine.actor engine.client run.writer_actor {programs} loop.stages.train_set train.worker"
     code = "; ".join(f"import ray_app.{name} as m" for name in modules.split()) + "; print(m.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd="/", capture_output=True, text=True)

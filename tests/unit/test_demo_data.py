@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
+from ray_app.base.ngrams import Contamination, words
+from ray_app.base.prompts import CATEGORIES
+from ray_app.base.schema import PairwiseRow
 from ray_app.benchmarks.files import read_numbered
 from ray_app.benchmarks.pairwise import OPTIONAL, REQUIRED, parse
-from ray_app.ngrams import Contamination, words
-from ray_app.prompts import CATEGORIES
-from ray_app.schema import PairwiseRow
 
 Row = dict[str, Any]
 

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from ray_app.cli import run_command
-from ray_app.evaluate import EvaluateSettings, main
+from ray_app.command.cli import run_command
+from ray_app.command.settings import EvaluateSettings
+from ray_app.evaluate import main
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 Evaluate = Callable[..., tuple[int, str, dict[str, Any]]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ray_app.train import flash4
-from ray_app.train.attention import fourth, per_row, varlen
+from ray_app.train.attention import flash_attention_4, per_row, varlen
 from ray_app.train.head import chunked_nll, liger_nll
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
@@ -15,10 +15,10 @@ def relative(value, reference):
     return float((value.float() - reference.float()).norm() / reference.float().norm())
 
 
-@pytest.mark.parametrize("kernel", [varlen, fourth])
+@pytest.mark.parametrize("kernel", [varlen, flash_attention_4])
 @pytest.mark.parametrize("kv", [8, 2])
 def test_packed_attention_equals_rows_one_by_one(kernel, kv):
-    if kernel is fourth and not flash4.available():
+    if kernel is flash_attention_4 and not flash4.available():
         pytest.skip("flash-attn-4 is not installed, or this GPU is older than Hopper")
     torch.manual_seed(0)
     total, heads, dim = sum(LENGTHS), 8, 128
@@ -50,7 +50,7 @@ def test_flash_attention_4_compiles_whole():
     q, k, v = (torch.randn(1, 4, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
 
     def run(q, k, v):
-        return fourth(None, q * 2, k, v, None, cu_seqlens=starts, longest=192)[0] * 3
+        return flash_attention_4(None, q * 2, k, v, None, cu_seqlens=starts, longest=192)[0] * 3
 
     found = []
     for attend in (run, torch.compile(run, fullgraph=True)):

@@ -11,13 +11,13 @@ import pytest
 import ray
 import ray.data
 
+from ray_app.base.prompts import load_prompt
+from ray_app.base.schema import PairwiseRow
 from ray_app.engine.base import Sampling
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
-from ray_app.programs.judge import JudgeProgram
-from ray_app.programs.rows import judge_messages, pairwise_units
-from ray_app.prompts import load_prompt
-from ray_app.schema import PairwiseRow
+from ray_app.generation.programs.judge import JudgeProgram
+from ray_app.generation.programs.rows import judge_messages, pairwise_units
 
 ROOT = Path(__file__).resolve().parents[3]
 

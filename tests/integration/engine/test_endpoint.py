@@ -21,7 +21,7 @@ from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
-from ray_app.programs.judge import JudgeProgram
+from ray_app.generation.programs.judge import JudgeProgram
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]

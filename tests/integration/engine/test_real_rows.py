@@ -13,12 +13,12 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ray_app.base.prompts import CATEGORIES, load_prompt
 from ray_app.engine.base import Sampling, UnitResult, Work
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
-from ray_app.programs.classify import ClassifyProgram
-from ray_app.programs.judge import JudgeProgram
-from ray_app.prompts import CATEGORIES, load_prompt
+from ray_app.generation.programs.classify import ClassifyProgram
+from ray_app.generation.programs.judge import JudgeProgram
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]

@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import Engine, UnitResult, Work
 from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.errors import RunError
-from ray_app.programs.judge import JudgeProgram
+from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.run.shards import closed_units
 from ray_app.run.writer_actor import start_writer
-from ray_app.schema import JUDGMENTS
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_app.schema import TRAIN_DPO, TRAIN_SFT
+from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_app.base.schema import content_id
 from ray_app.benchmarks.base import pairwise_item
 from ray_app.benchmarks.files import clean_text, list_files, read_numbered, read_rows
 from ray_app.errors import InputError
-from ray_app.schema import content_id
 
 ZSTD = pa.Codec("zstd").compress
 REQUIRED = {"id": (str, int), "text": (str, list)}

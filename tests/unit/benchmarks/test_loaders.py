@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ray_app.base.schema import PairwiseRow, content_id, pair_key
+from ray_app.base.verdict import Count
 from ray_app.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from ray_app.benchmarks.rewardbench2 import shown_order
 from ray_app.metrics import outcomes_of, summarise
-from ray_app.schema import PairwiseRow, content_id, pair_key
-from ray_app.verdict import Count
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "benchmarks"
 

@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
+from ray_app.base.schema import PairwiseRow
 from ray_app.benchmarks.store import RowStore
-from ray_app.schema import PairwiseRow
 
 
 def row(i: int, size: int = 1) -> PairwiseRow:

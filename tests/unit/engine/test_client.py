@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import Engine, UnitResult
 from ray_app.engine.client import drain, program_stage, run_program
 from ray_app.engine.pool import EnginePool
 from ray_app.errors import RunError
 from ray_app.run.shards import closed_units, column_values, row_counts
 from ray_app.run.writer_actor import start_writer
-from ray_app.schema import JUDGMENTS
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]

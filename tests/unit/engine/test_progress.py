@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from ray_app import progress
-from ray_app.progress import Part, Progress
+from ray_app.system import progress
+from ray_app.system.progress import Part, Progress
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.manager import PoolManager
-from ray_app.runner import Job, Runner, result_of
-from ray_app.schema import JUDGMENTS
+from ray_app.generation.runner import Job, Runner, result_of
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]

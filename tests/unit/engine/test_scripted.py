@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from ray_app.base.prompts import load_prompt
+from ray_app.base.verdict import parse_verdict
 from ray_app.engine.base import EngineError, PromptTooLong, Sampling
 from ray_app.engine.scripted import ScriptedEngine
-from ray_app.prompts import load_prompt
-from ray_app.verdict import parse_verdict
 
 Make = Callable[..., Any]
 

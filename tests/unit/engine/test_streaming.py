@@ -17,21 +17,21 @@ import ray
 import yaml
 from loop_runs import base_settings, merged, scripted
 
-from ray_app import streaming
-from ray_app.cli import load_settings
-from ray_app.config import IterateSettings
+from ray_app.base.schema import CHOSEN_FIRST, HELDOUT, INSTRUCTIONS, REJECTED_FIRST, TRAIN
+from ray_app.command.cli import load_settings
 from ray_app.engine.base import Engine, UnitResult
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import RunError
-from ray_app.programs.pair import PairProgram
+from ray_app.generation import side_by_side as streaming
+from ray_app.generation.programs.pair import PairProgram
+from ray_app.generation.runner import Runner
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.stages.context import Context
+from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.steps import judging_engine, streamed
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.runner import Runner
-from ray_app.schema import CHOSEN_FIRST, HELDOUT, INSTRUCTIONS, REJECTED_FIRST, TRAIN
-from ray_app.stages.context import Context
-from ray_app.stages.inputs import Inputs
-from ray_app.steps import judging_engine, streamed
 
 pytestmark = pytest.mark.usefixtures("cluster")
 GENERATOR = scripted("generator", delay_s=0.05)
@@ -138,7 +138,7 @@ def with_programs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
         def changed(runner: Any, first: Any, second: Any, **more: Any) -> Any:
             return real(runner, *change_jobs(first, second), **more)
 
-        monkeypatch.setattr("ray_app.steps.stream", changed)
+        monkeypatch.setattr("ray_app.loop.steps.stream", changed)
 
     return change
 
@@ -185,7 +185,7 @@ def test_the_tables_are_those_of_one_stage_after_the_other(run: Any, undisturbed
 
 
 def jobs(made: Run) -> list[Any]:
-    from ray_app.stages import judgments, pairs
+    from ray_app.loop.stages import judgments, pairs
 
     engine = judging_engine(made.context.settings, made.context.folder, 1)
     judge = made.context.inputs.judge(engine, "judge")
@@ -289,7 +289,7 @@ def test_a_slow_judge_beside_engines_that_take_all_cpus(run: Any) -> None:
 
 def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(undisturbed: Run) -> None:
     """A graph that keeps its order lets a slow block hold back those behind it; the next iteration's must not."""
-    from ray_app.stages import train_set
+    from ray_app.loop.stages import train_set
 
     options = ray.data.DataContext.get_current().execution_options
     assert options.preserve_order is False

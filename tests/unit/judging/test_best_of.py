@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.schema import RATINGS, VOTES
+from ray_app.base.settings_parts import SamplingSettings
 from ray_app.benchmarks import Benchmark, BestOfRow, Faulty
 from ray_app.benchmarks.rewardbench2 import shown_order
 from ray_app.judging.best_of import LETTERS, BestOf, answers_of, letter_units, plurality, with_reasons
 from ray_app.judging.protocol import Voting
 from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.run.shards import ShardWriter
-from ray_app.schema import RATINGS, VOTES
-from ray_app.settings_parts import SamplingSettings
 
 
 def row(identity: str, subset: str = "Math", responses: int = 4) -> BestOfRow:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.schema import VOTES
 from ray_app.judging.explanations import Explanations
 from ray_app.judging.sharing import Source
 from ray_app.run.shards import ShardWriter
-from ray_app.schema import VOTES
 
 
 def vote(identity: str, order: str, sample: int) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from ray_app.base.prompts import load_prompt
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.judging.judge import judge_of
-from ray_app.prompts import load_prompt
 
 THINKING: dict[str, Any] = {"enable_thinking": True}
 

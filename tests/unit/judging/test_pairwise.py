@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_app.base.schema import AB, BA, VOTES, PairwiseRow, unit_id
+from ray_app.base.verdict import Count, count
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.judging.pairwise import KEY, UNITS, quarantined_ids, results_of, tallies_of, units_of, verdict_records
 from ray_app.judging.sharing import spool
 from ray_app.metrics.outcome import asked_orders, outcomes_of
 from ray_app.run.shards import ShardWriter
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.schema import AB, BA, VOTES, PairwiseRow, unit_id
-from ray_app.verdict import Count, count
 
 MTBENCH = Path(__file__).resolve().parents[2] / "fixtures" / "benchmarks" / "mtbench_human.jsonl"
 

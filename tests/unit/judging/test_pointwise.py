@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.schema import RATINGS, PairwiseRow
 from ray_app.benchmarks import Benchmark, Faulty
 from ray_app.judging.pointwise import (
     mean_scores,
@@ -15,7 +16,6 @@ from ray_app.judging.pointwise import (
     unscored_ids,
 )
 from ray_app.run.shards import ShardWriter
-from ray_app.schema import RATINGS, PairwiseRow
 
 
 def rating(identity: str, side: str, sample: int, score: float | None) -> dict[str, Any]:

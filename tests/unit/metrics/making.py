@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from ray_app.base.verdict import Count
 from ray_app.metrics.outcome import Outcome
-from ray_app.verdict import Count
 
 LETTER = st.sampled_from(["A", "B"])
 VERDICT = st.sampled_from(["A", "B", None])

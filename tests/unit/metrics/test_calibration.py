@@ -8,8 +8,8 @@ import random
 import pytest
 from making import outcome, votes
 
+from ray_app.base.verdict import count
 from ray_app.metrics.calibration import calibration
-from ray_app.verdict import count
 
 ROWS = [
     outcome("1", "A", "A", "B", votes_ab=votes("AAAA"), votes_ba=votes("BBBA")),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ray_app.base.verdict import Count
 from ray_app.benchmarks import load_benchmark
 from ray_app.metrics.outcome import outcomes_of
 from ray_app.metrics.summary import summarise
-from ray_app.verdict import Count
 
 LENGTHS = Path(__file__).parents[2] / "fixtures" / "benchmarks" / "lengths.jsonl"
 

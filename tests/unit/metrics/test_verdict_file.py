@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_app.base.verdict import Count, both_orders, count
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.errors import InputError
 from ray_app.metrics.outcome import official_order
 from ray_app.metrics.verdict_file import join, read_verdicts, score_verdict_file, write_verdicts
-from ray_app.verdict import Count, both_orders, count
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "benchmarks"
 IDS = ["p1", "p2", "p3", "p4", "p5"]

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ray_app.base.schema import unit_id
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
 from ray_app.run.shards import (
@@ -25,7 +26,6 @@ from ray_app.run.shards import (
     row_counts,
     shard_files,
 )
-from ray_app.schema import unit_id
 
 SCHEMA = pa.schema([("pair_id", pa.string()), ("order", pa.string()), ("sample", pa.int32()), ("tokens", pa.int32())])
 KEY = ("pair_id", "order")

@@ -1,0 +1,124 @@
+"""Prompt files and how they become chat messages. They are in `prompt_files/`, or wherever a setting says.
+
+A prompt file is YAML: `name`, `user` (a Jinja template), and optionally `system` and `letters`. Every variable
+is neutralised (see `verdict.neutralise`) here, in the messages, before any chat template.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from ray_app.base.schema import Message, Text, content_id
+from ray_app.base.verdict import neutralise
+from ray_app.errors import InputError
+
+PROMPTS_DIR = Path(__file__).resolve().parents[1] / "prompt_files"
+
+# The paper classifies WildChat's instructions into 15 categories (section 4.1); the wording is ours.
+CATEGORIES = (
+    "coding",
+    "mathematical reasoning",
+    "asking for advice",
+    "brainstorming",
+    "classification",
+    "closed question answering",
+    "creative writing",
+    "extraction",
+    "inhabiting a character",
+    "open question answering",
+    "reasoning",
+    "rewriting",
+    "summarization",
+    "translation",
+    "other",
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt file; picklable, so that programs carry it into the engine actors."""
+
+    name: str
+    user: str
+    system: str = ""
+    letters: str = "AB"
+
+    @property
+    def hash(self) -> str:
+        """Identity of the wording, for fingerprints and `judge.json`."""
+        return content_id([self.system, self.user, self.letters])
+
+    def render(self, **variables: Any) -> list[Message]:
+        """Chat messages with every text variable neutralised. Raises InputError for an unknown variable."""
+        clean = {key: _clean(value) for key, value in variables.items()}
+        messages: list[Message] = []
+        if self.system:
+            messages.append({"role": "system", "content": _render(self.name, self.system, clean)})
+        messages.append({"role": "user", "content": _render(self.name, self.user, clean)})
+        return messages
+
+    def to_dict(self) -> dict[str, str]:
+        return {"name": self.name, "system": self.system, "user": self.user, "letters": self.letters}
+
+
+def load_prompt(path_or_name: str) -> Prompt:
+    """A prompt by file path, or by the name of a shipped one. Raises InputError naming the file and the fault."""
+    path = Path(path_or_name)
+    if not path.exists() or path.is_dir():  # a folder may well be called as a shipped prompt is
+        path = PROMPTS_DIR / f"{path_or_name.removesuffix('.yaml')}.yaml"
+    if not path.exists():
+        shipped = ", ".join(sorted(file.stem for file in PROMPTS_DIR.glob("*.yaml")))
+        raise InputError(f"prompt file {path_or_name} does not exist, nor is it the name of a shipped one: {shipped}")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return prompt_from(fields)
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as fault:
+        raise InputError(f"prompt file {path_or_name}: {str(fault).splitlines()[0]}") from fault
+
+
+def prompt_from(fields: dict[str, str]) -> Prompt:
+    """A prompt from the fields of a prompt file or of `judge.json`; raises ValueError naming the fault."""
+    unknown = set(fields) - {"name", "system", "user", "letters"}
+    if unknown or not fields.get("user"):
+        raise ValueError(f"unknown keys {sorted(unknown)}" if unknown else "no `user` template")
+    return Prompt(**{key: str(value) for key, value in fields.items()})
+
+
+def as_messages(text: Text) -> list[Message]:
+    """An instruction as the conversation a generator answers."""
+    if isinstance(text, str):
+        return [{"role": "user", "content": neutralise(text)}]
+    return [{"role": m["role"], "content": neutralise(m["content"])} for m in text]
+
+
+def transcript(text: Text) -> str:
+    """A text as prompts show it: a string as it is, a conversation as a labelled transcript."""
+    if isinstance(text, str):
+        return text
+    return "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in text)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return neutralise(value)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return neutralise(transcript(value))
+    return value
+
+
+@functools.lru_cache(maxsize=64)
+def _template(source: str) -> jinja2.Template:
+    return jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False).from_string(source)
+
+
+def _render(name: str, source: str, variables: dict[str, Any]) -> str:
+    try:
+        return _template(source).render(**variables).strip()
+    except jinja2.TemplateError as fault:
+        raise InputError(f"prompt {name}: {fault}") from fault

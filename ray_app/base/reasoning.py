@@ -1,0 +1,47 @@
+"""Judges that reason in `<think>` before they answer. No text of theirs may be cut at a verdict: they may weigh both.
+
+The rule `stop_after_verdict` holds alike in judging, training and evaluation; it is off where a judge reasons.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray_app.base.verdict import THINK_OPEN
+
+SWITCHES = ("enable_thinking", "thinking")  # Qwen, GLM and others; Granite, DeepSeek
+EFFORT = "reasoning_effort"
+
+
+def declared(chat_template_kwargs: Mapping[str, Any]) -> bool | None:
+    """Whether the template's arguments turn reasoning on (True) or off (False); None where they say nothing."""
+    said = [bool(chat_template_kwargs[name]) for name in SWITCHES if name in chat_template_kwargs]
+    if chat_template_kwargs.get(EFFORT) is not None:
+        said.append(str(chat_template_kwargs[EFFORT]) != "none")
+    return any(said) if said else None
+
+
+def may_reason(template: str, chat_template_kwargs: Mapping[str, Any]) -> bool:
+    """Whether a model with this chat template may reason although nothing was declared."""
+    return declared(chat_template_kwargs) is None and THINK_OPEN in template
+
+
+def opened_by(prompt: str) -> str:
+    """What a templated prompt has already written of the answer: some templates open `<think>` themselves, and then the
+    model's own text shows only the end of its reasoning, or, cut off, no sign of it at all.
+    """
+    return f"{THINK_OPEN}\n" if prompt.rstrip().endswith(THINK_OPEN) else ""
+
+
+def template_of(model: str) -> str:
+    """The chat template in a local model folder; empty for a hub id or where there is none."""
+    folder = Path(model).expanduser()
+    try:
+        if (folder / "chat_template.jinja").is_file():
+            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        return str(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template", ""))
+    except (OSError, ValueError, AttributeError):  # the engine says what is wrong with a tokenizer
+        return ""

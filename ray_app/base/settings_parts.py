@@ -1,0 +1,31 @@
+"""Parts that several settings trees are built from."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class CommandSettings(BaseSettings):
+    """Base of every command's settings tree; `ray_app.command.cli` reads it."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        env_prefix="STE_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+
+class Part(BaseModel):
+    """A section of the tree: unknown keys fail, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SamplingSettings(Part):
+    """Sampling of one kind of request (paper, section 4.1: T 0.7, top_p 0.9)."""
+
+    temperature: float = Field(0.7, ge=0, description="0 is greedy")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus: the smallest set of tokens with so much probability")
+    max_tokens: int = Field(4096, ge=1, description="at most so many new tokens an answer")

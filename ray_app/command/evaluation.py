@@ -1,0 +1,127 @@
+"""`evaluate`: benchmarks judged or given verdicts scored, summaries written and printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray_app.benchmarks import Benchmark, load_benchmark
+from ray_app.benchmarks.registry import benchmark_name
+from ray_app.command.judging import judge_all, load_judge, make_folder, save_verdicts, voting_of
+from ray_app.command.settings import EvaluateSettings
+from ray_app.errors import InputError
+from ray_app.judging.judge import Judge
+from ray_app.judging.registry import has_pairs, protocol_for, protocol_of
+from ray_app.metrics import Outcome, compare, read_verdicts, score_verdict_file, write_verdicts
+from ray_app.metrics.rewardbench import leaderboard_json
+from ray_app.metrics.table import print_summary
+from ray_app.metrics.verdict_file import join, scored_records
+from ray_app.run import storage
+from ray_app.run.where import require_kept
+
+VERDICTS = "verdicts.jsonl"
+
+
+def evaluate(settings: EvaluateSettings) -> int:
+    """Judge where needed, write the summaries, print them."""
+    benchmarks = load_all(settings)
+    judge = None if settings.verdicts else load_judge(settings)
+    others = [other_run(settings, judge, benchmark) for benchmark in benchmarks]
+    require_kept("--output", settings.output, Path.cwd())
+    make_folder(settings.output)
+    summaries = score_judge(settings, judge, benchmarks) if judge else [score_given(settings, benchmarks[0])]
+    for benchmark, other, summary in zip(benchmarks, others, summaries, strict=True):
+        if other is not None:
+            summary["compared"] = {"with": other_file(settings, benchmark), **against(settings, benchmark, other)}
+        write_summary(settings, summary)
+    everything = {summary["benchmark"]: summary for summary in summaries}
+    storage.write_json_atomic(storage.join(settings.output, "summary.json"), everything)
+    for summary in summaries:
+        print_summary(summary)
+        print()
+    print(f"summaries and verdicts: {settings.output}")
+    return 0
+
+
+def load_all(settings: EvaluateSettings) -> list[Benchmark]:
+    """The benchmarks. Raises InputError for what no later step could work with."""
+    if not settings.benchmark:
+        raise InputError("--benchmark is missing")
+    if settings.verdicts and len(settings.benchmark) != 1:
+        raise InputError(f"--verdicts scores one benchmark; {len(settings.benchmark)} were given")
+    names = [benchmark_name(spec) for spec in settings.benchmark]
+    if len(set(names)) < len(names):
+        raise InputError(f"two benchmarks are called {next(n for n in names if names.count(n) > 1)}; write NAME=PATH")
+    # Verdicts of other runs may be of more rows than the limit takes: their ids are no mistake.
+    others = settings.verdicts is not None or settings.compare is not None
+    return [load_benchmark(spec, settings.limit, all_ids=others) for spec in settings.benchmark]
+
+
+def write_summary(settings: EvaluateSettings, summary: dict[str, Any]) -> None:
+    """summary.json of one benchmark, and what its leaderboard takes."""
+    folder = storage.join(settings.output, summary["benchmark"])
+    storage.write_json_atomic(storage.join(folder, "summary.json"), summary)
+    if "rewardbench" in summary:
+        entry = leaderboard_json(summary, settings.model or settings.verdicts or "")
+        storage.write_json_atomic(storage.join(folder, "leaderboard.json"), entry)
+
+
+def other_file(settings: EvaluateSettings, benchmark: Benchmark) -> str:
+    """The verdict file that `--compare` names for this benchmark."""
+    return storage.join(settings.compare or "", benchmark.name, VERDICTS)
+
+
+def other_run(settings: EvaluateSettings, judge: Judge | None, benchmark: Benchmark) -> list[Outcome] | None:
+    """The run of `--compare`. Raises InputError, before any judging, where this run cannot be set against it."""
+    if settings.compare is None:
+        return None
+    if not has_pairs(benchmark):
+        raise InputError(f"--compare: {benchmark.name} has no response pairs to compare on")
+    path = other_file(settings, benchmark)
+    try:
+        other = joined(settings, benchmark, path)
+    except InputError as fault:
+        raise InputError(f"--compare: {fault}" if path in str(fault) else f"--compare: {path}: {fault}") from fault
+    if settings.verdicts is not None:
+        asked = {outcome.id: outcome.orders for outcome in joined(settings, benchmark, settings.verdicts)}
+    else:
+        assert judge is not None
+        asked = protocol_of(judge.mode).orders_asked(benchmark, voting_of(settings, settings.protocol))
+    differ = [outcome.id for outcome in other if outcome.orders != asked[outcome.id]]
+    if differ:
+        raise InputError(
+            f"--compare: {path} was judged in other orders than this run asks for: {len(differ)} of {len(other)} rows "
+            f"(first: {differ[0][:80]}); give this run the --protocol, --mode and --seed of the other"
+        )
+    return other
+
+
+def joined(settings: EvaluateSettings, benchmark: Benchmark, path: str) -> list[Outcome]:
+    return join(benchmark, read_verdicts(path), settings.protocol, settings.seed)
+
+
+def against(settings: EvaluateSettings, benchmark: Benchmark, other: list[Outcome]) -> dict[str, Any]:
+    """This run (b) against another one (a) on the same rows: `metrics.compare`."""
+    own = joined(settings, benchmark, storage.join(settings.output, benchmark.name, VERDICTS))
+    return compare(other, own, settings.seed)
+
+
+def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, Any]:
+    """The summary of a verdict file, joined by id."""
+    assert settings.verdicts is not None
+    summary = score_verdict_file(benchmark, settings.verdicts, seed=settings.seed, protocol=settings.protocol)
+    kept = storage.join(settings.output, benchmark.name, VERDICTS)
+    write_verdicts(kept, scored_records(benchmark, settings.verdicts))  # so that a later --compare finds it
+    return summary
+
+
+def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Benchmark]) -> list[dict[str, Any]]:
+    """Judge every benchmark, write its verdicts, and summarise its votes."""
+    if settings.protocol == "official" and not protocol_of(judge.mode).shows_both:
+        raise InputError("--protocol official is an order of two responses; --mode pointwise shows one")
+    work = {storage.join(settings.output, benchmark.name): benchmark for benchmark in benchmarks}
+    voting, summaries = voting_of(settings, settings.protocol), []
+    for folder, judged in judge_all(settings, judge, work, settings.protocol).items():
+        save_verdicts(judge, judged, voting, folder, storage.join(folder, VERDICTS))
+        summaries.append(protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting))
+    return summaries

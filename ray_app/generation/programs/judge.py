@@ -1,0 +1,118 @@
+"""The judging program: one unit is one order of one pair. Used by rejection sampling, evaluation and `judge`.
+
+    until_correct   draw samples 0, 1, … one after the other until one is correct, at most k (paper, section 3.3)
+    all             draw all k at once; the kept sample is the correct one of lowest index
+    votes           draw k, or stop as soon as the verdict of all k is settled
+
+`until_correct` and `all` keep the same sample wherever the engine is deterministic (docs/until_correct.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ray_app.base.prompts import Prompt
+from ray_app.base.schema import derive_seed, unit_id
+from ray_app.base.verdict import count, cut_in_reasoning, parse_verdict, votes_needed
+from ray_app.engine.base import Completion, Engine, Prepared, Sampling, UnitResult
+from ray_app.generation.programs.rows import judge_messages
+
+Mode = Literal["until_correct", "all", "votes"]
+
+
+@dataclass(frozen=True)
+class JudgeProgram:
+    """Judges rows `{id, order, instruction, first, second, gold, …}`; texts are packed, gold is positional.
+
+    `key` names the row fields copied into every output row, so that one program serves the judgments table
+    (pair_id, order) and the votes table (benchmark, id, order).
+    """
+
+    prompt: Prompt
+    sampling: Sampling
+    mode: Mode
+    samples: int
+    judge: str
+    run_seed: int
+    iteration: int
+    stage: str
+    key: tuple[str, ...] = ("id", "order")
+    early_stop: bool = True
+    keep_text: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def unit_of(self, row: dict[str, Any]) -> str:
+        return unit_id(row, self.key)
+
+    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+        """All samples of one unit; PromptTooLong and EngineError are the caller's to quarantine."""
+        prepared = engine.prepare(judge_messages(self.prompt, row))
+        samples = await self._draw(engine, prepared, row)
+        verdicts = [parse_verdict(sample.text, self.prompt.letters) for sample in samples]
+        kept = self._kept(verdicts, row.get("gold"))
+        rows = [self._row(row, j, sample, verdicts[j], j == kept) for j, sample in enumerate(samples)]
+        return UnitResult(
+            unit=self.unit_of(row),
+            rows=rows,
+            counters=self._counters(samples, verdicts, kept),
+        )
+
+    async def _draw(self, engine: Engine, prepared: Prepared, row: dict[str, Any]) -> list[Completion]:
+        drawn: list[Completion] = []
+        while (wave := self._wave(drawn, row.get("gold"))) > 0:
+            first = len(drawn)
+            drawn += await asyncio.gather(
+                *(engine.generate(prepared, self.sampling, self._seed(row, j)) for j in range(first, first + wave))
+            )
+        return drawn
+
+    def _wave(self, drawn: list[Completion], gold: str | None) -> int:
+        """How many samples to ask for next; 0 ends the unit."""
+        if self.mode == "all":
+            return self.samples - len(drawn)
+        verdicts = [parse_verdict(sample.text, self.prompt.letters) for sample in drawn]
+        if self.mode == "votes":
+            return votes_needed(count(verdicts), self.samples, self.early_stop)
+        return 0 if gold in verdicts or len(drawn) == self.samples else 1
+
+    def _kept(self, verdicts: list[str | None], gold: str | None) -> int | None:
+        if self.mode == "votes" or gold not in verdicts:
+            return None
+        return verdicts.index(gold)
+
+    def _seed(self, row: dict[str, Any], sample: int) -> int | None:
+        if self.sampling.temperature == 0:
+            return None
+        return derive_seed(self.run_seed, self.iteration, self.stage, str(row["id"]), row["order"], sample)
+
+    def _row(
+        self, row: dict[str, Any], index: int, sample: Completion, verdict: str | None, kept: bool
+    ) -> dict[str, Any]:
+        gold = row.get("gold")
+        out = {
+            **{name: row[name] for name in self.key},
+            "sample": index,
+            "verdict": verdict,
+            "correct": None if gold is None else verdict == gold,
+            "text": sample.text if self.keep_text else "",
+            "finish_reason": sample.finish_reason,
+            "seed": self._seed(row, index),
+            "judge": self.judge,
+            "prompt_tokens": sample.prompt_tokens,
+            "completion_tokens": sample.completion_tokens,
+        }
+        if self.mode != "votes":
+            out["kept"] = kept
+        return out
+
+    def _counters(self, samples: list[Completion], verdicts: list[str | None], kept: int | None) -> dict[str, float]:
+        return {
+            "samples": len(samples),
+            "unparsed": sum(v is None for v in verdicts),
+            "cut_in_reasoning": sum(cut_in_reasoning(s.text, self.sampling.stop) for s in samples),
+            "kept": int(kept is not None),
+            "prompt_tokens": sum(s.prompt_tokens for s in samples),
+            "completion_tokens": sum(s.completion_tokens for s in samples),
+        }

@@ -1,0 +1,175 @@
+"""Runs one program over one table: resume by row, engine pool, Ray Data stream, shard writer.
+
+The only place that joins them, so that every generating stage resumes, reports and fails alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from ray_app.base.schema import unit_id
+from ray_app.engine.client import run_program
+from ray_app.engine.manager import PoolManager
+from ray_app.engine.settings import EngineSettings
+from ray_app.run.lease import Fence
+from ray_app.run.settings import ShardSettings
+from ray_app.run.shards import closed_units, column_sums, row_counts
+from ray_app.run.storage import list_files
+from ray_app.run.writer_actor import start_writer
+from ray_app.system.stopping import at_most, stopped
+
+log = logging.getLogger(__name__)
+DEFAULT_SHARDS = ShardSettings()
+CLOSE_S = 3.0  # for the open shard, where a run is stopped
+WEIGHTS = ("weights", "weights_seconds", "dtype", "first_answer")  # what a stage says of how it came by its weights
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports to its stage.json. Seconds are the wall time of this attempt, engine start included."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def with_extra(self, more: dict[str, Any]) -> StageResult:
+        return dataclasses.replace(self, extra={**self.extra, **more})
+
+
+@dataclass(frozen=True)
+class Job:
+    """The work of one generating stage: `program` for each of the `total` rows of `source`, into `directory`."""
+
+    stage: str
+    directory: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+    source: ray.data.Dataset
+    total: int
+    program: Any
+    engine: EngineSettings
+    role: str
+    iteration: int | None = None
+
+    @property
+    def label(self) -> str:
+        return self.stage if self.iteration is None else f"iteration {self.iteration}: {self.stage}"
+
+
+def table_rows(directory: str) -> int:
+    """Rows of the closed shards of a table, from their footers."""
+    return row_counts(directory)[0]
+
+
+class Runner:
+    """Runs programs for one run; `fence` raises when another driver has taken the run over."""
+
+    def __init__(self, pools: PoolManager, fence: Fence | None = None, shards: ShardSettings = DEFAULT_SHARDS) -> None:
+        self.pools, self.fence, self.shards = pools, fence, shards
+
+    def dataset(self, directory: str) -> ray.data.Dataset:
+        """The closed shards of a table as a Ray dataset."""
+        files = list_files(directory, "shard-*.parquet")
+        if not files:
+            return ray.data.from_items([])
+        # Ray's newer reader starts four actors to read footers: over two seconds of every stage, for a few small files.
+        ray.data.DataContext.get_current().use_datasource_v2 = False
+        return ray.data.read_parquet(files)
+
+    def run(self, job: Job) -> StageResult:
+        """Do what no closed shard of the job's folder holds yet. Counts and tokens are those of all attempts; they are
+        read back from the shards.
+        """
+        started = time.monotonic()
+        done = closed_units(job.directory, job.key)
+        counters: dict[str, float] = {}
+        extra: dict[str, Any] = {"resumed_units": len(done)}
+        if len(done) < job.total:
+            with self.writing(job) as writer:
+                serving = self.pools.get(job.role, job.engine)
+                counters = run_program(
+                    without(job.source, job.key, done),
+                    serving.pool,
+                    job.program,
+                    writer,
+                    stage=job.stage,
+                    label=job.label,
+                    total=job.total - len(done),
+                    iteration=job.iteration,
+                )
+            extra |= serving.described() | serving.first_answer()
+        return result_of(job, counters, time.monotonic() - started, extra)
+
+    @contextlib.contextmanager
+    def writing(self, job: Job) -> Iterator[Any]:
+        """The shard writer of a job, an actor that ends with the block: Ray Data would hold on to its handle, and an
+        idle process of Ray wakes a hundred times a second.
+        """
+        writer = start_writer(job.directory, job.schema, self.fence, self.shards.max_rows, self.shards.max_seconds)
+        try:
+            yield writer
+        finally:
+            with contextlib.suppress(Exception):  # where Ray itself is gone, what the block raised says why
+                if stopped():  # what is answered need not be asked again
+                    ray.wait([writer.finish.remote()], timeout=at_most(CLOSE_S))
+                ray.kill(writer)
+
+
+def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
+    """What a job whose shards are closed has to say; counts and tokens are those of all attempts."""
+    rows, quarantined = row_counts(job.directory)
+    cut = int(counters.get("cut_in_reasoning", 0))
+    if cut:
+        log.warning(
+            "%s: %d texts were cut inside their <think>, at a verdict the model was weighing, and count as unparsed: "
+            "turn stop_after_verdict off for a reasoning model",
+            *(job.label, cut),
+        )
+        extra = {**extra, "cut_in_reasoning": cut}
+    return StageResult(job.total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
+
+
+def _tokens(directory: str, schema: pa.Schema, counters: dict[str, float]) -> tuple[int, int]:
+    names = ("prompt_tokens", "completion_tokens")
+    if set(names) <= set(schema.names):
+        sums = column_sums(directory, names)
+        return sums["prompt_tokens"], sums["completion_tokens"]
+    # Tables without token columns (pairs): what this attempt spent, quarantined rows included.
+    return int(counters.get("prompt_tokens", 0)), int(counters.get("completion_tokens", 0))
+
+
+def without(source: ray.data.Dataset, key: tuple[str, ...], done: set[str]) -> ray.data.Dataset:
+    """The rows of `source` whose units are not done yet."""
+    if not done:
+        return source
+    reference = ray.put(done)
+
+    def wanted(row: dict[str, Any]) -> bool:
+        return unit_id(row, key) not in _cached(reference)
+
+    return source.filter(wanted)
+
+
+_CACHE: dict[Any, set[str]] = {}
+
+
+def _cached(reference: Any) -> set[str]:
+    """One copy a worker process, not one a row."""
+    if reference not in _CACHE:
+        _CACHE.clear()
+        _CACHE[reference] = ray.get(reference)
+    return _CACHE[reference]

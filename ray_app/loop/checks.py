@@ -1,0 +1,85 @@
+"""What is refused, or warned of, before any work of a run is done."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import ray
+
+from ray_app.base.model_files import require_model, require_on_hub
+from ray_app.engine.manager import PoolManager
+from ray_app.errors import InputError
+from ray_app.judging.protocol import STAGE as EVALUATION
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.stages import instructions, training
+from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.steps import Step
+from ray_app.run.fingerprint import check_started
+from ray_app.run.folder import RunFolder, read_record, read_started
+from ray_app.run.shards import begun
+
+log = logging.getLogger(__name__)
+
+
+def check_interrupted(todo: list[Step]) -> None:
+    """Raises InputError naming the setting and the stage whose closed shards were made with another one."""
+    for step in todo:
+        started = read_started(step.directory)
+        if started is not None and step.resumes and begun(step.directory):
+            check_started(started, step.fingerprint, str(step), step.directory)
+
+
+def check_models(settings: IterateSettings) -> None:
+    """Raises InputError naming the setting whose model folder is not there, or whose model cannot be trained."""
+    roles = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
+    for role, engine in roles.items():
+        if engine is not None and engine.kind == "vllm":
+            require_model(engine.model, f"{role}.model")
+            require_on_hub(engine.model, engine.revision, f"{role}.model")
+    judge = settings.judge
+    weights = judge.kind == "vllm" or (judge.kind == "scripted" and Path(judge.model, "config.json").is_file())
+    if settings.iterations and not weights:
+        raise InputError(
+            f"judge.kind: {judge.kind} has no weights to train, and iterations is {settings.iterations}: use vllm "
+            "for the judge (generator and first_judge may stay as they are), or iterations 0"
+        )
+
+
+def check_training(settings: IterateSettings) -> None:
+    """Raises InputError naming a training setting that cannot work, before any engine starts."""
+    from ray_app.train.check import check
+    from ray_app.train.encoding import model_facts
+
+    if settings.iterations:
+        check(settings.train, model_facts(settings.judge.model, settings.judge.revision))
+
+
+def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) -> None:
+    """Raises InputError naming what is asked and what the cluster has, where it cannot grow: before any work."""
+    from ray_app.train.check import check
+
+    engines = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
+    if pools.may_grow:
+        return
+    for role in sorted({step.role for step in todo if step.role}):
+        pools.require_room(role, engines[role] or settings.judge)
+    if any(step.stage == training.STAGE for step in todo):
+        check(settings.train, None, ray.cluster_resources())
+
+
+def check_benchmarks(settings: IterateSettings, inputs: Inputs, todo: list[Step]) -> None:
+    """Raises InputError naming a benchmark that is not there, or the fault of its file, before any work is done."""
+    if any(step.stage == EVALUATION for step in todo):
+        for spec in settings.benchmarks:
+            inputs.gold_set(spec, settings.evaluation.limit)
+
+
+def warn_of_late_benchmarks(settings: IterateSettings, inputs: Inputs, folder: RunFolder) -> None:
+    """Warn of benchmarks that were configured after the instructions were decontaminated."""
+    made = read_record(folder.stage_dir(instructions.STAGE))
+    if made is None:
+        return
+    checked = made.extra.get(instructions.CHECKED, ())
+    for name, count in instructions.late_overlap(settings, inputs, folder, checked).items():
+        log.warning("%s came after the instructions: %d of %d share an n-gram with it", name, count, made.rows_out)

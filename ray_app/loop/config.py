@@ -1,0 +1,170 @@
+"""The settings tree of the loop: one typed place, loaded by `cli.load_settings`. Defaults are the paper's.
+
+Engine and training settings live beside their code (`engine/settings.py`, `train/settings.py`); `judge` and
+`evaluate` have small trees of their own in their modules, built from the same parts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from ray_app.base.prompts import CATEGORIES
+from ray_app.base.settings_parts import CommandSettings, Part, SamplingSettings
+from ray_app.engine.settings import EngineSettings
+from ray_app.judging.settings import JudgingSettings
+from ray_app.run.settings import ShardSettings
+from ray_app.system.cluster_settings import RaySettings
+from ray_app.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from ray_app.judging.protocol import PairProtocol
+
+
+class DecontaminationSettings(Part):
+    """Drop instructions that share an n-gram with any row of any configured benchmark."""
+
+    enabled: bool = Field(True, description="whether it is done")
+    ngram: int = Field(13, ge=3, description="words in a row that must be shared")
+
+
+class InstructionSettings(Part):
+    """Where instructions come from, and which are kept (paper, section 4.1)."""
+
+    source: str = Field(description="JSONL or Parquet file or URI, or hf:DATASET_ID")
+    hf_config: str | None = Field(None, description="the hub dataset's configuration")
+    hf_split: str = Field("train", description="the hub dataset's split")
+    text_column: str = Field("instruction", description="column of the instruction's text")
+    id_column: str | None = Field("id", description="column of ids; without one, an id is made of the text")
+    category_column: str | None = Field("category", description="column of categories, where the source has one")
+    conversation_column: str | None = Field(None, description="WildChat's nested conversation: first user turn")
+    languages: tuple[str, ...] = Field((), description="keep these (as the dataset spells them); empty: all")
+    drop_toxic: bool = Field(True, description="drop rows that their source marks as toxic or redacted")
+    max_characters: int = Field(20_000, ge=1, description="longer instructions are dropped")
+    classify: bool = Field(False, description="ask the generator for category and complexity")
+    classify_sampling: SamplingSettings = SamplingSettings(temperature=0, max_tokens=32)
+    keep_categories: tuple[str, ...] = Field((), description=f"of: {', '.join(CATEGORIES)}; empty: all")
+    min_complexity: int | None = Field(
+        None, ge=1, le=10, description="keep instructions at least so complex (needs classify)"
+    )
+    heldout_fraction: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="share of the instructions that is never trained on; its pairs are an evaluation set",
+    )
+    decontamination: DecontaminationSettings = DecontaminationSettings()
+
+    @model_validator(mode="after")
+    def _categories_are_known(self) -> InstructionSettings:
+        unknown = sorted(set(self.keep_categories) - set(CATEGORIES))
+        if unknown:
+            raise ValueError(f"instructions.keep_categories: unknown category {unknown[0]!r}")
+        return self
+
+
+class PairSettings(Part):
+    """How a response pair with a known better side is made (paper, section 3.2)."""
+
+    strategy: Literal["modified_instruction", "worse_response"] = Field(
+        "modified_instruction",
+        description="the worse response answers a modified instruction, or is written worse on purpose",
+    )
+    format: Literal["two_calls", "one_call"] = Field("two_calls", description="one_call: the paper's two-part format")
+    sampling: SamplingSettings = SamplingSettings()
+    modify_sampling: SamplingSettings | None = Field(None, description="of the modified instruction; null: sampling")
+    max_similarity: float = Field(0.9, gt=0, le=1, description="of original and modified instruction (word trigrams)")
+    refresh: Literal["never", "each_iteration"] = Field(
+        "never", description="make new pairs from the same instructions in every iteration"
+    )
+
+
+class EvaluationSettings(Part):
+    """Judging pairs with gold labels (paper, section 4.2): greedy, or votes."""
+
+    validation: str | None = Field(None, description="NAME[=PATH] of the gold pairs that select a checkpoint")
+    test: tuple[str, ...] = Field((), description="NAME[=PATH] of the benchmarks that are reported")
+    heldout: bool = Field(True, description="judge the held-out synthetic pairs too")
+    limit: int | None = Field(None, ge=1, description="rows of each set")
+    votes: int = Field(1, ge=1, description="samples an order; 1 is greedy")
+    generation: SamplingSettings = SamplingSettings(temperature=0, top_p=1)
+    early_stop: bool = Field(True, description="ask for no vote that can no longer change the majority")
+
+
+class PromptSettings(Part):
+    """Prompt files: a path, or the name of a file in ray_app/prompt_files/."""
+
+    judge: str = Field("judge_pairwise", description="asks for a verdict on two responses")
+    judge_single: str = Field("judge_single", description="asks for a score of one response")
+    modify_instruction: str = Field(
+        "modify_instruction", description="asks for a similar instruction with another meaning"
+    )
+    modify_and_respond: str = Field("modify_and_respond", description="the same, with its response, in one call")
+    worse_response: str = Field("worse_response", description="asks for a worse response")
+    classify: str = Field("classify", description="asks for an instruction's category and complexity")
+
+
+class PoolSettings(Part):
+    """How the engine pools of a run share the cluster. It changes no result."""
+
+    side_by_side: Literal["auto", "never"] = Field(
+        "auto", description="pairs stream into judging where the cluster holds generator and judge; never: one by one"
+    )
+
+
+class IterateSettings(CommandSettings):
+    """`python -m ray_app.iterate`: the whole loop."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="of the run; its folder is runs/name")
+    runs: str = Field("runs", description="folder that holds run folders; with iterations 0, any fsspec URI")
+    seed: int = Field(0, description="of everything that is drawn: samples, orders, shuffles, the held-out split")
+    iterations: int = Field(5, ge=0, description="how many judges are trained, one from the other; 0 only evaluates")
+    limit: int | None = Field(None, ge=1, description="use only so many instructions")
+    ray: RaySettings = RaySettings()
+    shards: ShardSettings = ShardSettings()
+    pools: PoolSettings = PoolSettings()
+    generator: EngineSettings
+    first_judge: EngineSettings | None = Field(None, description="judges iteration 1; null: the seed model does")
+    judge: EngineSettings = Field(description="the seed model, and the engines of every M(i) trained from it")
+    prompts: PromptSettings = PromptSettings()
+    instructions: InstructionSettings
+    pairs: PairSettings = PairSettings()
+    judging: JudgingSettings = JudgingSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _recipe_fits_mode(self) -> IterateSettings:
+        if self.train.recipe == "dpo" and not self.protocol.has_preferences:
+            raise ValueError("train.recipe dpo needs judging.mode pairwise: a score is neither right nor wrong")
+        return self
+
+    @property
+    def judges(self) -> dict[str, EngineSettings]:
+        """{setting: engine} of everything that judges."""
+        engines = {"first_judge": self.first_judge, "judge": self.judge}
+        return {name: engine for name, engine in engines.items() if engine is not None}
+
+    @property
+    def stop_after_verdict(self) -> bool:
+        """Whether judgments end with their verdict: one rule for judging, training and evaluation. A judge that reasons
+        turns it off for all, since the next one learns from its texts.
+        """
+        return self.judging.stop_after_verdict and not any(engine.reasons for engine in self.judges.values())
+
+    @property
+    def protocol(self) -> PairProtocol:
+        """How this run judges: `judging.mode`."""
+        from ray_app.judging.registry import protocol_of  # loads far more than settings need
+
+        return protocol_of(self.judging.mode)
+
+    @property
+    def run_uri(self) -> str:
+        return f"{self.runs.rstrip('/')}/{self.name}"
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """Every configured benchmark, validation first."""
+        return ((self.evaluation.validation,) if self.evaluation.validation else ()) + self.evaluation.test

@@ -1,0 +1,126 @@
+"""A run from its start to its tables: what is left of it is done and committed, step by step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from ray_app.engine.manager import PoolManager
+from ray_app.generation.runner import Runner, StageResult
+from ray_app.judging.judge import warn_of_reasoning
+from ray_app.loop.card_files import write_cards
+from ray_app.loop.checks import (
+    check_benchmarks,
+    check_interrupted,
+    check_models,
+    check_room,
+    check_training,
+    warn_of_late_benchmarks,
+)
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.dtypes import decided_dtype, with_older_dtypes
+from ray_app.loop.run_record import describe
+from ray_app.loop.run_table import show
+from ray_app.loop.stages.context import Context
+from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.steps import Step, run_step, steps_of
+from ray_app.run import metrics_log
+from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
+from ray_app.run.lease import Lease
+from ray_app.run.resume import pending
+from ray_app.run.where import resolved_runs
+from ray_app.system import precision
+from ray_app.system.cluster import connected
+from ray_app.system.precision import Dtype
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: IterateSettings) -> int:
+    """Run what is left of the loop and print the table."""
+    runs = resolved_runs(settings.runs, Path.cwd(), settings.iterations)
+    settings = settings.model_copy(update={"runs": runs})
+    check_models(settings)
+    folder = RunFolder(settings.run_uri)
+    earlier = read_run(folder.uri)
+    settings = with_older_dtypes(settings, earlier)
+    inputs = Inputs(settings)
+    steps = steps_of(settings, folder, inputs)
+    todo = [steps[i] for i in pending([(str(s), read_record(s.directory), s.fingerprint) for s in steps])]
+    log.info("run %s: %d of %d stages are done", folder.uri, len(steps) - len(todo), len(steps))
+    check_interrupted(todo)
+    if todo:
+        check_training(settings)
+        check_benchmarks(settings, inputs, todo)
+        if settings.judging.stop_after_verdict and not settings.stop_after_verdict:
+            log.info("judging.stop_after_verdict is off: a judge reasons before it answers")
+        warn_of_reasoning(settings.judges, settings.stop_after_verdict)
+        warn_of_late_benchmarks(settings, inputs, folder)
+        with Lease(folder.uri) as lease:
+            write_run(folder.uri, describe(settings, steps, earlier.get("dtype")))
+            with connected(settings.ray):
+                run_steps(settings, inputs, folder, steps, todo, lease, earlier.get("dtype"))
+    write_cards(settings, folder, range(1, settings.iterations + 1))
+    show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
+    print(f"run folder: {folder.uri}")
+    return 0
+
+
+def run_steps(
+    settings: IterateSettings,
+    inputs: Inputs,
+    folder: RunFolder,
+    steps: list[Step],
+    todo: list[Step],
+    lease: Lease,
+    own: Dtype | None = None,
+) -> None:
+    """Run and commit the steps that are left, in order; the engines close however it ends. `own`: the format that the
+    run was begun in, where it has decided one.
+    """
+    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow)
+    try:
+        check_room(settings, todo, pools)
+        pools.dtype = dtype = decided_dtype(settings, own, pools.may_grow)
+        if settings.iterations and not settings.train.use_gpu:
+            precision.warn_if_slow("train.dtype", settings.train.dtype, "cpu")
+        if dtype is not None:  # what could not begin binds no later command to its format
+            write_run(folder.uri, describe(settings, steps, dtype))
+            settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
+            check_training(settings)
+        context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
+        done: set[str] = set()
+        for step in todo:
+            if step.directory in done:
+                continue
+            log.info("%s: started", step)
+            started, since = time.monotonic(), now()
+            results = run_step(step, todo, context)
+            lease.fence.check()
+            for made, result in results:
+                commit(made.directory, record_of(made, result, since))
+                done.add(made.directory)
+                log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
+            metrics_log.rebuild(folder.uri, [s.directory for s in steps])
+            write_cards(settings, folder, [step.iteration] if step.iteration else [])
+    finally:
+        pools.close()
+
+
+def record_of(step: Step, result: StageResult, started: str) -> StageRecord:
+    """stage.json of one step."""
+    return StageRecord(
+        stage=step.stage,
+        iteration=step.iteration,
+        fingerprint=step.fingerprint,
+        rows_in=result.rows_in,
+        rows_out=result.rows_out,
+        quarantined=result.quarantined,
+        prompt_tokens=result.prompt_tokens,
+        completion_tokens=result.completion_tokens,
+        seconds=round(result.seconds, 3),
+        started=started,
+        finished=now(),
+        extra=result.extra,
+    )

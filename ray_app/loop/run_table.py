@@ -1,0 +1,139 @@
+"""The tables at the end of a run: one line an iteration and set, what each iteration changed, one line a stage.
+
+Read from committed stages only. Figures are percent; accuracy counts unparsed as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ray_app.loop.stages.evaluation import FIRST_JUDGE
+
+TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
+CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
+WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE)
+
+
+def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row an iteration from the lines of metrics.jsonl; a value that was not measured is None.
+
+    The first judge, where it is another model than the seed, has a row of its own, before them.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for line in metrics:
+        iteration = line["iteration"]
+        if iteration is None:
+            continue
+        first_judge = line["stage"] == FIRST_JUDGE
+        key, name = (-1, "first") if first_judge else (iteration, iteration)
+        row = rows.setdefault(key, {"iteration": name, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0})
+        row["seconds"] += line["seconds"]
+        row["tokens"] += line["completion_tokens"]
+        extra = line["extra"]
+        if line["stage"] == "train_set":
+            row.update(
+                {k: extra[k] for k in ("tried", "kept", "keep_rate", "pass_rate", "rows", "pairs") if k in extra}
+            )
+        elif line["stage"] == "judgments":
+            row["unparsed_rate"] = extra.get("unparsed_rate")
+        elif line["stage"] in ("evaluation", FIRST_JUDGE):
+            row["sets"][extra["set"]] = extra["headline"]
+            if extra.get("change"):
+                row["changes"][extra["set"]] = extra["change"]
+    return [rows[i] for i in sorted(rows)]
+
+
+def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print the tables."""
+    console = console or Console(soft_wrap=False)
+    rows = iteration_rows(metrics)
+    console.print(_iterations(rows))
+    if any(row["changes"] for row in rows):
+        console.print(_changes(rows))
+    console.print(_stages(metrics))
+
+
+def _iterations(rows: list[dict[str, Any]]) -> Table:
+    first = "first is the first judge, " if rows and rows[0]["iteration"] == "first" else ""
+    table = Table(
+        title=f"Iterations ({first}0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **CLOSE
+    )
+    for name in ("iter", "pairs", "pass", "keep", "unparsed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("set", no_wrap=True)
+    for name in ("accuracy [95 %]", "consist.", "unparsed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [str(row["iteration"]), _whole(row.get("pairs"))]
+        cells += [_rate(row.get(name)) for name in ("pass_rate", "keep_rate", "unparsed_rate")]
+        sets = row["sets"] or {"-": None}
+        for name, headline in sets.items():
+            table.add_row(*cells, name, *_set_cells(headline))
+            cells = [""] * len(cells)
+    return table
+
+
+def _changes(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Accuracy against the iteration before", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    table.add_column("iter", justify="right")
+    table.add_column("set", no_wrap=True)
+    for name in ("change [95 %]", "better : worse", "p (McNemar)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        for name, change in row["changes"].items():
+            found, test = change["difference"], change["mcnemar"]
+            bounds = "" if found["low"] is None else f" [{100 * found['low']:+.0f} – {100 * found['high']:+.0f}]"
+            counts = f"{test['b_better']} : {test['a_better']}"
+            table.add_row(
+                str(row["iteration"]), name, f"{100 * found['value']:+.1f}{bounds}", counts, f"{test['p_value']:.2g}"
+            )
+    return table
+
+
+def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
+    if not headline:
+        return ["-", "-", "-"]
+    # Votes that stopped early have a vote accuracy only: their single samples are no fair sample.
+    main = headline.get("accuracy") or headline.get("vote_accuracy")
+    if main is None or main["value"] is None:
+        return ["-", "-", "-"]
+    interval = "" if main["low"] is None else f" [{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
+    others = [headline.get(name, {}).get("value") for name in ("position_consistent_accuracy", "unparsed_rate")]
+    return [f"{100 * main['value']:.1f}{interval}", *map(_rate, others)]
+
+
+def _stages(metrics: list[dict[str, Any]]) -> Table:
+    table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    for name in ("iter", "stage", "rows in", "out", "quarantined", "prompt tok", "new tok", "s"):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    for line in sorted(metrics, key=_position):
+        stage = line["stage"].replace("evaluation", "eval")
+        table.add_row(
+            "-" if line["iteration"] is None else str(line["iteration"]),
+            stage + (f" {line['extra']['set']}" if "set" in line["extra"] else ""),
+            _whole(line["rows_in"]),
+            _whole(line["rows_out"]),
+            _whole(sum(line["quarantined"].values())),
+            _whole(line["prompt_tokens"]),
+            _whole(line["completion_tokens"]),
+            f"{line['seconds']:.0f}",
+        )
+    return table
+
+
+def _position(line: Mapping[str, Any]) -> tuple[int, int]:
+    iteration = -1 if line["iteration"] is None else line["iteration"]
+    return iteration, WORK.index(line["stage"]) if line["stage"] in WORK else len(WORK)
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

@@ -1,0 +1,47 @@
+"""What every stage of the loop is given: the settings, the run folder, the runner, and what was read from outside."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import ray.data
+
+from ray_app.generation.runner import Runner, StageResult
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.stages.inputs import Inputs
+from ray_app.run.folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run, while it runs."""
+
+    settings: IterateSettings
+    folder: RunFolder
+    runner: Runner
+    inputs: Inputs
+    written: dict[int, float] = field(default_factory=dict)  # when this process wrote which checkpoint (Unix time)
+
+    def pairs_dir(self, iteration: int | None) -> str:
+        """The pairs that `iteration` uses: made once, or its own."""
+        own = self.settings.pairs.refresh == "each_iteration"
+        return self.folder.stage_dir("pairs", iteration if own else None)
+
+    def since_checkpoint(self, iteration: int, result: StageResult) -> dict[str, float]:
+        """Seconds from M(iteration)'s checkpoint to the first answer of engines that loaded it for this stage. Empty
+        where it was loaded before, or written by an earlier process: that a run stood still is no time to load.
+        """
+        written, answered = self.written.get(iteration), result.extra.get("first_answer")
+        if written is None or answered is None:
+            return {}
+        seconds = round(answered - written, 3)
+        log.info(
+            "M(%d): first answer %.1f s after its checkpoint, engines %s", iteration, seconds, result.extra["weights"]
+        )
+        return {"checkpoint_to_first_answer_s": seconds}
+
+    def dataset(self, directory: str) -> ray.data.Dataset:
+        return self.runner.dataset(directory)

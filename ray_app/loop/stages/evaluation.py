@@ -1,0 +1,116 @@
+"""Evaluation: a judge scores pairs with gold labels that are never trained on (section 4.2).
+
+Each set (validation, every test benchmark, the held-out synthetic pairs) is a committed unit of its own:
+iter_NN/evaluation/SET/ holds the votes, verdicts.jsonl and summary.json. More benchmarks never invalidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
+from ray_app.benchmarks import Benchmark
+from ray_app.benchmarks.registry import benchmark_name
+from ray_app.errors import InputError
+from ray_app.generation.runner import StageResult
+from ray_app.judging.gold_set import judge_set
+from ray_app.judging.judge import Judge
+from ray_app.judging.protocol import STAGE
+from ray_app.judging.registry import protocol_for
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.stages.context import Context
+from ray_app.loop.stages.inputs import VALIDATION, Inputs
+from ray_app.metrics import Outcome, compare, read_verdicts, write_verdicts
+from ray_app.metrics.verdict_file import join as joined
+from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
+
+FIRST_JUDGE = "first_judge_evaluation"  # the stage of the first judge, where it is another model than the seed
+HELDOUT_SET = "heldout"
+VERDICTS = "verdicts.jsonl"
+
+
+def sets_of(settings: IterateSettings) -> dict[str, str]:
+    """{set name: NAME[=PATH]}, validation first. Held-out pairs have no path: they are the run's own.
+
+    A set's name is its folder, so names are unique. Raises InputError where they are not.
+    """
+    part = settings.evaluation
+    named = {VALIDATION: part.validation} if part.validation else {}
+    for spec in part.test:
+        name = benchmark_name(spec)
+        if name in (VALIDATION, HELDOUT_SET):
+            raise InputError(f"evaluation.test: {spec} is called {name}, a set of the loop's own; write NAME=PATH")
+        if name in named:
+            raise InputError(f"evaluation.test: {named[name]} and {spec} are both called {name}; write NAME=PATH")
+        named[name] = spec
+    if part.heldout and settings.instructions.heldout_fraction > 0:
+        named[HELDOUT_SET] = ""
+    return named
+
+
+def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, Any], spec: str = "") -> dict[str, Any]:
+    """What the fingerprint of one set covers. `judge` is the identity of the engine that judges."""
+    return {"seed": settings.seed, **inputs.covered(spec), "judge": judge}
+
+
+def run(
+    context: Context, directory: str, iteration: int, name: str, spec: str, judge: Judge, stage: str = STAGE
+) -> StageResult:
+    """Judge one set, write its verdicts and summary, return its numbers."""
+    settings, voting = context.settings, context.inputs.voting(iteration)
+    limit = settings.evaluation.limit
+    benchmark = context.inputs.gold_set(spec, limit) if spec else heldout(context, iteration)
+    if not benchmark.n:
+        return StageResult(extra={"set": name, "headline": None})
+    protocol = protocol_for(judge.mode, benchmark)
+    result, answers = judge_set(context.runner, judge, benchmark, voting, directory, name=name)
+    summary = protocol.summary(benchmark, answers, voting)
+    write_verdicts(join(directory, VERDICTS), protocol.records(benchmark, answers, voting))
+    outcomes = protocol.outcomes(benchmark, answers, voting)
+    change = against_before(context, benchmark, outcomes, iteration, name) if outcomes is not None else None
+    if change:
+        summary["against_iteration_before"] = change
+    write_json_atomic(join(directory, "summary.json"), summary)
+    result = result.with_extra(context.since_checkpoint(iteration, result))
+    told = {"set": name, "headline": protocol.headline(summary), "change": change}
+    return result.with_extra(told if stage == STAGE else told | {"judge": judge.named})
+
+
+def against_before(
+    context: Context, benchmark: Benchmark, outcomes: list[Outcome], iteration: int, name: str
+) -> dict[str, Any] | None:
+    """M(iteration) against M(iteration - 1) on the same rows, or None where these were not (all) judged."""
+    if iteration == 0:
+        return None
+    before = join(context.folder.stage_dir(STAGE, iteration - 1), name, VERDICTS)
+    if not exists(before):
+        return None
+    try:
+        return compare(joined(benchmark, read_verdicts(before)), outcomes, context.settings.seed)
+    except InputError:  # pairs made anew each iteration are other rows
+        return None
+
+
+def heldout(context: Context, iteration: int) -> Benchmark:
+    """The held-out synthetic pairs as a benchmark: chosen is better by construction; a hash bit places it."""
+    files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
+    rows = list(_heldout_rows(row for file in files for row in read_parquet(file).to_pylist()))
+    return Benchmark(name=HELDOUT_SET, rows=rows, n_in=len(rows), source="pairs")
+
+
+def _heldout_rows(pairs: Iterable[dict[str, Any]]) -> Iterator[PairwiseRow]:
+    for pair in pairs:
+        if pair["split"] != HELDOUT:
+            continue
+        chosen_is_a = int(pair["pair_id"], 16) % 2 == 0
+        sides = (pair["chosen"], pair["rejected"]) if chosen_is_a else (pair["rejected"], pair["chosen"])
+        yield PairwiseRow(
+            id=pair["pair_id"],
+            subset=pair["category"] or HELDOUT_SET,
+            instruction=unpack_text(pair["instruction"]),
+            response_a=sides[0],
+            response_b=sides[1],
+            label="A" if chosen_is_a else "B",
+            group=content_id(pair["instruction"]),
+        )

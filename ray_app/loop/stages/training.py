@@ -1,0 +1,175 @@
+"""Training: the seed model, fine-tuned on the training set of this iteration, becomes M(i) (section 3.4).
+
+Where the run has a validation set and saves checkpoints, each of them is judged on it, and the best becomes M(i).
+
+    iter_NN/checkpoint/     HF files, and `judge.json`: what `judge` and `evaluate` need to use it as it is
+    iter_NN/train_state/    DeepSpeed state, candidates, curves
+    iter_NN/training/       quarantine-*.parquet; selection/FINGERPRINT/step-NNNNNN/: the votes of each candidate
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ray_app.base.model_files import absolute
+from ray_app.base.schema import QUARANTINE, derive_seed
+from ray_app.errors import InputError
+from ray_app.generation.runner import StageResult
+from ray_app.judging.gold_set import judge_set
+from ray_app.judging.judge import write_card
+from ray_app.judging.registry import protocol_for
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.stages.context import Context
+from ray_app.loop.stages.inputs import VALIDATION, Inputs
+from ray_app.metrics import Outcome, Ratio
+from ray_app.metrics.accuracy import accuracy
+from ray_app.metrics.first_position import first_position_rate
+from ray_app.run.shards import ShardWriter
+from ray_app.run.storage import list_files
+from ray_app.train.candidates import Candidate
+from ray_app.train.selection import Score
+from ray_app.train.trainer import TrainResult, Validation, fit
+
+log = logging.getLogger(__name__)
+STAGE = "training"
+NOT_COVERED = {"tracking", "max_failures", "timeout_s"}  # none of them changes the weights
+
+
+def selects(settings: IterateSettings) -> bool:
+    """Whether checkpoints are judged and the best becomes M(i); else the last step does."""
+    train = settings.train
+    return bool(settings.evaluation.validation) and train.checkpoint_every > 0 and train.keep_candidates
+
+
+def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
+    """What the stage's fingerprint covers; how candidates are judged only where they are."""
+    selecting = selects(settings)
+    excluded = NOT_COVERED if selecting else NOT_COVERED | {"selection", "keep_candidates"}
+    return {
+        "seed": settings.seed,
+        "train": settings.train.covered(excluded),
+        "judge": seed_of(settings),
+        **(inputs.covered() if selecting else {}),
+    }
+
+
+def seed_of(settings: IterateSettings) -> dict[str, Any]:
+    """The seed model as trained; where candidates are judged, as served too."""
+    judge = settings.judge
+    if selects(settings):
+        return judge.identity(judge.model)
+    return judge.model_dump(mode="json", include={"model", "revision", "chat_template_kwargs"})
+
+
+def inputs_of(settings: IterateSettings, inputs: Inputs) -> dict[str, str]:
+    """Content of the validation set, where it selects the checkpoint."""
+    return inputs.content(settings.evaluation.validation) if selects(settings) else {}
+
+
+def run(context: Context, iteration: int, digest: str, train_set_digest: str) -> StageResult:
+    """Write iter_NN/checkpoint/ (and train_state/ on the way) and return the numbers of the fit.
+
+    `digest` is the fingerprint of this stage: votes on candidates made with other settings are never used.
+    """
+    settings, folder = context.settings, context.folder
+    started = time.monotonic()
+    checkpoint = folder.checkpoint(iteration)
+    result = fit(
+        settings.train,
+        seed_model=absolute(settings.judge.model),
+        revision=settings.judge.revision,
+        train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
+        state_dir=folder.train_state(iteration),
+        checkpoint_dir=checkpoint,
+        run_name=f"{settings.name}-iter-{iteration:02d}",
+        seed=derive_seed(settings.seed, iteration, STAGE, "", "", 0),
+        chat_template_kwargs=settings.judge.chat_template_kwargs,
+        validation=Validation(CandidateJudge(context, iteration, digest), digest) if selects(settings) else None,
+        may_grow=context.runner.pools.may_grow,
+        make_room=lambda: context.runner.pools.release_for_training(settings.train),
+    )
+    write_quarantine(context, iteration, result.quarantine)
+    write_card(
+        checkpoint,
+        context.inputs.judge(settings.judge, ""),
+        run=settings.name,
+        iteration=iteration,
+        seed_model=settings.judge.model,
+        parser=settings.protocol.parser,
+        generation=settings.evaluation.generation.model_dump(mode="json"),
+        train_set=train_set_digest,
+    )
+    context.written[iteration] = time.time()
+    return StageResult(
+        rows_in=result.rows + len(result.quarantine),
+        rows_out=result.rows,
+        quarantined=dict(Counter(fault["reason"] for fault in result.quarantine)),
+        seconds=time.monotonic() - started,
+        extra={**numbers(result), "dtype": settings.train.dtype},
+    )
+
+
+class CandidateJudge:
+    """Scores a candidate on the validation set. Engines that still live from the one before get its weights."""
+
+    def __init__(self, context: Context, iteration: int, digest: str) -> None:
+        settings = context.settings
+        assert settings.evaluation.validation is not None
+        self.context, self.iteration = context, iteration
+        self.benchmark = context.inputs.gold_set(settings.evaluation.validation, settings.evaluation.limit)
+        self.protocol = protocol_for(settings.judging.mode, self.benchmark)
+        if not self.protocol.judges_pairs:
+            raise InputError("evaluation.validation: a checkpoint is selected on response pairs, not on best-of rows")
+        self.directory = context.folder.join(context.folder.stage_dir(STAGE, iteration), "selection", digest)
+
+    def __call__(self, candidate: Candidate) -> Score:
+        context, name = self.context, f"step-{candidate.step:06d}"
+        engine = context.settings.judge.of_checkpoint(candidate.path)
+        judge = context.inputs.judge(engine, f"iter_{self.iteration:02d}/{name}")
+        voting = context.inputs.voting(self.iteration)
+        directory = context.folder.join(self.directory, name)
+        _, answers = judge_set(context.runner, judge, self.benchmark, voting, directory, name=VALIDATION)
+        score = score_of(candidate.step, self.protocol.outcomes(self.benchmark, answers, voting) or [])
+        log.info(
+            "iteration %d, step %d: validation accuracy %.3f, first position %.3f, n %d",
+            *(self.iteration, score.step, score.accuracy, score.first_position_rate, score.n),
+        )
+        return score
+
+
+def score_of(step: int, outcomes: Sequence[Outcome]) -> Score:
+    """Validation of one candidate. With no parsed verdict its positions count as wholly uneven (1.0)."""
+    right, first = _value(accuracy(outcomes)), _value(first_position_rate(outcomes))
+    return Score(step, 0.0 if right is None else right, 1.0 if first is None else first, len(outcomes))
+
+
+def _value(ratio: Ratio) -> float | None:
+    total = float(ratio.denominator.sum())
+    return float(ratio.numerator.sum()) / total if total else None
+
+
+def write_quarantine(context: Context, iteration: int, faults: list[dict[str, str]]) -> None:
+    """The rows that could not be trained on, beside stage.json. What an earlier attempt wrote is replaced."""
+    directory = context.folder.stage_dir(STAGE, iteration)
+    context.folder.clear(directory)
+    with ShardWriter(directory, QUARANTINE) as writer:
+        for fault in faults:
+            writer.quarantine([fault])
+
+
+def numbers(result: TrainResult) -> dict[str, Any]:
+    """What stage.json and metrics.jsonl say of a fit."""
+    return {
+        "steps": result.steps,
+        "epochs": result.epochs,
+        "train_tokens": result.tokens,
+        "first_loss": result.losses[0] if result.losses else None,
+        "last_loss": result.losses[-1] if result.losses else None,
+        "selected_step": result.selected,
+        "candidates": [asdict(score) for score in result.scores],
+    }

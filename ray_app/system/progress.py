@@ -1,0 +1,104 @@
+"""Progress of long work: a bar on a terminal, else a log line every ten seconds (also in `ray job logs`).
+
+Rows are counted when the shard writer has them, tokens as the engines make them: where the first row takes minutes, its
+tokens show that it is on its way.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from ray_app.system.stopping import stopped
+
+log = logging.getLogger(__name__)
+QUIET_S, TERMINAL_S = 10.0, 1.0
+ASK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stage of the work, the shard writer that knows how far it is, and the engines that make its tokens."""
+
+    label: str
+    total: int
+    writer: Any
+    engines: tuple[Any, ...] = ()
+
+
+class Progress:
+    """Asks shard writers and engines how far they are, from a thread of the driver, until the block ends."""
+
+    def __init__(self, *parts: Part) -> None:
+        self.parts = parts
+        self.started = time.monotonic()
+        self.before: dict[tuple[Any, ...], int] = {}  # tokens that engines had made when the block began
+        self.stop = threading.Event()
+        self.bar: Bar | None = None
+        self.tasks: list[Any] = []
+
+    def __enter__(self) -> Progress:
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self.bar = Bar(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console)
+            self.bar.start()
+            self.tasks = [self.bar.add_task(part.label, total=part.total, rate="") for part in self.parts]
+        self.thread = threading.Thread(target=self._watch, daemon=True, name="progress")
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join(timeout=0 if stopped() else 10)
+        if self.bar:
+            self.bar.stop()
+
+    def _watch(self) -> None:
+        self.before = {part.engines: _tokens(part.engines) or 0 for part in self.parts}
+        while not self.stop.wait(TERMINAL_S if self.bar else QUIET_S):
+            made = {engines: _tokens(engines) for engines in self.before}
+            for index, part in enumerate(self.parts):
+                try:
+                    units = ray.get(part.writer.progress.remote(), timeout=ASK_S)["units"]
+                except Exception:
+                    continue  # the work itself reports what is wrong
+                # Engines that serve two stages make one number: it stands on the first line.
+                self._tell(index, units, made.pop(part.engines, None))
+
+    def _tell(self, index: int, units: int, tokens: int | None) -> None:
+        part, seconds = self.parts[index], time.monotonic() - self.started
+        rate = line_of_tokens(tokens, self.before[part.engines], seconds)
+        if self.bar:
+            self.bar.update(self.tasks[index], completed=units, rate=rate)
+            return
+        left = f"{seconds * (part.total - units) / units:,.0f} s left" if units else "no row is finished yet"
+        told = ", ".join(text for text in (f"{units} of {part.total} rows", rate, left) if text)
+        log.info("%s: %s", part.label, told)
+        sys.stderr.flush()
+
+
+def line_of_tokens(tokens: int | None, before: int, seconds: float) -> str:
+    """What engines have made in `seconds`; nothing where it is not known. Pure."""
+    if tokens is None:
+        return ""
+    made = max(0, tokens - before)  # an engine that was built anew counts from nothing
+    return f"{made:,} tokens, {made / seconds:,.0f} tok/s"
+
+
+def _tokens(engines: tuple[Any, ...]) -> int | None:
+    """Tokens that the engines have made since their start; None where one does not answer."""
+    try:
+        made: list[int] = ray.get([engine.generated.remote() for engine in engines], timeout=ASK_S)
+        return sum(made)
+    except Exception:
+        return None

@@ -1,0 +1,179 @@
+"""`evaluate` in this process: what is refused before any judging, limits beside given verdicts, what is written."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from ray_app.base.verdict import both_orders
+from ray_app.command.cli import run_command
+from ray_app.command.settings import EvaluateSettings
+from ray_app.evaluate import main
+
+Run = Callable[..., tuple[int, str]]
+SCRIPTED = ["--model", "scripted", "--engine.kind", "scripted"]
+
+
+def pair(id: str, **fields: Any) -> dict[str, Any]:
+    texts = {"instruction": f"Question {id}?", "response_a": "a fine answer", "response_b": "another", "label": "A"}
+    return {"id": id, **texts, **fields}
+
+
+def lines(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def both(id: str, ab: str | None = "A", ba: str | None = "B") -> dict[str, Any]:
+    orders = {"ab": {"verdict": ab}, "ba": {"verdict": ba}}
+    return {"id": id, "verdict": both_orders(ab, ba)[0], "orders": orders}
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command on set.jsonl: (exit code, what it said on stderr). No Ray is started, so no model runs."""
+
+    def no_ray(*_: Any, **__: Any) -> None:
+        raise AssertionError("judging was started")
+
+    monkeypatch.setattr(ray, "init", no_ray)
+
+    def run(*options: object, benchmark: str = "") -> tuple[int, str]:
+        given = ["--benchmark", benchmark or f"set={tmp_path / 'set.jsonl'}", "--output", tmp_path / "out", *options]
+        code = run_command(EvaluateSettings, main, [str(part) for part in given])
+        told = capsys.readouterr().err
+        if code:
+            assert code == 2
+            assert told.startswith("error: ")
+            assert told.count("\n") == 1
+        return code, told
+
+    return run
+
+
+def summary_in(tmp_path: Path, name: str = "set") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "out" / "summary.json").read_text())[name]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("other", "options"),
+    [
+        ([both("1"), both("2")], ["--protocol", "official", "--mode", "pointwise"]),
+        ([both("1"), both("2")], ["--mode", "pointwise"]),
+        ([{"id": "1", "verdict": "A"}, {"id": "2", "verdict": "A"}], []),
+        ([{"id": i, "verdict": "A", "orders": {"ab": {"verdict": "A"}}} for i in "12"], []),
+    ],
+)
+def test_compare_with_other_orders_is_refused_before_judging(
+    evaluate: Run, tmp_path: Path, other: list[dict[str, Any]], options: list[str]
+) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"), pair("2"))
+    lines(tmp_path / "other" / "set" / "verdicts.jsonl", *other)
+    _, told = evaluate(*SCRIPTED, *options, "--compare", tmp_path / "other")
+    assert "was judged in other orders than this run asks for: 2 of 2 rows (first: 1)" in told
+    assert "other/set/verdicts.jsonl" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_compare_on_other_rows_is_refused_before_judging(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"), pair("2"))
+    lines(tmp_path / "other" / "set" / "verdicts.jsonl", both("1"), both("3"))
+    _, told = evaluate(*SCRIPTED, "--compare", tmp_path / "other")
+    assert "--compare: " in told
+    assert "1 missing id (first: 2), 1 unknown id (first: 3)" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_compare_of_one_order_with_another_seed_is_refused_before_judging(evaluate: Run, tmp_path: Path) -> None:
+    ids = [str(i) for i in range(20)]
+    lines(tmp_path / "set.jsonl", *map(pair, ids))
+    lines(
+        tmp_path / "other" / "set" / "verdicts.jsonl", *({**both(i), "orders": {"ab": {"verdict": "A"}}} for i in ids)
+    )
+    _, told = evaluate(*SCRIPTED, "--protocol", "official", "--compare", tmp_path / "other")
+    assert "lacks the one order that --protocol official asks for with this seed" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_given_verdicts_are_compared_like_with_like(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"), pair("2"), pair("3", label="C"))
+    lines(tmp_path / "other" / "set" / "verdicts.jsonl", both("1"), both("2", "B", "A"))
+    bare = lines(tmp_path / "bare.jsonl", {"id": "1", "verdict": "A"}, {"id": "2", "verdict": "A"})
+    assert "other orders" in evaluate("--verdicts", bare, "--compare", tmp_path / "other")[1]
+    assert not (tmp_path / "out").exists()
+    full = lines(tmp_path / "full.jsonl", both("1"), both("2"))
+    assert evaluate("--verdicts", full, "--compare", tmp_path / "other")[0] == 0
+    compared = summary_in(tmp_path)["compared"]
+    assert compared["n"] == 3
+    assert compared["difference"]["value"] == pytest.approx(1 / 3)
+
+
+def test_a_limit_takes_the_first_rows_and_knows_the_ids_of_the_others(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", *(pair(str(i), label="C" if i in (1, 5) else "A") for i in range(6)))
+    given = [both(str(i)) for i in (5, 4, 3, 2, 0)]
+    lines(tmp_path / "other" / "set" / "verdicts.jsonl", *given)
+    verdicts = lines(tmp_path / "v.jsonl", *given)
+    assert evaluate("--verdicts", verdicts, "--limit", 3, "--compare", tmp_path / "other")[0] == 0
+    summary = summary_in(tmp_path)
+    assert summary["n"] == summary["n_in"] == summary["compared"]["n"] == 3
+    assert [one["id"] for one in read(tmp_path / "out" / "set" / "verdicts.jsonl")] == ["0", "2", "1"]
+
+    lines(verdicts, *given[1:-1], both("6"), both("7"))
+    _, told = evaluate("--verdicts", verdicts, "--limit", 3)
+    assert "1 missing id (first: 0), 2 unknown ids (first: 6)" in told
+
+
+def test_a_limit_beside_answers_to_best_of_rows(evaluate: Run, tmp_path: Path) -> None:
+    source = Path(__file__).resolve().parents[2] / "fixtures" / "benchmarks" / "rewardbench2.jsonl"
+    names = ["0", "1", "2", "4", "ref:0", "tied:0", "ref:1", "tied:1"]
+    verdicts = lines(tmp_path / "v.jsonl", *({"id": name, "choice": 0} for name in names))
+    assert evaluate("--verdicts", verdicts, "--limit", 4, benchmark=f"rewardbench2={source}")[0] == 0
+    summary = summary_in(tmp_path, "rewardbench2")
+    assert (summary["n"], summary["quarantined"]) == (4, {"empty_response": 1})
+    written = read(tmp_path / "out" / "rewardbench2" / "verdicts.jsonl")
+    assert written[:3] == [{"id": name, "choice": 0} for name in names[:3]]
+    assert written[3] == {"id": "3", "choice": None, "quarantined": "empty_response"}
+
+
+def test_columns_that_no_verdict_file_declares_are_not_read(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"), pair("2"), pair("3", response_a=" "))
+    order = {"verdict": "A", "votes": {"A": 2, "B": 1, "unparsed": 0}, "made": datetime.datetime(2024, 1, 1)}
+    rows = [
+        {"id": "1", "verdict": None, "inconsistent": True, "orders": {"ab": order, "ba": order}, "raw": b"\xff"},
+        {"id": "2", "verdict": None, "orders": None, "raw": None, "quarantined": "prompt_too_long"},
+    ]
+    table = pa.Table.from_pylist(
+        rows, schema=pa.Table.from_pylist(rows[:1]).schema.append(pa.field("quarantined", pa.string()))
+    )
+    times = pa.array([2**50, 5], pa.timestamp("ms"))  # no type of Python holds the first
+    pq.write_table(table.append_column("at", times), tmp_path / "v.parquet")
+    assert evaluate("--verdicts", tmp_path / "v.parquet")[0] == 0
+    votes = {"verdict": "A", "votes": {"A": 2, "B": 1, "unparsed": 0}}
+    assert read(tmp_path / "out" / "set" / "verdicts.jsonl") == [
+        {"id": "1", "verdict": None, "inconsistent": True, "orders": {"ab": votes, "ba": votes}},
+        {"id": "2", "verdict": None, "inconsistent": False, "quarantined": "prompt_too_long"},
+        {"id": "3", "verdict": None, "inconsistent": False, "quarantined": "empty_response_a"},
+    ]
+    summary = summary_in(tmp_path)
+    assert summary["n"] == 3
+    assert summary["quarantined"] == {"prompt_too_long": 1, "empty_response_a": 1}
+
+
+def test_two_benchmarks_of_one_name_are_refused(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"))
+    _, told = evaluate(*SCRIPTED, "--benchmark", f"set={tmp_path / 'set.jsonl'}")
+    assert "two benchmarks are called set" in told

@@ -1,0 +1,209 @@
+"""Evaluation: which sets are judged, where held-out pairs stand, and what is written of a set."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loop_runs import DEMO
+
+from ray_app.base.schema import HELDOUT, PAIRS, TRAIN, pack_text
+from ray_app.engine.actor import EngineActor
+from ray_app.engine.base import Work
+from ray_app.generation.runner import Job, Runner, StageResult
+from ray_app.judging.pairwise import HEADLINE
+from ray_app.loop.stages import evaluation
+from ray_app.loop.stages.context import Context
+from ray_app.loop.stages.inputs import Inputs
+from ray_app.run.shards import ShardWriter, row_counts
+from ray_app.run.storage import list_files, read_parquet
+
+
+class InProcess(Runner):
+    """Runs a program in this process, as an engine actor runs it; no Ray."""
+
+    def dataset(self, directory: str) -> Any:
+        files = list_files(directory, "shard-*.parquet")
+        return [row for file in files for row in read_parquet(file).to_pylist()]
+
+    def run(self, job: Job) -> StageResult:
+        actor = EngineActor(job.engine, job.role)
+        work = Work(job.program, job.stage, job.iteration, job.engine.model)
+        results = asyncio.run(actor.run(work, list(job.source)))
+        with ShardWriter(job.directory, job.schema) as writer:
+            for result in results:
+                writer.add(result.rows)
+                writer.quarantine(result.quarantine)
+        rows, quarantined = row_counts(job.directory)
+        return StageResult(job.total, rows, quarantined, extra={"weights": "reloaded", "first_answer": 1000.5})
+
+
+def pair(number: int, split: str, **more: Any) -> dict[str, Any]:
+    empty = {name: None for name in PAIRS.names}
+    identity = f"{number:016x}"
+    texts = {"instruction": f"Question {number}?", "chosen": f"GOOD {number}", "rejected": f"poor {number}"}
+    return {**empty, "pair_id": identity, "split": split, **texts, **more}
+
+
+def judged(context: Any, set_name: str, spec: str, **settings: Any) -> tuple[StageResult, Path]:
+    """The result and the folder of one set, judged by a scripted engine."""
+    made: Context = context(**settings)
+    run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
+    directory = run.folder.join(run.folder.stage_dir("evaluation", 1), set_name)
+    judge = run.inputs.judge(made.settings.judge, "the judge")
+    result = evaluation.run(run, directory, 1, set_name, spec, judge)
+    return result, Path(directory)
+
+
+def verdicts(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "verdicts.jsonl").read_text().splitlines()]
+
+
+def test_sets_are_named_validation_first(settings: Any) -> None:
+    tests = ["rewardbench", "judgebench=some/file.jsonl", "data/pandalm.jsonl", "dir/x=y.jsonl", "hf:org/pairs:test"]
+    given = settings(
+        evaluation={"validation": "helpsteer2=v.jsonl", "test": tests}, instructions={"heldout_fraction": 0.1}
+    )
+    assert list(evaluation.sets_of(given).items()) == [
+        ("validation", "helpsteer2=v.jsonl"),
+        ("rewardbench", "rewardbench"),
+        ("judgebench", "judgebench=some/file.jsonl"),
+        ("pandalm", "data/pandalm.jsonl"),
+        ("x=y", "dir/x=y.jsonl"),
+        ("pairs", "hf:org/pairs:test"),
+        ("heldout", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "fraction", "names"),
+    [
+        ({"heldout": True}, 0, ["validation"]),
+        ({"heldout": False}, 0.1, ["validation"]),
+        ({"validation": None}, 0.1, ["heldout"]),
+        ({"validation": None}, 0, []),
+    ],
+)
+def test_held_out_pairs_are_a_set_where_there_are_some(
+    settings: Any, part: dict[str, Any], fraction: float, names: list[str]
+) -> None:
+    given = settings(evaluation=part, instructions={"heldout_fraction": fraction})
+    assert list(evaluation.sets_of(given)) == names
+
+
+def test_inputs_are_contents_and_ids(settings: Any, tmp_path: Path) -> None:
+    def content(spec: str) -> dict[str, str]:
+        return Inputs(settings()).content(spec)
+
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("one\n")
+    first = content(f"set={gold}")
+    assert list(first) == [f"set={gold}"]
+    bare = content(str(gold))
+    assert set(bare.values()) == set(first.values())
+    gold.write_text("two\n")
+    assert content(f"set={gold}") != first
+    assert content(str(gold)) != bare
+    assert content("rewardbench") == {"rewardbench": "rewardbench"}
+    assert content("set=hf:a/b") == {"set=hf:a/b": "set=hf:a/b"}
+    assert content("") == {}
+
+
+def test_the_program_votes_as_the_settings_say(settings: Any) -> None:
+    def program(made: Any, iteration: int) -> Any:
+        inputs = Inputs(made)
+        return made.protocol.voting_program(inputs.judge(made.judge, "j"), inputs.voting(iteration))
+
+    greedy = program(settings(), 2)
+    assert (greedy.mode, greedy.samples, greedy.sampling.temperature, greedy.iteration) == ("votes", 1, 0, 2)
+    assert greedy.sampling.stop == ("[[A]]", "[[B]]")
+    part = {"votes": 32, "early_stop": False, "generation": {"temperature": 0.7}}
+    votes = program(settings(evaluation=part, judging={"stop_after_verdict": False}), 1)
+    assert (votes.samples, votes.early_stop, votes.sampling.temperature, votes.sampling.stop) == (32, False, 0.7, ())
+
+
+def test_held_out_pairs_have_gold_by_construction_and_a_side_by_hash(context: Any) -> None:
+    run = context()
+    turns: Any = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    pairs = [pair(n, HELDOUT if n % 4 else TRAIN, category="other" if n == 1 else None) for n in range(40)]
+    pairs[2]["instruction"] = pack_text(turns)
+    with ShardWriter(run.folder.stage_dir("pairs"), PAIRS, max_rows=7) as writer:
+        for one in pairs:
+            writer.add([one])
+    found = evaluation.heldout(run, 1)
+    assert [row.id for row in found.rows] == [p["pair_id"] for p in pairs if p["split"] == HELDOUT]
+    assert (found.name, found.n, found.n_in) == ("heldout", 30, 30)
+    for row in found.rows:
+        better, worse = (row.response_a, row.response_b) if row.label == "A" else (row.response_b, row.response_a)
+        assert (str(better)[:4], str(worse)[:4]) == ("GOOD", "poor")
+    labels = [row.label for row in found.rows]
+    assert 10 <= labels.count("A") <= 20, "the better response stands on both sides"
+    assert [row.subset for row in found.rows][:2] == ["other", "heldout"]
+    assert found.rows[1].instruction == turns
+    assert len({row.group for row in found.rows}) == 30
+
+
+def test_a_run_without_held_out_pairs_has_no_headline(context: Any) -> None:
+    with ShardWriter(context().folder.stage_dir("pairs"), PAIRS) as writer:
+        writer.add([pair(1, TRAIN)])
+    result, directory = judged(context, "heldout", "")
+    assert result.extra == {"set": "heldout", "headline": None}
+    assert not directory.exists()
+
+
+def test_a_set_is_judged_and_written(context: Any) -> None:
+    judge = {"script": {"p": [1.0], "gold_marker": "is"}}
+    result, directory = judged(context, "validation", f"validation={DEMO / 'validation.jsonl'}", judge=judge)
+    summary = json.loads((directory / "summary.json").read_text())
+    assert result.extra["set"] == "validation"
+    assert result.extra["headline"]["accuracy"] == summary["overall"]["accuracy"]
+    assert set(result.extra["headline"]) < set(HEADLINE)
+    assert summary["n"] == 8, "the limit of the settings"
+    wanted = [json.loads(line)["id"] for line in (DEMO / "validation.jsonl").read_text().splitlines()][:8]
+    assert [record["id"] for record in verdicts(directory)] == wanted
+
+
+def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
+    """Known where this process wrote the checkpoint; a run that was continued had stood still."""
+    made: Context = context()
+    spec = f"validation={DEMO / 'validation.jsonl'}"
+    run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
+    arguments = ("validation", spec, run.inputs.judge(made.settings.judge, "the judge"))
+    resumed = evaluation.run(run, str(Path(made.folder.uri) / "resumed"), 1, *arguments)
+    assert "checkpoint_to_first_answer_s" not in resumed.extra
+    run.written[1] = 990.0
+    result = evaluation.run(run, str(Path(made.folder.uri) / "one"), 1, *arguments)
+    assert result.extra["checkpoint_to_first_answer_s"] == 10.5
+    assert result.extra["weights"] == "reloaded"
+    other = evaluation.run(run, str(Path(made.folder.uri) / "other"), 2, *arguments)
+    assert "checkpoint_to_first_answer_s" not in other.extra
+
+
+def test_early_stopped_votes_have_a_vote_accuracy_only(context: Any) -> None:
+    part = {"votes": 5, "limit": 8}
+    spec = f"validation={DEMO / 'validation.jsonl'}"
+    result, directory = judged(context, "validation", spec, evaluation=part, judge={"script": {"p": [1.0]}})
+    assert "accuracy" not in result.extra["headline"]
+    assert "vote_accuracy" in result.extra["headline"]
+    assert verdicts(directory)[0]["orders"]["ab"]["partial"]
+    part = {**part, "early_stop": False}
+    result, _ = judged(context, "validation", spec, evaluation=part, name="all")
+    assert {"accuracy", "vote_accuracy"} <= set(result.extra["headline"])
+
+
+@pytest.mark.parametrize("votes", [1, 5])
+def test_a_set_of_which_no_row_fits_counts_as_unparsed(context: Any, votes: int) -> None:
+    """Every row too long for the context: n is that of the file, and the headline has a figure."""
+    spec = f"validation={DEMO / 'validation.jsonl'}"
+    judge = {"max_model_len": 20}
+    result, directory = judged(context, "validation", spec, judge=judge, evaluation={"votes": votes, "limit": 8})
+    assert result.quarantined == {"prompt_too_long": 16}
+    headline = result.extra["headline"]
+    assert headline["accuracy"]["value"] == 0
+    assert headline["unparsed_rate"]["value"] == 1
+    assert headline["accuracy"]["n"] == 8
+    assert {record["quarantined"] for record in verdicts(directory)} == {"prompt_too_long"}
+    assert len(verdicts(directory)) == 8

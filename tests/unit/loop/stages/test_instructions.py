@@ -1,0 +1,255 @@
+"""The instructions reader: what is kept, and the reason of every row that is not."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from ray_app.base.ngrams import Contamination
+from ray_app.base.schema import HELDOUT, TRAIN, content_id, unpack_text
+from ray_app.errors import InputError
+from ray_app.loop.config import InstructionSettings
+from ray_app.loop.stages import instructions
+from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.stages.instructions import Reader, read_source, toxic
+from ray_app.run.shards import column_values
+
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
+WILDCHAT = {
+    "source": str(FIXTURES / "wildchat.parquet"),
+    "conversation_column": "conversation",
+    "id_column": "conversation_hash",
+    "category_column": None,
+}
+Row = dict[str, Any]
+
+
+def part(**settings: Any) -> InstructionSettings:
+    return InstructionSettings(**{"source": "prompts.jsonl", **settings})
+
+
+def read(
+    rows: Iterable[Mapping[str, Any]], settings: InstructionSettings | None = None, grams: Contamination | None = None
+) -> tuple[list[Row], dict[str, str]]:
+    """(kept rows, {id: reason} of the others)."""
+    reader = Reader(settings or part(), grams or Contamination(13))
+    kept, lost = [], {}
+    for row, fault in reader.rows(rows):
+        assert (row is None) != (fault is None)
+        if row is not None:
+            kept.append(row)
+        elif fault is not None:
+            assert fault["stage"] == "instructions"
+            lost[fault["id"]] = fault["reason"]
+    return kept, lost
+
+
+def test_a_kept_row_has_every_column() -> None:
+    (row,), lost = read([{"id": "x1", "instruction": "Name a bird.", "category": "other", "language": "English"}])
+    identity = content_id("Name a bird.")
+    assert not lost
+    assert row == {
+        "instruction_id": identity,
+        "text": "Name a bird.",
+        "source": "prompts.jsonl",
+        "category": "other",
+        "complexity": None,
+        "language": "English",
+        "split": row["split"],
+    }
+    (other,), _ = read([{"instruction": "Name a fish.", "source": "a survey"}], part(category_column=None))
+    assert (other["source"], other["category"]) == ("a survey", None)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reason"),
+    [
+        (None, "empty_instruction"),
+        ("", "empty_instruction"),
+        (" \n\t", "empty_instruction"),
+        ([], "empty_instruction"),
+        (7, "not_a_text"),
+        ({"role": "user", "content": "x"}, "not_a_text"),
+        ([1, 2], "not_a_text"),
+        ([{"role": "user"}], "not_a_text"),
+        ("x" * 51, "too_long"),
+        ([{"role": "user", "content": "x" * 51}], "too_long"),
+    ],
+)
+def test_a_text_that_is_none_is_quarantined(instruction: Any, reason: str) -> None:
+    rows = [{"id": "bad", "instruction": instruction}, {"id": "good", "instruction": "x" * 50}]
+    kept, lost = read(rows, part(max_characters=50))
+    assert lost == {"bad": reason}
+    assert [row["text"] for row in kept] == ["x" * 50]
+
+
+def test_a_conversation_is_kept_as_messages() -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Bye"},
+    ]
+    (row,), _ = read([{"instruction": messages}])
+    assert unpack_text(row["text"]) == messages
+    assert row["instruction_id"] == content_id(messages)
+
+
+def test_equal_content_is_a_duplicate_whatever_its_id() -> None:
+    rows = [{"id": str(i), "instruction": text} for i, text in enumerate(["a", "b", "a", "a "])]
+    kept, lost = read(rows)
+    assert [row["text"] for row in kept] == ["a", "b", "a "]
+    assert lost == {"2": "duplicate"}
+
+
+def test_an_id_that_occurs_twice_is_a_fault_of_the_file() -> None:
+    path = str(FIXTURES / "duplicate_ids.jsonl")
+    settings = part(source=path)
+    with pytest.raises(InputError) as fault:
+        read(read_source(settings), settings)
+    assert str(fault.value) == f"{path} row 4 column 'id': id 'd2' occurs twice"
+    unnamed = settings.model_copy(update={"id_column": None})
+    assert len(read(read_source(unnamed), unnamed)[0]) == 5
+
+
+def test_ids_of_other_types_and_missing_ones() -> None:
+    texts = [{"instruction": text} for text in "abc"]
+    assert len(read(texts)[0]) == 3
+    assert len(read([{**row, "id": None} for row in texts])[0]) == 3
+    with pytest.raises(InputError, match="id '7' occurs twice"):
+        read([{**texts[0], "id": 7}, {**texts[1], "id": "7"}])
+
+
+def test_an_id_that_occurs_twice_in_a_dataset_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream(list[Row]):
+        column_names = ("id", "instruction")
+
+    rows = Stream({"id": identity, "instruction": text} for identity, text in (("a", "x\x1e"), ("b", "y"), ("a", "z")))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    settings = part(source="hf:someone/prompts")
+    with pytest.raises(InputError, match=r"^hf:someone/prompts row 3 column 'id': id 'a' occurs twice$"):
+        read(read_source(settings), settings)
+    del rows[2]
+    assert [row["text"] for row in read(read_source(settings), settings)[0]] == ["x", "y"]
+    with pytest.raises(InputError, match="has no column 'question'; it has id, instruction"):
+        list(read_source(part(source="hf:someone/prompts", text_column="question")))
+
+
+def test_wildchat_gives_first_user_turns() -> None:
+    settings = part(**WILDCHAT)
+    rows = list(read_source(settings))
+    kept, lost = read(rows, settings)
+    assert [row["text"] for row in kept] == [
+        "How do I stop a tap from dripping?",
+        "Write a limerick about a goat.",
+        "Explain what a mutex is.",
+        "Suggest a name for a boat.",
+        "Was kostet ein Brief nach Spanien?",
+        "写一首关于秋天的短诗。",
+        "Rewrite for NAME_1: the meeting is moved.",
+        "What is the plural of 'ox'?",
+    ]
+    assert Counter(lost.values()) == {"toxic": 2, "duplicate": 1, "empty_instruction": 3}
+    assert set(lost) <= {row["conversation_hash"] for row in rows}
+    assert {row["language"] for row in kept} == {"English", "German", "Chinese"}
+
+
+def test_languages_and_toxic_are_filters_that_can_be_set() -> None:
+    settings = part(**WILDCHAT, languages=("German", "Chinese"), drop_toxic=False)
+    kept, lost = read(read_source(settings), settings)
+    assert [row["language"] for row in kept] == ["German", "Chinese"]
+    assert Counter(lost.values()) == {"language_filter": 9, "empty_instruction": 3}
+    settings = part(**WILDCHAT, drop_toxic=False)
+    assert "toxic" not in read(read_source(settings), settings)[1].values()
+
+
+def test_toxic_looks_at_the_row_and_its_first_user_turn() -> None:
+    def turns(*flags: bool) -> list[Row]:
+        return [{"role": "user" if i % 2 == 0 else "assistant", "toxic": flag} for i, flag in enumerate(flags)]
+
+    assert toxic({"toxic": True}, None)
+    assert toxic({"toxic": False, "conversation": turns(True, False)}, "conversation")
+    assert not toxic({"conversation": turns(False, True, True)}, "conversation")
+    assert not toxic({"conversation": None}, "conversation")
+
+
+def test_contaminated_rows_are_quarantined_and_counted() -> None:
+    grams = Contamination(4)
+    grams.add(["Please name the three largest birds of Europe."])
+    rows = [
+        {"id": "1", "instruction": "Tell me: NAME THE THREE LARGEST animals!"},
+        {"id": "2", "instruction": "Name the three smallest birds."},
+        {"id": "3", "instruction": "Tell me: NAME THE THREE LARGEST animals!"},
+    ]
+    kept, lost = read(rows, grams=grams)
+    assert [row["text"] for row in kept] == ["Name the three smallest birds."]
+    assert lost == {"1": "contaminated", "3": "duplicate"}
+
+
+def test_the_split_follows_from_the_content_and_the_fraction() -> None:
+    rows = [{"instruction": f"Question {i}?"} for i in range(2000)]
+    split = {row["text"]: row["split"] for row in read(rows, part(heldout_fraction=0.2))[0]}
+    assert Counter(split.values())[HELDOUT] == pytest.approx(400, abs=80)
+    again = {row["text"]: row["split"] for row in read(reversed(rows), part(heldout_fraction=0.2))[0]}
+    assert again == split
+    more = {row["text"]: row["split"] for row in read(rows, part(heldout_fraction=0.4))[0]}
+    assert all(more[text] == HELDOUT for text, side in split.items() if side == HELDOUT)
+    assert {row["split"] for row in read(rows, part(heldout_fraction=0))[0]} == {TRAIN}
+
+
+def test_the_source_must_have_the_column_with_its_type(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"id": "1", "instruction": "x", "conversation": "no list"}) + "\n")
+    with pytest.raises(InputError, match="no column 'text'"):
+        list(read_source(part(source=str(path), text_column="text")))
+    with pytest.raises(InputError, match="'conversation' holds str, not a list"):
+        list(read_source(part(source=str(path), conversation_column="conversation")))
+
+
+def source_file(path: Path, *texts: str) -> str:
+    path.write_text("".join(json.dumps({"id": f"i{i}", "instruction": text}) + "\n" for i, text in enumerate(texts)))
+    return str(path)
+
+
+def test_the_stage_counts_what_it_read_kept_and_dropped(context: Any, tmp_path: Path) -> None:
+    gold = {"id": "g", "instruction": "one two three four five", "response_a": "x", "response_b": "y", "label": "A"}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(gold) + "\n")
+    source = source_file(tmp_path / "in.jsonl", "zero one two three four", "", "b", "b", "c")
+    run = context(
+        instructions={"source": source, "decontamination": {"ngram": 4}},
+        evaluation={"validation": f"validation={tmp_path / 'gold.jsonl'}"},
+    )
+    for _ in range(2):  # what an interrupted attempt left is not counted
+        result = instructions.run(run)
+        assert (result.rows_in, result.rows_out) == (5, 2)
+        assert result.quarantined == {"contaminated": 1, "empty_instruction": 1, "duplicate": 1}
+        assert list(column_values(run.folder.stage_dir("instructions"), "text")) == ["b", "c"]
+    off = context(instructions={"source": source, "decontamination": {"enabled": False}}, name="other")
+    assert instructions.run(off).quarantined == {"empty_instruction": 1, "duplicate": 1}
+
+
+def test_the_limit_counts_kept_rows(context: Any, tmp_path: Path) -> None:
+    source = source_file(tmp_path / "in.jsonl", "a", "", "b", "c", "d")
+    run = context(instructions={"source": source}, limit=2)
+    result = instructions.run(run)
+    assert (result.rows_in, result.rows_out, result.quarantined) == (3, 2, {"empty_instruction": 1})
+
+
+def covered(settings: Any) -> dict[str, Any]:
+    return instructions.settings_of(settings, Inputs(settings))
+
+
+def test_settings_that_change_no_row_are_not_in_the_fingerprint(settings: Any) -> None:
+    base = covered(settings())
+    assert covered(settings(instructions={"classify_sampling": {"max_tokens": 5}})) == base
+    assert covered(settings(prompts={"classify": "judge_single"})) == base
+    classified = settings(instructions={"classify": True})
+    assert covered(classified)["generator"] == classified.generator.identity("scripted")
+    clean = settings(instructions={"decontamination": {"enabled": False}})
+    assert covered(clean) != base
+    assert instructions.inputs_of(settings(instructions={"source": "hf:a/b"})) == {"hf:a/b": "hf:a/b"}

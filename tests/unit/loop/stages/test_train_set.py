@@ -1,0 +1,198 @@
+"""The training set: from shards of pairs and judgments to rows in TRL's formats."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ray_app.base.prompts import load_prompt
+from ray_app.base.schema import CHOSEN_FIRST, JUDGMENTS, PAIRS, REJECTED_FIRST, TRAIN_DPO, TRAIN_SFT
+from ray_app.errors import RunError
+from ray_app.generation.programs.rows import judge_messages, pair_units
+from ray_app.judging.rejection_sampling import read_samples
+from ray_app.loop.stages import train_set
+from ray_app.run.shards import ShardWriter, row_counts
+from ray_app.run.storage import list_files, read_parquet
+
+PROMPT = load_prompt("judge_pairwise_small")
+ORDERS = (CHOSEN_FIRST, REJECTED_FIRST)
+
+
+def pair(number: int) -> dict[str, Any]:
+    empty = {name: None for name in PAIRS.names}
+    texts = {"instruction": f"Question {number}?", "chosen": f"right {number}", "rejected": f"wrong {number}"}
+    groups = {"category": "coding" if number < 3 else None, "complexity": 12 - 2 * number}
+    return {**empty, "pair_id": f"p{number}", "split": "train", **texts, **groups}
+
+
+def judgments(identity: str, order: str, letters: str) -> list[dict[str, Any]]:
+    """The samples of one unit, `-` unparsed; the first correct one is kept."""
+    gold = "A" if order == CHOSEN_FIRST else "B"
+    empty = {name: None for name in JUDGMENTS.names}
+    return [
+        {
+            **empty,
+            "pair_id": identity,
+            "order": order,
+            "sample": j,
+            "verdict": None if letter == "-" else letter,
+            "correct": letter == gold,
+            "kept": letter == gold and gold not in letters[:j],
+            "text": f"{identity} {order} {j} [[{letter}]]",
+        }
+        for j, letter in enumerate(letters)
+    ]
+
+
+def write(directory: str, schema: pa.Schema, units: Any, max_rows: int) -> list[str]:
+    with ShardWriter(directory, schema, max_rows=max_rows) as writer:
+        for rows in units:
+            writer.add(rows)
+    return list_files(directory, "shard-*.parquet")
+
+
+def run_of(context: Any, letters: dict[tuple[int, str], str], **settings: Any) -> Any:
+    """A run whose pairs and judgments lie in small shards."""
+    run = context(**settings)
+    numbers = sorted({number for number, _ in letters})
+    write(run.folder.stage_dir("pairs"), PAIRS, ([pair(n)] for n in numbers), 2)
+    units = (judgments(f"p{n}", order, drawn) for (n, order), drawn in letters.items())
+    write(run.folder.stage_dir("judgments", 1), JUDGMENTS, units, 4)
+    return run
+
+
+def made(run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[dict[str, Any]]]:
+    """The stage's result and rows; the joins run here instead of as Ray tasks."""
+
+    def joined(tasks: Any, prompt: Any, iteration: int) -> Any:
+        return itertools.chain.from_iterable(train_set.join(task, prompt, iteration) for task in tasks)
+
+    monkeypatch.setattr(train_set, "joined", joined)
+    result = train_set.run(run, 1)
+    files = list_files(run.folder.stage_dir("train_set", 1), "shard-*.parquet")
+    return result, [row for file in files for row in read_parquet(file).to_pylist()]
+
+
+LETTERS = {
+    (1, CHOSEN_FIRST): "BA",
+    (1, REJECTED_FIRST): "B",
+    (2, CHOSEN_FIRST): "A",
+    (2, REJECTED_FIRST): "-AB",
+    (3, CHOSEN_FIRST): "BB-",
+    (3, REJECTED_FIRST): "AAB",
+    (4, CHOSEN_FIRST): "A",
+    (4, REJECTED_FIRST): "---",
+    (5, CHOSEN_FIRST): "BBB",
+    (5, REJECTED_FIRST): "AAA",
+}
+
+
+def test_rows_are_prompts_and_the_kept_judgment(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, rows = made(run_of(context, LETTERS), monkeypatch)
+    assert {(row["pair_id"], row["order"], row["sample"]) for row in rows} == {
+        ("p1", CHOSEN_FIRST, 1),
+        ("p1", REJECTED_FIRST, 0),
+        ("p2", CHOSEN_FIRST, 0),
+        ("p2", REJECTED_FIRST, 2),
+        ("p3", REJECTED_FIRST, 2),
+        ("p4", CHOSEN_FIRST, 0),
+    }
+    for row in rows:
+        assert set(row) == set(TRAIN_SFT.names)
+        number = int(row["pair_id"][1:])
+        unit = next(u for u in pair_units(pair(number)) if u["order"] == row["order"])
+        assert row["prompt"] == judge_messages(PROMPT, unit), "what the judge saw"
+        letter = "A" if row["order"] == CHOSEN_FIRST else "B"
+        said = f"{row['pair_id']} {row['order']} {row['sample']} [[{letter}]]"
+        assert row["completion"] == [{"role": "assistant", "content": said}]
+        assert row["iteration"] == 1
+    assert result.extra == {
+        "rows": 6,
+        "tried": 10,
+        "kept": 6,
+        "keep_rate": 0.6,
+        "kept_by_letter": {"A": 3, "B": 3},
+        "dropped_by_balance": 0,
+        "pass_rate": 0.3,
+        "pass_rate_n": 10,
+        "pass_rate_by_category": {"coding": {"value": 0.5, "n": 4}, "unknown": {"value": 1 / 6, "n": 6}},
+        "pass_rate_by_complexity": {
+            "2": {"value": 0.0, "n": 2},
+            "4": {"value": 0.5, "n": 2},
+            "6": {"value": 0.0, "n": 2},
+            "8": {"value": 0.5, "n": 2},
+            "10": {"value": 0.5, "n": 2},
+        },
+        "pairs": 4,
+    }
+    assert (result.rows_in, result.rows_out) == (sum(map(len, LETTERS.values())), 6)
+
+
+def test_the_surplus_letter_is_dropped_unless_told_otherwise(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = {(n, order): "A" for n in range(6) for order in ORDERS} | {(0, REJECTED_FIRST): "B"}
+    result, rows = made(run_of(context, letters), monkeypatch)
+    assert sorted(row["order"] for row in rows) == [CHOSEN_FIRST, REJECTED_FIRST]
+    assert result.extra["dropped_by_balance"] == 5
+    result, rows = made(run_of(context, letters, judging={"balance": False}, name="other"), monkeypatch)
+    assert (len(rows), result.extra["dropped_by_balance"]) == (7, 0)
+
+
+def test_dpo_rows_hold_a_correct_and_a_wrong_judgment(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, rows = made(run_of(context, LETTERS, train={"recipe": "dpo"}), monkeypatch)
+    by_unit = {(row["pair_id"], row["order"]): row for row in rows}
+    # p2 and p3 each have a wrong parsed judgment in the order that shows the better one second; one stays in balance.
+    assert len(rows) == 2
+    first = by_unit["p1", CHOSEN_FIRST]
+    assert set(first) == set(TRAIN_DPO.names)
+    assert first["sample"] == 1
+    assert first["chosen"][0]["content"].endswith("1 [[A]]")
+    assert first["rejected"][0]["content"].endswith("0 [[B]]")
+    (other,) = (row for unit, row in by_unit.items() if unit[1] == REJECTED_FIRST)
+    assert other["chosen"][0]["content"].endswith("2 [[B]]")
+    assert "[[A]]" in other["rejected"][0]["content"]
+    assert (result.rows_out, result.extra["kept"]) == (2, 6)
+
+
+@pytest.mark.parametrize("recipe", ["sft", "dpo"])
+def test_an_empty_set_stops_the_run_with_its_cause(context: Any, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+    letters = {(n, order): "A-" for n in range(3) for order in ORDERS}
+    with pytest.raises(RunError, match=r"6 \(pair, order\) judged with 12 samples, 6 of them unparsed.*3 A\."):
+        made(run_of(context, letters, train={"recipe": recipe}), monkeypatch)
+
+
+def test_judgments_without_their_pair_stop_the_run(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(context, LETTERS)
+    write(run.folder.stage_dir("judgments", 1), JUDGMENTS, [judgments("p7", CHOSEN_FIRST, "A")], 4)
+    with pytest.raises(RunError, match="1 judged pairs are not in the table of pairs, p7 among them"):
+        made(run, monkeypatch)
+
+
+def test_an_interrupted_attempt_leaves_nothing_behind(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(context, LETTERS)
+    stale = [{"pair_id": "stale", "order": "x", "sample": 0, "iteration": 1, "prompt": [], "completion": []}]
+    write(run.folder.stage_dir("train_set", 1), TRAIN_SFT, [stale], 1)
+    first, rows = made(run, monkeypatch)
+    assert "stale" not in {row["pair_id"] for row in rows}
+    again, same = made(run, monkeypatch)
+    assert (again.extra, same) == (first.extra, rows)
+    assert row_counts(run.folder.stage_dir("train_set", 1)) == (6, {})
+
+
+def test_a_task_names_only_the_shards_it_needs(tmp_path: Path) -> None:
+    pairs = write(str(tmp_path / "pairs"), PAIRS, ([pair(n)] for n in range(6)), 2)
+    units = (judgments(f"p{n}", order, "AB") for n in range(6) for order in ORDERS)
+    files = write(str(tmp_path / "judgments"), JUDGMENTS, units, 4)
+    samples, places = read_samples(files)
+    assert len(samples) == 24
+    assert {identity: len(found) for identity, found in places.items()} == {f"p{n}": 1 for n in range(6)}
+    selected = [(s,) for s in samples if s.kept and s.pair_id in ("p0", "p1", "p4")]
+    tasks = train_set.plan(pairs, selected, places)
+    assert [task.pairs_file for task in tasks] == [pairs[0], pairs[2]], "no task for a shard without selected rows"
+    assert tasks[0].judgment_files == tuple(sorted(places["p0"] | places["p1"]))
+    assert set(tasks[1].wanted) == {("p4", order) for order in ORDERS}
+    rows = [row for task in tasks for row in train_set.join(task, PROMPT, 1)]
+    assert [(row["pair_id"], row["order"]) for row in rows] == sorted(s.unit for (s,) in selected)

@@ -1,0 +1,112 @@
+"""The tables at the end of a run, from lines of metrics.jsonl."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from ray_app.loop.run_table import iteration_rows, show
+
+
+def line(stage: str, iteration: int | None, **extra: Any) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "iteration": iteration,
+        "seconds": 1.0,
+        "rows_in": 4,
+        "rows_out": 3,
+        "quarantined": {"too_long": 1},
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "extra": extra,
+    }
+
+
+def figure(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "n": 4, "low": low, "high": high}
+
+
+def shown(lines: list[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    show(lines, Console(file=buffer, width=80, no_color=True))
+    return buffer.getvalue()
+
+
+HEADLINE = {
+    "accuracy": figure(0.5, 0.4, 0.6),
+    "position_consistent_accuracy": figure(0.25),
+    "unparsed_rate": figure(0.125),
+}
+CHANGE = {"difference": figure(0.25, 0.05, 0.4), "mcnemar": {"a_better": 1, "b_better": 9, "p_value": 0.021}}
+
+
+def test_one_line_an_iteration_and_set() -> None:
+    text = shown(
+        [
+            line("pairs", None),
+            line("evaluation", 0, set="validation", headline=HEADLINE),
+            line("judgments", 1, unparsed_rate=0.1),
+            line("train_set", 1, rows=6, pairs=4, keep_rate=0.75, pass_rate=0.5),
+            line("evaluation", 1, set="validation", headline=HEADLINE, change=CHANGE),
+            line("evaluation", 1, set="test", headline=HEADLINE),
+        ]
+    )
+    rows = [" ".join(row.split()) for row in text.splitlines()]
+    assert "0 - - - - validation 50.0 [40–60] 25.0 12.5" in rows
+    assert "1 4 50.0 75.0 10.0 validation 50.0 [40–60] 25.0 12.5" in rows
+    assert "test 50.0 [40–60] 25.0 12.5" in rows
+    assert "1 validation +25.0 [+5 – +40] 9 : 1 0.021" in rows
+    assert "1 eval test 4 3 1 10 5 1" in rows
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text, "80 columns are enough"
+
+
+def test_long_names_and_full_figures_fit_into_80_columns() -> None:
+    full = {name: figure(1.0, 1.0, 1.0) for name in HEADLINE}
+    text = shown(
+        [
+            line("judgments", 1, unparsed_rate=1.0),
+            line("train_set", 1, rows=6, pairs=20582, keep_rate=1.0, pass_rate=1.0),
+            line("evaluation", 1, set="rewardbench", headline=full),
+        ]
+    )
+    wanted = "1 20,582 100.0 100.0 100.0 rewardbench 100.0 [100–100] 100.0 100.0"
+    assert wanted in [" ".join(row.split()) for row in text.splitlines()]
+    assert "…" not in text
+
+
+def test_no_change_no_table_of_changes() -> None:
+    text = shown([line("evaluation", 0, set="validation", headline=HEADLINE, change=None)])
+    assert "against the iteration before" not in text
+
+
+def test_votes_that_stopped_early_have_no_single_sample_accuracy() -> None:
+    headline = {"vote_accuracy": figure(0.75, 0.5, 1.0)}
+    assert "75.0 [50–100]" in shown([line("evaluation", 0, set="test", headline=headline)])
+
+
+def test_nothing_that_was_judged_leaves_a_dash() -> None:
+    for headline in (None, {}, {"accuracy": figure(None)}):
+        assert iteration_rows([line("evaluation", 0, set="test", headline=headline)])[0]["sets"] == {"test": headline}
+        assert shown([line("evaluation", 0, set="test", headline=headline)])
+
+
+def test_the_first_judge_has_a_line_of_its_own() -> None:
+    """Where it is another model than the seed: the table starts with what judged the first iteration."""
+    best_of = {"accuracy": figure(0.75), "unparsed_rate": figure(0.0)}
+    lines = [
+        line("evaluation", 0, set="validation", headline={**HEADLINE, "accuracy": figure(0.1)}),
+        line("first_judge_evaluation", 0, set="validation", headline=HEADLINE),
+        line("first_judge_evaluation", 0, set="rewardbench2", headline=best_of),
+    ]
+    rows = [" ".join(row.split()) for row in shown(lines).splitlines()]
+    assert "Iterations (first is the first judge, 0 is the seed model; %)" in rows
+    table = [row for row in rows if row.startswith(("first -", "0 -", "rewardbench2"))]
+    assert table[:3] == [
+        "first - - - - validation 50.0 [40–60] 25.0 12.5",
+        "rewardbench2 75.0 - 0.0",
+        "0 - - - - validation 10.0 25.0 12.5",
+    ]
+    assert [row["iteration"] for row in iteration_rows(lines)] == ["first", 0]

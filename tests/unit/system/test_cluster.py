@@ -1,0 +1,80 @@
+"""Whether nodes may still come, what a local Ray is started with, and whose code its workers import."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray._private.parameter import RayParams
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+from ray.core.generated.common_pb2 import JobConfig
+
+from ray_app.system.cluster import _JobOfThisCode, _lean_node, may_grow, python_path
+from ray_app.system.cluster_settings import RaySettings
+
+HEAD: dict[str, Any] = {"Alive": True, "Labels": {"ray.io/node-id": "1"}}
+LAUNCHED: dict[str, Any] = {"Alive": True, "Labels": {"ray.io/node-id": "2", "ray.io/node-group": "head"}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([HEAD], False),
+        ([HEAD, LAUNCHED], True),
+        ([HEAD, {**LAUNCHED, "Alive": False}], False),
+        ([{"Alive": True}], False),
+    ],
+)
+def test_a_launchers_label_says_so(nodes: list[dict[str, Any]], expected: bool) -> None:
+    assert may_grow(nodes) is expected
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_local_ray_is_started_with_what_it_needs(seen: bool) -> None:
+    """Any agent port, for another Ray may have the fixed one; no process whose output nobody sees."""
+    with _lean_node(RaySettings(worker_logs=seen, dashboard=seen)):
+        lean = RayParams(num_cpus=1)
+    assert (lean.dashboard_agent_listen_port, lean.include_log_monitor, lean.no_monitor) == (0, seen, not seen)
+    assert lean.num_cpus == 1
+    usual = RayParams(num_cpus=1)
+    assert (usual.dashboard_agent_listen_port, usual.include_log_monitor, usual.no_monitor) == (
+        DEFAULT_DASHBOARD_AGENT_LISTEN_PORT,
+        None,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("root", "given", "expected"),
+    [
+        ("/tree", "", "/tree"),
+        ("/tree", "/a:/b", "/tree:/a:/b"),
+        ("/tree", "/a::/tree", "/a:/tree"),
+        ("/venv/site-packages", "", ""),
+        ("/venv/site-packages", "/a", "/a"),
+    ],
+)
+def test_workers_find_a_tree_and_need_no_help_with_what_is_installed(root: str, given: str, expected: str) -> None:
+    assert python_path(Path(root), given, {Path("/venv/site-packages"), Path("/user")}) == expected
+
+
+@pytest.mark.parametrize(
+    ("searched", "expected"),
+    [
+        (["/bin", "/lib"], ["/bin"]),  # a console command
+        (["/work", "/lib"], ["/work"]),  # python -m
+        (["", "/lib"], ["/work"]),  # python -c, or a shell
+        (["/lib"], []),
+    ],
+)
+def test_workers_search_no_folder_that_this_process_does_not(
+    searched: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _JobOfThisCode(_py_driver_sys_path=["/bin", "/work"])  # as Ray fills it: the command's folder, this one
+    monkeypatch.setattr("os.getcwd", lambda: "/work")
+    monkeypatch.setattr(sys, "path", searched)
+    serialized = job._serialize()
+    monkeypatch.undo()
+    assert JobConfig.FromString(serialized).py_driver_sys_path == expected
