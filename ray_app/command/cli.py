@@ -272,5 +272,5 @@ def _place(location: Sequence[int | str], layers: Sequence[tuple[str, dict[str, 
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None and location:
             return place
-    first = layers[0][0]
+    first: str = layers[0][0]
     return "" if first in ("environment: ", "--") else first

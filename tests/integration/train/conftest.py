@@ -1,4 +1,6 @@
-"""Real runs of SmolLM2 on two ZeRO-3 CPU workers, made once for all tests of this folder."""
+"""Real runs on two ZeRO-3 CPU workers, made once for all tests of this folder. What is trained is SmolLM2, whole where
+its texts are read, else its first layers (`shallow`): the whole one is trained in tests/integration/test_loop.py too.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def dpo_file(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="package")
-def sft_run(cluster, model, sft_file, tmp_path_factory):
+def sft_run(cluster, shallow, sft_file, tmp_path_factory):
     """The undisturbed run: 4 steps of 6 rows, a checkpoint every 2 steps, weights in several files."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, run(small(checkpoint_every=2, export_shard_gib=0.1), folder, sft_file, model)
+    return folder, run(small(checkpoint_every=2, export_shard_gib=0.02), folder, sft_file, shallow)

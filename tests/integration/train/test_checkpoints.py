@@ -20,19 +20,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
-def test_the_checkpoint_is_a_complete_model(sft_run, model):
+def test_the_checkpoint_is_a_complete_model(sft_run, shallow):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, result = sft_run
     checkpoint = folder / "checkpoint"
     lm, info = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    seed = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    seed = AutoModelForCausalLM.from_pretrained(shallow, dtype=torch.bfloat16)
     moved = [float((a - b).detach().abs().max()) for a, b in zip(lm.parameters(), seed.parameters(), strict=True)]
     assert max(moved) > 1e-4
     chat = [{"role": "user", "content": "x"}]
     assert AutoTokenizer.from_pretrained(checkpoint).apply_chat_template(chat) == AutoTokenizer.from_pretrained(
-        model
+        shallow
     ).apply_chat_template(chat)
     assert (checkpoint / "generation_config.json").is_file()
     assert len(list(checkpoint.glob("model-*-of-*.safetensors"))) > 2  # gathered and written in several parts
@@ -58,20 +58,20 @@ def test_the_curves_are_in_tensorboards_files(sft_run):
     assert {step for step, _ in found} == {1, 2, 3, 4}
 
 
-def test_a_committed_fit_returns_at_once(sft_run, sft_file, model):
+def test_a_committed_fit_returns_at_once(sft_run, sft_file, shallow):
     folder, result = sft_run
-    assert run(small(checkpoint_every=2, export_shard_gib=0.1), folder, sft_file, model) == result
+    assert run(small(checkpoint_every=2, export_shard_gib=0.02), folder, sft_file, shallow) == result
 
 
 def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
-    sft_run, sft_file, model, tmp_path, monkeypatch: pytest.MonkeyPatch
+    sft_run, sft_file, shallow, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     undisturbed, result = sft_run
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "stand_ins")
     killer = Killer(tmp_path / "state", 3)
     killer.start()
     waiting = {"to": ("tensorboard", "wandb"), "project": str(killer.state_dir)}
-    resumed = run(small(checkpoint_every=2, tracking=waiting), tmp_path, sft_file, model)
+    resumed = run(small(checkpoint_every=2, tracking=waiting), tmp_path, sft_file, shallow)
     assert killer.killed
     assert len(list(tmp_path.glob("state/*/curves/events*"))) == 2  # the worker that wrote curves was started twice
     assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]

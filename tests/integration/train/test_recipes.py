@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from train_runs import judged, run, small
 
 
-def test_dpo_lowers_its_loss_and_raises_the_margin(cluster, dpo_file, model, tmp_path):
+def test_dpo_lowers_its_loss_and_raises_the_margin(cluster, dpo_file, shallow, tmp_path):
     settings = small(recipe="dpo", lr=5e-5, lr_min=5e-5, batch_rows=8, epochs=2, tokens_per_batch=1024)
-    points = run(settings, tmp_path, dpo_file, model).metrics
+    points = run(settings, tmp_path, dpo_file, shallow).metrics
     assert points[0]["margin"] == pytest.approx(0, abs=5e-3)  # the policy is the reference before the first step
     assert points[0]["dpo_loss"] == pytest.approx(0.6931, abs=5e-3)
     assert points[-1]["dpo_loss"] < points[0]["dpo_loss"]
