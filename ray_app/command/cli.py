@@ -35,6 +35,7 @@ from ray_app.system.output import outliving_readers
 from ray_app.system.stopping import ending, interrupted, stoppable
 
 S = TypeVar("S", bound=CommandSettings)
+ENVIRONMENT, OPTION = "environment: ", "--"  # what stands before a setting's name, by where its value came from
 
 
 def load_settings(cls: type[S], argv: Sequence[str]) -> S:
@@ -45,7 +46,7 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
         environment = EnvSettingsSource(cls)()
     except SettingsError as fault:
         raise InputError(f"environment: {str(fault).splitlines()[0]}") from fault
-    layers += [("environment: ", environment), ("--", _command_line(cls, arguments))]
+    layers += [(ENVIRONMENT, environment), (OPTION, _command_line(cls, arguments))]
     merged: dict[str, Any] = {}
     for place, layer in layers:
         _merge(merged, _by_present_names(cls, layer, place))
@@ -255,9 +256,9 @@ def _one_line(cls: type[BaseModel], fault: ValidationError, layers: Sequence[tup
     where = _place(error["loc"], layers)
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, known_options(cls), n=1)
-        return f"{where.removesuffix('--')}unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{where.removesuffix(OPTION)}unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
-        return f"{where.removesuffix('--')}setting {name} is missing"
+        return f"{where.removesuffix(OPTION)}setting {name} is missing"
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error.get("input"))
     value = f" (got {shown if len(shown) < 80 else shown[:77] + '...'})" if error["type"] != "value_error" else ""
@@ -266,11 +267,12 @@ def _one_line(cls: type[BaseModel], fault: ValidationError, layers: Sequence[tup
 
 def _place(location: Sequence[int | str], layers: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Where a value came from: the last place that gives it; of what is given nowhere, the config file."""
-    for place, layer in reversed(layers):
-        value: Any = layer
-        for part in location:
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None and location:
-            return place
-    first: str = layers[0][0]
-    return "" if first in ("environment: ", "--") else first
+    given = [place for place, layer in layers if location and _value_at(layer, location) is not None]
+    config = [place for place, _ in layers if place not in (ENVIRONMENT, OPTION)]
+    return (given or config or [""])[-1]
+
+
+def _value_at(layer: Any, location: Sequence[int | str]) -> Any:
+    for part in location:
+        layer = layer.get(part) if isinstance(layer, dict) else None
+    return layer
