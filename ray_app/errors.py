@@ -7,3 +7,9 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The run itself cannot go on (an empty training set, a lost lease). One line; the command exits 1."""
+
+
+def first_line(fault: BaseException) -> str:
+    """The first line of what a fault says; the name of its kind where it says nothing."""
+    lines = str(fault).strip().splitlines()
+    return lines[0] if lines else type(fault).__name__

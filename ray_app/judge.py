@@ -1,6 +1,7 @@
 """Use a judge: a file of response pairs in, a file of verdicts out; or the same behind HTTP.
 
     python -m ray_app.judge --model M --input pairs.jsonl --output verdicts.jsonl [--votes 32] [--limit N]
+    python -m ray_app.judge --model M --rank --input responses.jsonl --output ranks.jsonl [--preferences prefs.jsonl]
     python -m ray_app.judge --model M --serve [--http.port 8000] [--votes 8]
 
 Both orders of every pair are judged. Votes are durable as they come, in OUTPUT.parts/ (one Parquet row a vote, with its
@@ -26,15 +27,21 @@ def main(settings: JudgeSettings) -> int:
     # Ray and the rest are loaded here, so that `--help` and a wrong setting answer at once.
     from ray_app.command.judge_file import judge_file
     from ray_app.command.judging import serve_judge
+    from ray_app.command.rank_file import rank_file
 
     if settings.serve:
-        given = next((name for name in ("input", "output", "limit") if getattr(settings, name) is not None), None)
+        files = ("input", "output", "limit", "preferences")
+        given = next((name for name in files if getattr(settings, name) is not None), None)
         if given:
             raise InputError(f"--{given} has no meaning with --serve: pairs come over HTTP")
         serve_judge(settings, settings.http)
     if settings.input is None or settings.output is None:
         raise InputError(f"--{'input' if settings.input is None else 'output'} is missing")
-    return judge_file(settings, settings.input, settings.output)
+    if settings.preferences is not None and not settings.rank:
+        raise InputError("--preferences needs --rank")
+    if settings.rank and settings.explanations:
+        raise InputError("--explanations has no meaning with --rank: the texts are in OUTPUT.parts")
+    return (rank_file if settings.rank else judge_file)(settings, settings.input, settings.output)
 
 
 def entry_point() -> NoReturn:

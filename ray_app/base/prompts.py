@@ -16,7 +16,7 @@ import yaml
 
 from ray_app.base.schema import Message, Text, content_id
 from ray_app.base.verdict import neutralise
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 
 PROMPTS_DIR = Path(__file__).resolve().parents[1] / "prompt_files"
 
@@ -79,7 +79,7 @@ def load_prompt(path_or_name: str) -> Prompt:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         return prompt_from(fields)
     except (yaml.YAMLError, TypeError, ValueError, AttributeError) as fault:
-        raise InputError(f"prompt file {path_or_name}: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"prompt file {path_or_name}: {first_line(fault)}") from fault
 
 
 def prompt_from(fields: dict[str, str]) -> Prompt:

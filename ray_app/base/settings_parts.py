@@ -29,3 +29,10 @@ class SamplingSettings(Part):
     temperature: float = Field(0.7, ge=0, description="0 is greedy")
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus: the smallest set of tokens with so much probability")
     max_tokens: int = Field(4096, ge=1, description="at most so many new tokens an answer")
+
+
+def voted_sampling(given: SamplingSettings | None, votes: int) -> SamplingSettings:
+    """How votes are sampled where nobody says it: one is greedy, several are drawn as judgments are."""
+    if given is not None:
+        return given
+    return SamplingSettings(temperature=0, top_p=1) if votes == 1 else SamplingSettings()

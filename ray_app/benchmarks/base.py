@@ -149,10 +149,10 @@ def pairwise_item(
 ) -> PairwiseRow | Faulty:
     """A checked row. The cluster key is the hash of the instruction unless `group` says another."""
     reason, detail = _fault(instruction, responses, label, labelled)
-    key = group or content_id(instruction if text_fault(instruction) else _text(instruction))
+    key = group or content_id(instruction if text_fault(instruction) else as_text(instruction))
     if reason:
         return Faulty(id, subset, key, reason, detail[:500])
-    texts = [_text(value) for value in (instruction, *responses)]
+    texts = [as_text(value) for value in (instruction, *responses)]
     return PairwiseRow(id, subset, texts[0], texts[1], texts[2], cast(Letter | None, label), key)
 
 
@@ -212,7 +212,8 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(k), str) for k in ("role", "content"))
 
 
-def _text(value: Any) -> Text:
+def as_text(value: Any) -> Text:
+    """A checked value as a text: messages keep role and content alone."""
     if isinstance(value, str):
         return value
     return [Message(role=m["role"], content=m["content"]) for m in value]

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_app.base.json_value import parse_json
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 
 Types = type | tuple[type, ...]  # `object` stands for any type
 
@@ -86,7 +86,7 @@ def list_files(path: str) -> list[str]:
             return [path]
         found = sorted(fs.unstrip_protocol(f) if "://" in path else f for f in fs.find(inner))
     except (ValueError, ImportError, OSError) as fault:
-        raise InputError(f"{path} cannot be read: {_first_line(fault)}") from fault
+        raise InputError(f"{path} cannot be read: {first_line(fault)}") from fault
     files = [file for file in found if has_suffix(file)]
     if not files:
         raise InputError(f"folder {path} holds no {', '.join(_SUFFIXES)} file")
@@ -131,7 +131,7 @@ def _read_file(file: str, required: Mapping[str, Types], optional: Mapping[str, 
             else:
                 yield from _read_json(file, stream)
     except (OSError, EOFError, pa.ArrowException, zlib.error, lzma.LZMAError) as fault:
-        raise InputError(f"{file} cannot be read: {_first_line(fault)}") from fault
+        raise InputError(f"{file} cannot be read: {first_line(fault)}") from fault
 
 
 @contextlib.contextmanager
@@ -160,28 +160,28 @@ def _read_json(file: str, stream: IO[bytes]) -> Iterator[Numbered]:
         yield Numbered(file, "line", number, row)
 
 
-def _read_array(file: str, data: bytes, first_line: int) -> Iterator[Numbered]:
-    elements = _decode(file, data, first_line)
+def _read_array(file: str, data: bytes, begin: int) -> Iterator[Numbered]:
+    elements = _decode(file, data, begin)
     for number, element in enumerate(elements, 1):
         if not isinstance(element, dict):
             raise InputError(f"{file} element {number} is not a JSON object")
         yield Numbered(file, "element", number, element)
 
 
-def _decode(file: str, data: bytes, first_line: int) -> Any:
-    """The JSON value of `data`, which starts at line `first_line` of the file: faults name the file's own lines."""
+def _decode(file: str, data: bytes, begin: int) -> Any:
+    """The JSON value of `data`, which starts at line `begin` of the file: faults name the file's own lines."""
     data = data.rstrip()  # a value cut off at the end of its line would be reported on the next
     try:
         return parse_json(data)
     except UnicodeDecodeError as fault:
-        line = first_line + data.count(b"\n", 0, fault.start)
+        line = begin + data.count(b"\n", 0, fault.start)
         byte = fault.start - data.rfind(b"\n", 0, fault.start)
         raise InputError(f"{file} line {line} is not UTF-8 (byte {byte})") from fault
     except json.JSONDecodeError as fault:
-        place = f"line {first_line + fault.lineno - 1} column {fault.colno}"
+        place = f"line {begin + fault.lineno - 1} column {fault.colno}"
         raise InputError(f"{file} {place} is not JSON: {fault.msg}") from fault
     except ValueError as fault:
-        raise InputError(f"{file} line {first_line} is not JSON: {_first_line(fault)}") from fault
+        raise InputError(f"{file} line {begin} is not JSON: {first_line(fault)}") from fault
 
 
 def _read_parquet(
@@ -213,7 +213,7 @@ def _values(file: str, name: str, before: int, column: pa.Array[Any]) -> list[An
     except UnicodeDecodeError as fault:
         raise InputError(f"{file} {rows} column {name!r} is not UTF-8") from fault
     except (ValueError, OverflowError) as fault:  # a time that Python's own types do not hold
-        raise InputError(f"{file} {rows} column {name!r} cannot be read: {_first_line(fault)}") from fault
+        raise InputError(f"{file} {rows} column {name!r} cannot be read: {first_line(fault)}") from fault
 
 
 def clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,7 +296,3 @@ def _names(types: Types) -> str:
     if _is_text(allowed):
         words[list] = "a list of messages"
     return " or ".join(words.get(t, t.__name__) for t in allowed)
-
-
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray_app.benchmarks.files import Numbered, Types, check_row, clean_row
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 
 _ID = re.compile(r"^(?:hf:)?(?P<id>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.-]+))?$")
 
@@ -36,5 +36,5 @@ def _stream(identity: str, config: str | None, split: str) -> Iterator[dict[str,
     try:
         yield from datasets.load_dataset(identity, config, split=split, streaming=True)
     except Exception as fault:  # the library raises its own, fsspec's, requests' and hub errors
-        line = (str(fault).splitlines() or [type(fault).__name__])[0]
+        line = first_line(fault)
         raise InputError(f"dataset {identity} split {split}: {line}") from fault

@@ -30,7 +30,7 @@ from pydantic_settings.exceptions import SettingsError
 from ray_app.base.settings_parts import CommandSettings
 from ray_app.command.reference import help_text, section_of
 from ray_app.command.switches import add_argument
-from ray_app.errors import InputError, RunError
+from ray_app.errors import InputError, RunError, first_line
 from ray_app.system.output import outliving_readers
 from ray_app.system.stopping import ending, interrupted, stoppable
 
@@ -45,7 +45,7 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
     try:
         environment = EnvSettingsSource(cls)()
     except SettingsError as fault:
-        raise InputError(f"environment: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"environment: {first_line(fault)}") from fault
     layers += [(ENVIRONMENT, environment), (OPTION, _command_line(cls, arguments))]
     merged: dict[str, Any] = {}
     for place, layer in layers:

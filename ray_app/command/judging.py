@@ -12,7 +12,7 @@ from ray_app.command.settings import JudgingCommand
 from ray_app.engine.base import Work
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.generation.runner import Runner, StageResult
 from ray_app.judging.explanations import Explanations
 from ray_app.judging.gold_set import judge_set
@@ -125,7 +125,7 @@ def make_folder(uri: str) -> None:
         fs, path = storage.filesystem(uri)
         fs.makedirs(path, exist_ok=True)
     except (OSError, ValueError, ImportError) as fault:
-        raise InputError(f"{uri} cannot be written: {(str(fault).splitlines() or [repr(fault)])[0]}") from fault
+        raise InputError(f"{uri} cannot be written: {first_line(fault)}") from fault
 
 
 def claim(folder: str, wanted: Fingerprint) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ray_app.base.settings_parts import CommandSettings, SamplingSettings
+from ray_app.base.settings_parts import CommandSettings, SamplingSettings, voted_sampling
 from ray_app.engine.settings import EngineSettings
 from ray_app.judging.settings import Mode
 from ray_app.serving.settings import HttpSettings
@@ -33,9 +33,7 @@ class JudgingCommand(CommandSettings):
     @property
     def sampling(self) -> SamplingSettings:
         """How its answers are sampled."""
-        if self.generation is not None:
-            return self.generation
-        return SamplingSettings(temperature=0, top_p=1) if self.votes == 1 else SamplingSettings()
+        return voted_sampling(self.generation, self.votes)
 
 
 class JudgeSettings(JudgingCommand):
@@ -43,6 +41,8 @@ class JudgeSettings(JudgingCommand):
 
     input: str | None = Field(None, description="pairwise JSONL or Parquet: id, instruction, response_a, response_b")
     output: str | None = Field(None, description="verdict file (JSONL)")
+    rank: bool = Field(False, description="rank instead: --input has id, instruction and a list of responses a row")
+    preferences: str | None = Field(None, description="with --rank: the best and worst of each row for TRL (JSONL)")
     explanations: bool = Field(False, description="put the judge's texts into the verdict file too")
     serve: bool = Field(False, description="answer POST /judge over HTTP instead (docs/serving.md)")
     http: HttpSettings = HttpSettings()

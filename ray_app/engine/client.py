@@ -220,14 +220,10 @@ def program_stage(
     in_flight = pool.settings.in_flight * len(pool.actors)
     blocks = min(256, max(8, in_flight // 32))
     work = Work(program, stage, iteration, pool.model)
+    settings = ClientSettings(in_flight, pool.settings.rows_per_call, pool.settings.request_timeout_s, emit)
     return dataset.map_batches(
         PoolClient,
-        fn_constructor_args=(
-            pool.actors,
-            work,
-            writer,
-            ClientSettings(in_flight, pool.settings.rows_per_call, pool.settings.request_timeout_s, emit),
-        ),
+        fn_constructor_args=(pool.actors, work, writer, settings),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,

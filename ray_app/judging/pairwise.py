@@ -113,6 +113,12 @@ class Pairwise(PairProtocol):
         counts = {order: count(row["verdict"] for row in rows if row["order"] == order) for order in orders}
         return verdict_record(identity, counts, votes, reason)
 
+    def points(self, record: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        if "quarantined" in record:
+            return None, None
+        won = {"A": 1.0, "B": 0.0}.get(record["verdict"], 0.5)
+        return won, 1 - won
+
 
 def units_of(name: str, rows: Iterable[PairwiseRow], orders: Asked | None = None) -> Iterator[dict[str, Any]]:
     """Both orders of every row, or those that `orders` names by id (the official protocol: one).

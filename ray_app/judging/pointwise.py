@@ -106,6 +106,9 @@ class Pointwise(PairProtocol):
         means = {side: mean_of(row["score"] for row in rows if row["side"] == side) for side in sides}
         return score_record(identity, means, reason)
 
+    def points(self, record: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        return record["scores"]["a"], record["scores"]["b"]
+
 
 def pairwise_scoring_units(name: str, rows: Iterable[PairwiseRow]) -> Iterator[dict[str, Any]]:
     """Sides a and b of every row; rows with the same texts, either way round, come once, as the first of them."""

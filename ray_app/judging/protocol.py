@@ -17,7 +17,7 @@ from ray_app.base.prompts import Prompt
 from ray_app.base.schema import Message, PairwiseRow
 from ray_app.base.settings_parts import SamplingSettings
 from ray_app.benchmarks import Benchmark
-from ray_app.engine.base import Program, sampling_from
+from ray_app.engine.base import Program, UnitResult, sampling_from
 from ray_app.judging.judge import Judge
 from ray_app.judging.rejection_sampling import Choice
 from ray_app.judging.settings import JudgingSettings
@@ -168,3 +168,24 @@ class PairProtocol(JudgingProtocol):
         self, identity: str, rows: Sequence[Mapping[str, Any]], votes: int, reason: str | None
     ) -> dict[str, Any]:
         """The line of a verdict file that the drawn rows of one pair make."""
+
+    def answered(
+        self,
+        identity: str,
+        units: Sequence[UnitResult],
+        votes: int,
+        fault: str | None = None,
+        explanations: bool = False,
+    ) -> dict[str, Any]:
+        """The same, of a pair that was asked about by itself: `units` are what the engines made of its `row_units`."""
+        rows = sorted((row for unit in units for row in unit.rows), key=lambda row: (row[self.part], row["sample"]))
+        reason = fault or next((entry["reason"] for unit in units for entry in unit.quarantine), None)
+        record = self.record_of(identity, rows, votes, reason)
+        if explanations:
+            parts = dict.fromkeys(row[self.part] for row in rows)
+            record["explanations"] = {part: [row["text"] for row in rows if row[self.part] == part] for part in parts}
+        return record
+
+    @abstractmethod
+    def points(self, record: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        """What such a line is worth to response_a and to response_b, for a ranking; None where it says nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.run import storage
 from ray_app.run.fingerprint import Fingerprint
 
@@ -73,7 +73,7 @@ def read_record(directory: str) -> StageRecord | None:
     try:
         return StageRecord.model_validate(storage.read_json(uri))
     except (ValidationError, ValueError) as fault:
-        raise InputError(f"{uri} is damaged: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"{uri} is damaged: {first_line(fault)}") from fault
 
 
 def read_run(uri: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def read_run(uri: str) -> dict[str, Any]:
     try:
         described = dict(storage.read_json(file))
     except (ValueError, TypeError) as fault:
-        raise InputError(f"{file} is damaged: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"{file} is damaged: {first_line(fault)}") from fault
     made = described.get("format", 0)
     if not isinstance(made, int) or made > FORMAT:
         raise InputError(
@@ -113,7 +113,7 @@ def read_started(directory: str) -> Fingerprint | None:
     try:
         return Fingerprint.model_validate(storage.read_json(uri))
     except (ValidationError, ValueError) as fault:
-        raise InputError(f"{uri} is damaged: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"{uri} is damaged: {first_line(fault)}") from fault
 
 
 def commit(directory: str, record: StageRecord) -> None:

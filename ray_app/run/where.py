@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.run import storage
 
 PACKAGE_FOLDER = "working_dir_files"  # of Ray's runtime environments: where it unpacks `--working-dir`
@@ -43,5 +43,5 @@ def _remote(runs: str, iterations: int) -> str:
     try:
         storage.filesystem(runs)
     except (ImportError, ValueError) as fault:
-        raise InputError(f"runs: {runs} cannot be used: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"runs: {runs} cannot be used: {first_line(fault)}") from fault
     return runs

@@ -25,7 +25,6 @@ from ray_app.engine.pool import EnginePool
 from ray_app.engine.replicas import Replicas
 from ray_app.errors import RunError
 from ray_app.judging.judge import Judge
-from ray_app.judging.protocol import PairProtocol
 from ray_app.judging.registry import protocol_of
 from ray_app.serving.http_request import Asked, HttpFault, parse_request
 from ray_app.serving.settings import HttpSettings
@@ -57,19 +56,6 @@ class Meters:
 
 
 # What the routes use stands before them: Serve freezes the application where it is declared.
-
-
-def record_of(
-    protocol: PairProtocol, identity: str, units: list[UnitResult], asked: Asked, reason: str | None
-) -> dict[str, Any]:
-    """One line of a verdict file, from the units of one pair."""
-    part = protocol.part
-    rows = sorted((row for unit in units for row in unit.rows), key=lambda row: (row[part], row["sample"]))
-    record = protocol.record_of(identity, rows, asked.votes, reason)
-    if asked.explanations:
-        names = dict.fromkeys(row[part] for row in rows)
-        record["explanations"] = {name: [row["text"] for row in rows if row[part] == name] for name in names}
-    return record
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -163,10 +149,8 @@ class JudgeService:
             program = dataclasses.replace(self.work.program, samples=asked.votes)  # type: ignore[type-var]
             work = dataclasses.replace(self.work, program=program)
             units = await self._ask(work, self.protocol.row_units(NAME, pair))
-            reason = next((fault["reason"] for unit in units for fault in unit.quarantine), None)
-        else:
-            reason = pair.reason
-        record = record_of(self.protocol, pair.id, units, asked, reason)
+        fault = None if isinstance(pair, PairwiseRow) else pair.reason
+        record = self.protocol.answered(pair.id, units, asked.votes, fault, asked.explanations)
         self.meters.judged(record, units)
         return record
 

@@ -20,7 +20,7 @@ import ray.data
 from ray._private.parameter import RayParams
 from ray.job_config import JobConfig
 
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.system import scheduling
 from ray_app.system.cluster_settings import RaySettings
 from ray_app.system.stopping import end_children, keeping_sigterm, last_act, stopped
@@ -80,7 +80,7 @@ def _connect(address: str, settings: RaySettings, options: dict[str, object]) ->
     try:
         ray.init(address=address, runtime_env=runtime_env, **options)
     except (ConnectionError, ValueError) as fault:
-        raise InputError(f"no Ray cluster answers at {address}: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"no Ray cluster answers at {address}: {first_line(fault)}") from fault
     log.info("using the Ray cluster at %s: %s", address, resources())
 
 

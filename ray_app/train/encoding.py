@@ -14,7 +14,7 @@ import ray
 from fsspec.core import url_to_fs
 from huggingface_hub import hf_hub_download
 
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.train.check import ModelFacts
 from ray_app.train.data import concatenate, encode_table, read_rows, unit_rows
 from ray_app.train.settings import TrainSettings
@@ -68,7 +68,7 @@ def model_facts(seed_model: str, revision: str | None = None) -> ModelFacts:
     try:
         config = _config(seed_model, revision)
     except (OSError, ValueError) as fault:
-        raise InputError(f"judge.model: {seed_model} cannot be read: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"judge.model: {seed_model} cannot be read: {first_line(fault)}") from fault
     return ModelFacts(
         max_positions=config.get("max_position_embeddings", 2**31),
         layers=config["num_hidden_layers"],

@@ -112,23 +112,34 @@ def fit(
     job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep, revision=revision)
     log.info("training %s: %d rows, %d steps on %d workers", run_name, len(lengths), steps, settings.workers)
     scores, progress = train_and_select(job, validation, make_room)
-    candidates = list_candidates(work_dir)
-    selected = best(scores).step if scores else candidates[-1].step
-    result = TrainResult(
-        rows=len(lengths),
+    seconds = time.monotonic() - started
+    result = result_of(progress, list_candidates(work_dir), scores, len(lengths), seconds, quarantine)
+    commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "")
+    return result
+
+
+def result_of(
+    progress: Progress,
+    candidates: list[Candidate],
+    scores: list[Score],
+    rows: int,
+    seconds: float,
+    quarantine: list[dict[str, str]],
+) -> TrainResult:
+    """What training came to: the best candidate is selected, without scores the last one."""
+    return TrainResult(
+        rows=rows,
         steps=progress.step,
         epochs=progress.epoch,
         tokens=progress.tokens,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         losses=[point["loss"] for point in progress.history],
         metrics=progress.history,
         candidates=candidates,
-        selected=selected,
+        selected=best(scores).step if scores else candidates[-1].step,
         scores=scores,
         quarantine=quarantine,
     )
-    commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "")
-    return result
 
 
 def train_and_select(

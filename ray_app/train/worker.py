@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.system import scheduling
 from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
@@ -55,7 +55,7 @@ def run(config: dict[str, Any]) -> None:
         raise
     except torch.OutOfMemoryError as fault:
         advice = "lower train.tokens_per_batch, or set train.recompute or train.zero.offload"
-        state.write_fault(job.work_dir, "memory", f"a GPU is out of memory ({str(fault).splitlines()[0]}): {advice}")
+        state.write_fault(job.work_dir, "memory", f"a GPU is out of memory ({first_line(fault)}): {advice}")
         raise
 
 

@@ -18,7 +18,7 @@ from ray_app.base.prompts import transcript
 from ray_app.base.schema import INSTRUCTIONS, content_id, pack_text, split_of, unpack_text
 from ray_app.benchmarks.files import clean_row, read_rows
 from ray_app.engine.base import sampling_from
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.generation.programs.classify import ClassifyProgram
 from ray_app.generation.runner import Job, StageResult, table_rows
 from ray_app.loop.config import InstructionSettings, IterateSettings
@@ -159,7 +159,7 @@ def _read_hub(part: InstructionSettings, column: str) -> Iterator[dict[str, Any]
         rows = datasets.load_dataset(identity, part.hf_config, split=part.hf_split, streaming=True)
         names = rows.column_names
     except Exception as fault:
-        raise InputError(f"dataset {identity}: {str(fault).splitlines()[0]}") from fault
+        raise InputError(f"dataset {identity}: {first_line(fault)}") from fault
     if names and column not in names:
         raise InputError(f"dataset {identity} has no column {column!r}; it has {', '.join(names)}")
     yield from map(clean_row, rows)
