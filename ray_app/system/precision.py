@@ -137,7 +137,7 @@ def _cpuinfo() -> str:
 
 
 def _gpus() -> list[Device]:
-    """All GPUs of this machine, by NVML: it needs neither a CUDA context nor the GPUs that Ray has assigned."""
+    """The GPUs that this process may use, by NVML: it needs neither a CUDA context nor GPUs that Ray has assigned."""
     try:
         import pynvml
 
@@ -152,10 +152,18 @@ def _gpus() -> list[Device]:
                 str(pynvml.nvmlDeviceGetName(handle)),
                 tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)) >= GPU_BF16,
             )
-            for handle in handles
+            for index, handle in enumerate(handles)
+            if _may_use(index, str(pynvml.nvmlDeviceGetUUID(handle)), os.environ)
         ]
     finally:
         pynvml.nvmlShutdown()
+
+
+def _may_use(index: int, uuid: str, environment: Mapping[str, str]) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES leaves a GPU in: it names them by index, or by the beginning of their UUID. Pure."""
+    named = [part.strip() for part in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    # An empty list hides all; Ray gives it to tasks that asked for no GPU, and the node still has them.
+    return not named or any(part == str(index) or (len(part) > 3 and uuid.startswith(part)) for part in named)
 
 
 def warn_if_slow(setting: str, dtype: str, kind: Kind) -> None:

@@ -21,10 +21,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from loop_runs import ROOT, Ended, Loop, environment, scripted
+from killing import ROW
+from loop_runs import ROOT, Ended, Loop, environment, held, scripted
 
 BIN = Path(sys.executable).parent
 Make = Callable[..., Loop]
+OURS = ("EngineActor", "_WriterActor", "MapWorker")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Cluster:
     metrics: str
     variables: dict[str, str]
     code: Path
+    head: int  # its process
 
     def submit(self, loop: Loop, name: str, *options: str, how: tuple[str, ...] = ()) -> Ended:
         """The README's command; waits for the job's end unless `how` says otherwise."""
@@ -63,6 +66,14 @@ class Cluster:
             command, env=self.variables, cwd=self.code, capture_output=True, text=True, timeout=300, check=False
         )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def ours(self) -> list[str]:
+        """Processes of our actors on this cluster: Ray names them after their class."""
+        found = []
+        for process in psutil.Process(self.head).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found += [name for name in OURS if name in " ".join(process.cmdline()).partition("ray::")[2]]
+        return found
 
     def counters(self) -> dict[str, float]:
         """Sums of our counters at the metrics port, over all tags."""
@@ -105,7 +116,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         with open(code.parent / "head.log", "w") as log:
             head = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
-            made = Cluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", variables, code)
+            made = Cluster(
+                f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", variables, code, head.pid
+            )
             for url in (f"{made.dashboard}/api/version", made.metrics):
                 wait_until_up(url, head, code.parent / "head.log")
             yield made
@@ -188,6 +201,31 @@ def test_metrics_move_and_a_failure_has_exit_code_1(cluster: Cluster, loop: Make
     numbers = f"32 (pair, order) judged with {len(judged)} samples"
     assert f"failed: the training set is empty: {numbers}" in logs, logs[-3000:]
     assert "kept before balancing: 16 A" in logs
+
+
+def test_a_stopped_job_says_so_leaves_nothing_and_continues(cluster: Cluster, loop: Make) -> None:
+    """`ray job stop` gives three seconds: one line, the lease is given back, and our actors are gone."""
+    run = loop(limit=16, shards={"max_rows": 4, "max_seconds": 1}, generator=scripted(), judge=scripted())
+    assert cluster.submit(run, "ste-held", *held("generator", ROW), how=("--no-wait",)).code == 0
+    deadline = time.monotonic() + 400
+    while not any((run.run / "pairs").glob("shard-*.parquet")):
+        assert time.monotonic() < deadline, cluster.job("logs", "ste-held").output
+        time.sleep(0.1)
+    assert cluster.ours(), "its engine and writer are at work"
+    assert cluster.job("stop", "ste-held").code == 0
+    assert "stopped" in cluster.finished("ste-held").lower()
+    logs = cluster.job("logs", "ste-held").output
+    assert logs.splitlines().count("stopped; the same command continues this run") == 1, logs[-3000:]
+    assert "Traceback" not in logs
+    assert not (run.run / "lease.json").exists()
+    until = time.monotonic() + 60
+    while cluster.ours() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert cluster.ours() == []
+    kept = run.files("pairs/shard-*.parquet")
+    again = cluster.submit(run, "ste-again")
+    assert again.code == 0, again.output[-4000:]
+    assert kept.items() <= run.files("pairs/shard-*.parquet").items()
 
 
 def test_bad_input_has_exit_code_2(cluster: Cluster, loop: Make) -> None:

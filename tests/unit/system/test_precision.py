@@ -184,3 +184,13 @@ def test_a_run_of_before_there_was_auto_goes_on_as_it_was_however_often() -> Non
 def test_an_engine_that_is_no_vllm_has_the_identity_it_always_had() -> None:
     scripted = EngineSettings(model="m", kind="scripted")
     assert scripted.identity("m") == EngineSettings(model="m", kind="scripted", dtype="bfloat16").identity("m")
+
+
+@pytest.mark.parametrize(
+    ("named", "used"),
+    [(None, [0, 1, 2]), ("", [0, 1, 2]), ("1", [1]), ("0, 2", [0, 2]), ("GPU-b", [1]), ("GPU-a1,GPU-c", [0, 2])],
+)
+def test_hidden_gpus_decide_nothing(named: str | None, used: list[int]) -> None:
+    environment = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    uuids = ["GPU-a1b2", "GPU-b1b2", "GPU-c1b2"]
+    assert [i for i, uuid in enumerate(uuids) if precision._may_use(i, uuid, environment)] == used
