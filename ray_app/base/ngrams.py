@@ -7,11 +7,19 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 _NOT_WORD = re.compile(r"[^\w]+")
+# Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han and its extensions. Hangul has spaces.
+_UNSPACED = re.compile(
+    "([\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff])"
+)
 
 
 def words(text: str) -> list[str]:
-    """Words of `text`, normalised: NFKC, lower case, punctuation and white space folded."""
-    return [w for w in _NOT_WORD.split(unicodedata.normalize("NFKC", text).casefold()) if w]
+    """Words of `text`, normalised: NFKC, lower case, punctuation and white space folded. In scripts that put no space
+    between words each character is one: otherwise a sentence would be a single word that no other text shares.
+    """
+    found = _NOT_WORD.split(unicodedata.normalize("NFKC", text).casefold())
+    return [part for word in found for part in _UNSPACED.split(word) if part]
 
 
 def ngrams(text: str, n: int) -> Iterator[int]:

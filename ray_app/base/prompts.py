@@ -7,11 +7,13 @@ is neutralised (see `verdict.neutralise`) here, in the messages, before any chat
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 import yaml
 
 from ray_app.base.schema import Message, Text, content_id
@@ -38,6 +40,20 @@ CATEGORIES = (
     "translation",
     "other",
 )
+
+
+RESPONSES = ("response_a", "response_b", "response_c", "response_d")
+# What each prompt must show, by its setting; a judge that is not shown a response would guess, and nothing would tell.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "judge": ("instruction", *RESPONSES[:2]),
+    "judge_single": ("instruction", "response"),
+    "judge_best_of": ("instruction", *RESPONSES),
+    "modify_instruction": ("instruction",),
+    "modify_and_respond": ("instruction",),
+    "worse_response": ("instruction", "response"),
+    "classify": ("instruction",),
+}
+OFFERED: dict[str, tuple[str, ...]] = {"modify_and_respond": ("response",), "classify": ("categories",)}  # if wanted
 
 
 @dataclass(frozen=True)
@@ -67,8 +83,11 @@ class Prompt:
         return {"name": self.name, "system": self.system, "user": self.user, "letters": self.letters}
 
 
-def load_prompt(path_or_name: str) -> Prompt:
-    """A prompt by file path, or by the name of a shipped one. Raises InputError naming the file and the fault."""
+def load_prompt(path_or_name: str, use: str | None = None) -> Prompt:
+    """A prompt by file path, or by the name of a shipped one, for one `use` (of `SHOWN`; None: whatever it shows).
+
+    Raises InputError naming the file and the fault: what it does not show, or shows in another way than it means.
+    """
     path = Path(path_or_name)
     if not path.exists() or path.is_dir():  # a folder may well be called as a shipped prompt is
         path = PROMPTS_DIR / f"{path_or_name.removesuffix('.yaml')}.yaml"
@@ -76,18 +95,42 @@ def load_prompt(path_or_name: str) -> Prompt:
         shipped = ", ".join(sorted(file.stem for file in PROMPTS_DIR.glob("*.yaml")))
         raise InputError(f"prompt file {path_or_name} does not exist, nor is it the name of a shipped one: {shipped}")
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return prompt_from(fields)
+        prompt = prompt_from(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if use is not None:
+            require_shown(prompt, use)
+        return prompt
     except (yaml.YAMLError, TypeError, ValueError, AttributeError) as fault:
         raise InputError(f"prompt file {path_or_name}: {first_line(fault)}") from fault
 
 
 def prompt_from(fields: dict[str, str]) -> Prompt:
     """A prompt from the fields of a prompt file or of `judge.json`; raises ValueError naming the fault."""
+    if not isinstance(fields, dict):
+        raise ValueError("it is no mapping with a `user` template")
     unknown = set(fields) - {"name", "system", "user", "letters"}
     if unknown or not fields.get("user"):
         raise ValueError(f"unknown keys {sorted(unknown)}" if unknown else "no `user` template")
-    return Prompt(**{key: str(value) for key, value in fields.items()})
+    given = {key: str(value) for key, value in fields.items() if value is not None}
+    if not given.get("system", "").strip():
+        given.pop("system", None)  # a blank one is none: it would be an empty message, or the word None
+    return Prompt(**given)
+
+
+def require_shown(prompt: Prompt, use: str) -> None:
+    """Raises ValueError naming a variable that the prompt does not show, or that nobody gives it."""
+    source = f"{prompt.system}\n{prompt.user}"
+    try:
+        used = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(source))
+    except jinja2.TemplateError as fault:
+        raise ValueError(f"its template is broken: {fault}") from fault
+    known = (*SHOWN[use], *OFFERED.get(use, ()))
+    for name in SHOWN[use]:
+        if name not in used:
+            single = re.search(rf"(?<!\{{)\{{\s*{name}\s*\}}(?!\}})", source)
+            hint = f"; it has {single.group(0)}, and a variable is written {{{{ {name} }}}}" if single else ""
+            raise ValueError(f"it never shows {name}{hint}")
+    if unknown := sorted(used - set(known)):
+        raise ValueError(f"nothing is called {unknown[0]}; there are {', '.join(known)}")
 
 
 def as_messages(text: Text) -> list[Message]:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-_RATING = re.compile(r"\[\[\s*(10|[1-9])(?:\.0+)?\s*\]\]")
+_RATING = re.compile(r"\[\[\s*(\d{1,2}(?:\.\d+)?)\s*\]\]")
+_LETTER = re.compile(r"\[\[([A-D])\]\]")
 
 # Text of instructions and responses must not be read as a verdict, end its section, or become a control token.
 _VERDICT_LIKE = re.compile(r"\[\[(?=\s*(?:[A-Da-d]|[0-9]{1,2}(?:\.[0-9]+)?)\s*\]\])")
@@ -49,24 +50,30 @@ def cut_in_reasoning(text: str, stop: Iterable[str]) -> bool:
 
 
 def parse_verdict(text: str, letters: str = "AB") -> str | None:
-    """The last `[[A]]`/`[[B]]` of the model's own text; None is *unparsed*, an outcome of its own."""
+    """The last `[[A]]`/`[[B]]` of the model's own text; None is *unparsed*, an outcome of its own. A `[[C]]` behind
+    it is another verdict (a tie, in some prompts), which was not asked for: then the earlier one was only weighed.
+    """
     answer = own_text(text)
     if answer is None:
         return None
-    found = re.findall(rf"\[\[([{letters}])\]\]", answer)
-    return found[-1] if found else None
+    found = _LETTER.findall(answer)
+    return found[-1] if found and found[-1] in letters else None
 
 
-SCORES = tuple(str(score) for score in range(1, 11))
+LOWEST, HIGHEST = 1, 10
+SCORES = tuple(str(score) for score in range(LOWEST, HIGHEST + 1))
 
 
 def parse_score(text: str) -> float | None:
-    """The last `[[1]]`…`[[10]]` of a pointwise judgment; None when there is none."""
+    """The last rating of a pointwise judgment, `[[1]]` to `[[10]]`, decimals too (`[[7.5]]`); None where there is
+    none, or where the last is out of that range: an earlier one was only weighed.
+    """
     answer = own_text(text)
     if answer is None:
         return None
     found = _RATING.findall(answer)
-    return float(found[-1]) if found else None
+    rating = float(found[-1]) if found else 0.0
+    return rating if LOWEST <= rating <= HIGHEST else None
 
 
 def first_win(scores: Sequence[tuple[float | None, float | None]]) -> int | None:

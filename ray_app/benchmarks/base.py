@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from ray_app.base.schema import Letter, Message, PairwiseRow, Text, content_id, unit_interval
+from ray_app.base.schema import Letter, PairwiseRow, Text, content_id, unit_interval
+from ray_app.base.texts import as_text, text_fault
 from ray_app.benchmarks.files import Numbered, Types
 from ray_app.benchmarks.store import RowStore
 from ray_app.errors import InputError
@@ -165,17 +166,6 @@ def chosen_rejected_item(
     return pairwise_item(id, subset, instruction, responses, LETTERS[first])
 
 
-def text_fault(value: Any) -> str | None:
-    """`empty`, `not_a_text`, or None for a text: a string, or a list of chat messages."""
-    if value is None or value == "" or value == []:
-        return "empty"
-    if isinstance(value, str):
-        return None if value.strip() else "empty"
-    if not isinstance(value, list) or not all(_is_message(m) for m in value):
-        return "not_a_text"
-    return None if any(m["content"].strip() for m in value) else "empty"
-
-
 class Ids:
     """Ids seen so far: a user's own id may occur once, a derived id gets a running suffix."""
 
@@ -206,14 +196,3 @@ def _fault(instruction: Any, responses: tuple[Any, Any], label: Any, labelled: b
     if label is None:
         return ("no_label", "label is null") if labelled else ("", "")
     return ("", "") if label in ("A", "B") else ("bad_label", f"label {label!r} is neither A nor B")
-
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(k), str) for k in ("role", "content"))
-
-
-def as_text(value: Any) -> Text:
-    """A checked value as a text: messages keep role and content alone."""
-    if isinstance(value, str):
-        return value
-    return [Message(role=m["role"], content=m["content"]) for m in value]

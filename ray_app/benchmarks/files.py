@@ -25,13 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_app.base.json_value import parse_json
+from ray_app.benchmarks.listing import COMPRESSED, format_of, list_files
 from ray_app.errors import InputError, first_line
 
 Types = type | tuple[type, ...]  # `object` stands for any type
 
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_LINES, _ARRAY, _PARQUET = (".jsonl", ".ndjson"), (".json",), (".parquet", ".pq")
-_SUFFIXES = _LINES + _ARRAY + _PARQUET
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARQUET_BATCH = 256
@@ -75,29 +73,6 @@ def columns_of(path: str) -> set[str]:
     return set(next(read_numbered(path, {})).row)
 
 
-def list_files(path: str) -> list[str]:
-    """The readable files behind `path`, sorted. Raises InputError when there is none."""
-    try:
-        fs, inner = fsspec.core.url_to_fs(path)
-        if not fs.exists(inner):
-            raise InputError(f"{path} does not exist")
-        if not fs.isdir(inner):
-            _format(path)
-            return [path]
-        found = sorted(fs.unstrip_protocol(f) if "://" in path else f for f in fs.find(inner))
-    except (ValueError, ImportError, OSError) as fault:
-        raise InputError(f"{path} cannot be read: {first_line(fault)}") from fault
-    files = [file for file in found if has_suffix(file)]
-    if not files:
-        raise InputError(f"folder {path} holds no {', '.join(_SUFFIXES)} file")
-    return files
-
-
-def has_suffix(path: str) -> bool:
-    """Whether `path` is named like a file this reader reads."""
-    return _bare(path).endswith(_SUFFIXES)
-
-
 def clean_text(text: str) -> str:
     """`text` without control characters (tab and newlines stay) and with lone surrogates as U+FFFD."""
     if _CONTROL.search(text):
@@ -126,7 +101,7 @@ def _read_files(
 def _read_file(file: str, required: Mapping[str, Types], optional: Mapping[str, Types] | None) -> Iterator[Numbered]:
     try:
         with _opened(file) as stream:
-            if _format(file) == "parquet":
+            if format_of(file) == "parquet":
                 yield from _read_parquet(file, stream, required, optional)
             else:
                 yield from _read_json(file, stream)
@@ -137,14 +112,14 @@ def _read_file(file: str, required: Mapping[str, Types], optional: Mapping[str, 
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed. For `.zst` fsspec needs a package that is not among ours; Arrow needs none."""
-    compressed = file.lower().endswith(_COMPRESSED)
+    compressed = file.lower().endswith(COMPRESSED)
     zstd = file.lower().endswith(".zst")
     with fsspec.open(file, "rb", compression="infer" if compressed and not zstd else None) as stream:
         yield io.BufferedReader(pa.CompressedInputStream(stream, "zstd")) if zstd else stream
 
 
 def _read_json(file: str, stream: IO[bytes]) -> Iterator[Numbered]:
-    may_be_array = _format(file) == "json"
+    may_be_array = format_of(file) == "json"
     for number, line in enumerate(stream, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -275,19 +250,6 @@ def _clean(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _clean(element) for name, element in value.items()}
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
-
-
-def _format(file: str) -> str:
-    bare = _bare(file)
-    for name, suffixes in (("jsonl", _LINES), ("json", _ARRAY), ("parquet", _PARQUET)):
-        if bare.endswith(suffixes):
-            return name
-    raise InputError(f"{file} is none of {', '.join(_SUFFIXES)}")
-
-
-def _bare(file: str) -> str:
-    lower = file.lower()
-    return next((lower.removesuffix(s) for s in _COMPRESSED if lower.endswith(s)), lower)
 
 
 def _names(types: Types) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_app.base.schema import PairwiseRow, Text, content_id
-from ray_app.benchmarks.base import ID, TEXT, Benchmark, Ids, as_text, text_fault
+from ray_app.base.texts import as_text, text_fault
+from ray_app.benchmarks.base import ID, TEXT, Benchmark, Ids
 from ray_app.benchmarks.files import Types, columns_of, read_numbered
 from ray_app.benchmarks.store import RowStore
 from ray_app.errors import InputError

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ray_app.base.schema import content_id, derive_seed
-from ray_app.benchmarks.base import ID, TEXT, BestOfRow, Faulty, Ids, Item, Spec, text_fault
+from ray_app.base.texts import text_fault
+from ray_app.benchmarks.base import ID, TEXT, BestOfRow, Faulty, Ids, Item, Spec
 from ray_app.benchmarks.files import Numbered
 
 NAME = "rewardbench2"

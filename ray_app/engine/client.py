@@ -259,7 +259,9 @@ def settle(label: str, units: int, held: list[UnitResult], writer: Any) -> dict[
     """Close the shards of a stage whose stream has ended, and return its counters. Raises RunError when nothing of it
     succeeded; otherwise the units that were held failed on their own, and are quarantined.
     """
-    if len(held) == units and any(unit.quarantine[0]["reason"] == ENGINE_ERROR for unit in held):
+    unheard = any(unit.quarantine[0]["reason"] == ENGINE_ERROR for unit in held)
+    # A refusal may be a row's own fault, but not where no row of the stage was ever answered.
+    if held and len(held) == units and (unheard or not ray.get(writer.answered.remote())):
         raise RunError(f"{label}: no request succeeded: {cause_of(held[-1])}")
     if held:
         ray.get(writer.add.remote(held))

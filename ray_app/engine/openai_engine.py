@@ -43,7 +43,6 @@ class OpenAIEngine:
                     messages=prepared.messages,  # type: ignore[arg-type]
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
-                    max_tokens=sampling.max_tokens,
                     **self._options(sampling, seed),
                 )
         except openai.BadRequestError as fault:
@@ -56,8 +55,8 @@ class OpenAIEngine:
 
     def _options(self, sampling: Sampling, seed: int | None) -> dict[str, Any]:
         """What is sent only where it is wanted: not every server knows it, or takes null."""
-        options: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
+        options: dict[str, Any] = {self.settings.endpoint.max_tokens_field: sampling.max_tokens}
+        extra: dict[str, Any] = dict(self.settings.endpoint.extra_body)
         if seed is not None and self.settings.seeded:
             options["seed"] = seed % 2**31  # some servers check for 32 bits
         if sampling.stop:

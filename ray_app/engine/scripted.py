@@ -6,6 +6,7 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     unparsed     probability that a judgment has no verdict (default 0)
     delay_s      seconds a request takes (default 0)
     fail         probability that a request fails (default 0)
+    refuse       probability that a request is refused (default 0)
     gold_marker  the response that holds this text is the better one (default "GOOD")
     words        words of an answer, drawn from this list by hash (default [12])
     letter       every verdict names this letter (default: none, `p` decides)
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_app.base.schema import Message, unit_interval
-from ray_app.engine.base import Completion, EngineError, Prepared, Sampling, room_for
+from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 
 POLL_S = 0.05
@@ -43,6 +44,7 @@ class ScriptedEngine:
         self.unparsed = float(script.get("unparsed", 0))
         self.delay = float(script.get("delay_s", 0))
         self.fail = float(script.get("fail", 0))
+        self.refuse = float(script.get("refuse", 0))
         self.marker = str(script.get("gold_marker", "GOOD"))
         self.words: list[int] = list(script.get("words", [12]))
         self.letter: str | None = script.get("letter")
@@ -63,6 +65,8 @@ class ScriptedEngine:
             await asyncio.sleep(POLL_S)
         if self._draw("fail", prompt, seed) < self.fail:
             raise EngineError("scripted failure")
+        if self._draw("refuse", prompt, seed) < self.refuse:
+            raise RequestRefused("scripted refusal")
         text = self._answer(prompt, seed)
         self.made += len(text.split())
         return Completion(text, "stop", len(prompt.split()), len(text.split()))

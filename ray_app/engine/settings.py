@@ -19,6 +19,10 @@ class EndpointSettings(BaseModel):
 
     base_url: str = Field("", description="of the API, e.g. http://host:8000/v1")
     api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="how the server calls the limit of an answer; newer OpenAI models take the second"
+    )
+    extra_body: dict[str, Any] = Field({}, description="further fields of every request, as they are")
     concurrency: int = Field(64, ge=1, description="requests in flight, a replica")
     max_retries: int = Field(6, ge=0, description="of one request, with back-off")
 

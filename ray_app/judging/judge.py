@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_app.base.model_files import JUDGE_CARD, model_identity, require_model
-from ray_app.base.prompts import Prompt, load_prompt, prompt_from
+from ray_app.base.prompts import Prompt, load_prompt, prompt_from, require_shown
 from ray_app.base.reasoning import may_reason, template_of
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
@@ -22,6 +22,7 @@ from ray_app.run import storage
 log = logging.getLogger(__name__)
 FORMAT = 1  # of judge.json; a later one is refused by name
 SHIPPED_PROMPTS: dict[str, str] = {"pairwise": "judge_pairwise", "pointwise": "judge_single"}
+PROMPT_USES: dict[str, str] = {"pairwise": "judge", "pointwise": "judge_single"}  # what a mode's prompt must show
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BestOfPrompts:
 
 def shipped_best_of() -> BestOfPrompts:
     """The prompts of best-of rows as they are shipped."""
-    return BestOfPrompts(load_prompt("judge_best_of"), load_prompt("judge_single"))
+    return BestOfPrompts(load_prompt("judge_best_of", "judge_best_of"), load_prompt("judge_single", "judge_single"))
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,11 @@ def judge_of(
     card = read_card(engine.model)
     trained: Mode = card.get("mode", "pairwise")
     mode = mode or trained
+    use = PROMPT_USES[mode]
     if prompt is not None:
-        chosen = load_prompt(prompt)
+        chosen = load_prompt(prompt, use)
     else:
-        chosen = prompt_from(card["prompt"]) if card and mode == trained else load_prompt(SHIPPED_PROMPTS[mode])
+        chosen = prompt_from(card["prompt"]) if card and mode == trained else load_prompt(SHIPPED_PROMPTS[mode], use)
     updates: dict[str, Any] = {}
     if card and engine.max_model_len is None and card.get("max_model_len"):
         updates["max_model_len"] = card["max_model_len"]
@@ -121,7 +123,7 @@ def read_card(model: str) -> dict[str, Any]:
         known = card.get("format", FORMAT)
         if not isinstance(known, int) or known > FORMAT:
             raise InputError(f"{uri} has format {known}; this version reads format {FORMAT}: use a newer one")
-        prompt_from(card["prompt"])
+        require_shown(prompt_from(card["prompt"]), PROMPT_USES[card.get("mode", "pairwise")])
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise InputError(f"{uri} is damaged: {fault}") from fault
     return card

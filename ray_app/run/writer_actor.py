@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.run.lease import Fence
 from ray_app.run.settings import MAX_ROWS, MAX_SECONDS
-from ray_app.run.shards import ShardWriter
+from ray_app.run.shards import ShardWriter, shard_files
 
 
 class _WriterActor:
@@ -33,6 +33,7 @@ class _WriterActor:
     ) -> None:
         check = fence.check if fence else lambda: None
         self.writer = ShardWriter(directory, schema, max_rows=max_rows, max_seconds=max_seconds, fence=check)
+        self.rows = bool(shard_files(directory))  # there are some, also of earlier attempts
         self.counters: Counter[str] = Counter()
         self.seen: set[str] = set()
         self.held: dict[str, Any] = {}  # units that failed in the engine before it answered at all
@@ -65,6 +66,7 @@ class _WriterActor:
         self.held.pop(unit.unit, None)
         self.last_unit = time.time()
         self.first_unit = self.first_unit or self.last_unit
+        self.rows = self.rows or bool(unit.rows)
         self.writer.add(unit.rows)
         self.writer.quarantine(unit.quarantine)
         self.counters.update(unit.counters)
@@ -90,6 +92,10 @@ class _WriterActor:
     async def unanswered(self) -> list[Any]:
         """Units that were held, and did not come since."""
         return list(self.held.values())
+
+    async def answered(self) -> bool:
+        """Whether any unit of the stage has rows, in this attempt or an earlier one."""
+        return self.rows
 
     async def span(self) -> tuple[float, float]:
         """When the first and the last unit of this attempt came (Unix time; 0 if none did)."""

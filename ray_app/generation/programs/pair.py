@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ray_app.base.ngrams import words
 from ray_app.base.prompts import Prompt, as_messages
 from ray_app.base.schema import Message, Text, derive_seed, pack_text, pair_id, unpack_text
 from ray_app.base.verdict import own_text
@@ -148,7 +149,7 @@ def pair_fault(
         return "empty_response"
     if cut_off:
         return f"cut_off_{cut_off[0]}"
-    if _normal(chosen) == _normal(rejected):
+    if words(chosen) == words(rejected):
         return "equal_responses"
     original = instruction if isinstance(instruction, str) else instruction[-1]["content"]
     if modified is not None and similarity(original, modified) > max_similarity:
@@ -158,13 +159,9 @@ def pair_fault(
 
 def similarity(a: str, b: str) -> float:
     """Jaccard similarity of word trigrams, in [0, 1]; texts under three words are compared as word sets."""
-    first, second = _normal(a).split(), _normal(b).split()
+    first, second = words(a), words(b)
     size = min(3, len(first), len(second)) or 1
     grams_a = {tuple(first[i : i + size]) for i in range(len(first) - size + 1)}
     grams_b = {tuple(second[i : i + size]) for i in range(len(second) - size + 1)}
     union = grams_a | grams_b
     return len(grams_a & grams_b) / len(union) if union else 1.0
-
-
-def _normal(text: str) -> str:
-    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())

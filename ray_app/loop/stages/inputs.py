@@ -37,7 +37,7 @@ class Inputs:
     def prompt(self, setting: str) -> Prompt:
         """The prompt of a setting `prompts.SETTING`."""
         if setting not in self._prompts:
-            self._prompts[setting] = load_prompt(getattr(self.settings.prompts, setting))
+            self._prompts[setting] = load_prompt(getattr(self.settings.prompts, setting), setting)
         return self._prompts[setting]
 
     def content(self, spec: str | None) -> dict[str, str]:

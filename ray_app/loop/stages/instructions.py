@@ -16,6 +16,7 @@ from ray_app.base.model_files import model_identity
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
 from ray_app.base.schema import INSTRUCTIONS, content_id, pack_text, split_of, unpack_text
+from ray_app.base.texts import as_text, conversation_fault
 from ray_app.benchmarks.files import clean_row, read_rows
 from ray_app.engine.base import sampling_from
 from ray_app.errors import InputError, first_line
@@ -162,7 +163,12 @@ def _read_hub(part: InstructionSettings, column: str) -> Iterator[dict[str, Any]
         raise InputError(f"dataset {identity}: {first_line(fault)}") from fault
     if names and column not in names:
         raise InputError(f"dataset {identity} has no column {column!r}; it has {', '.join(names)}")
-    yield from map(clean_row, rows)
+    try:
+        yield from map(clean_row, rows)
+    except InputError:
+        raise
+    except Exception as fault:  # the library raises its own, fsspec's, requests' and hub errors, in mid-stream too
+        raise InputError(f"dataset {identity} broke off: {first_line(fault)}") from fault
 
 
 class Reader:
@@ -184,12 +190,12 @@ class Reader:
             self._check_own_id(record)
             text, language = self._text(record)
             reason = self._fault(text, language, record)
-            if reason is None and isinstance(text, (str, list)):
-                yield self._row(text, language, record), None
+            if reason is None:
+                yield self._row(as_text(text), language, record), None
                 continue
             name = str(record.get(self.part.id_column or "") or f"row {self.seen}")
             detail = str(text)[:500]
-            yield None, {"id": name, "stage": STAGE, "reason": reason or "not_a_text", "detail": detail}
+            yield None, {"id": name, "stage": STAGE, "reason": reason, "detail": detail}
 
     def _check_own_id(self, record: Mapping[str, Any]) -> None:
         own = record.get(self.part.id_column) if self.part.id_column else None
@@ -203,22 +209,18 @@ class Reader:
 
     def _text(self, record: Mapping[str, Any]) -> tuple[Any, str | None]:
         if self.part.conversation_column is None:
-            return record.get(self.part.text_column), record.get("language")
+            return record.get(self.part.text_column), name_in(record, "language")
         turns = record.get(self.part.conversation_column) or []
         first = next((t for t in turns if isinstance(t, Mapping) and t.get("role") == "user"), None)
         if first is None:
-            return None, record.get("language")
-        return first.get("content"), first.get("language") or record.get("language")
+            return None, name_in(record, "language")
+        return first.get("content"), name_in(first, "language") or name_in(record, "language")
 
     def _fault(self, text: Any, language: str | None, record: Mapping[str, Any]) -> str | None:
-        if not isinstance(text, (str, list)):
-            return "empty_instruction" if text is None else "not_a_text"
-        try:
-            plain = transcript(text)
-        except (KeyError, TypeError, AttributeError):
-            return "not_a_text"
-        if not plain.strip():
-            return "empty_instruction"
+        if fault := conversation_fault(text):
+            return "empty_instruction" if fault == "empty" else fault
+        text = as_text(text)
+        plain = transcript(text)
         if len(plain) > self.part.max_characters:
             return "too_long"
         if self.part.languages and language not in self.part.languages:
@@ -233,16 +235,22 @@ class Reader:
 
     def _row(self, text: str | list[Any], language: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
         identity = content_id(text)
-        category = record.get(self.part.category_column) if self.part.category_column else None
+        category = name_in(record, self.part.category_column) if self.part.category_column else None
         return {
             "instruction_id": identity,
             "text": pack_text(text),
             "source": str(record.get("source") or self.part.source),
-            "category": str(category) if category is not None else None,
+            "category": category,
             "complexity": None,
             "language": language,
             "split": split_of(identity, self.part.heldout_fraction),
         }
+
+
+def name_in(record: Mapping[str, Any], column: str) -> str | None:
+    """A label of a row; None where the column holds no name but a list or a number, which no setting could ask for."""
+    value = record.get(column)
+    return value if isinstance(value, str) else None
 
 
 def toxic(record: Mapping[str, Any], conversation_column: str | None) -> bool:

@@ -19,7 +19,9 @@ def contaminated(text: str, *gold: str, n: int = 4) -> bool:
 
 def test_words_are_normalised() -> None:
     assert words("  Don't STOP:\tﬁve straße\u3000Ａ１ …") == ["don", "t", "stop", "five", "strasse", "a1"]
-    assert words("秋天的短诗 — été") == ["秋天的短诗", "été"]
+    assert words("秋天的短诗 — été") == [*"秋天的短诗", "été"], (
+        "where no space stands between words, each character is one"
+    )
     assert words("?! …") == []
     assert words("e\u0301te\u0301") == words("\u00e9t\u00e9")
 
@@ -70,3 +72,12 @@ def test_it_is_the_definition(first: list[str], second: list[str], n: int) -> No
         return {tuple(found[i : i + size]) for i in range(len(found) - size + 1)} if found else set()
 
     assert contaminated(" ".join(first), " ".join(second), n=n) == bool(grams(first) & grams(second))
+
+
+def test_texts_without_spaces_share_runs_of_characters() -> None:
+    """A greeting in front hides nothing: the rest is the same (the one word of old shared nothing)."""
+    gold = "请写一篇关于秋天的短文，描述公园里的花草树木。"
+    assert contaminated(f"你好，请帮我一个忙：{gold}", gold, n=13)
+    assert not contaminated("请写一首关于大海的诗，要有四段。", gold, n=13)
+    assert words("ผลไม้") != ["ผลไม้"], "Thai too"
+    assert words("한국어 문장") == ["한국어", "문장"], "Korean has spaces"

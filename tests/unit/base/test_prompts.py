@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from ray_app.base.prompts import CATEGORIES, PROMPTS_DIR, as_messages, load_prompt, prompt_from, transcript
+from ray_app.base.prompts import CATEGORIES, PROMPTS_DIR, SHOWN, as_messages, load_prompt, prompt_from, transcript
 from ray_app.base.verdict import parse_verdict
 from ray_app.errors import InputError
 
@@ -66,6 +67,38 @@ def test_a_bad_prompt_file_names_the_fault(tmp_path: Path, text: str, named: str
         load_prompt(str(path))
     assert named in str(fault.value)
     assert str(path) in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "named"),
+    [
+        (
+            "Q: {instruction} A: {response_a} B: {response_b}",
+            "it never shows instruction; it has {instruction}, and a variable is written {{ instruction }}",
+        ),
+        ("{{ instruction }} {{ response_a }}", "it never shows response_b"),
+        ("{{ instruction }} {{ response_a }} {{ response_b }} {{ question }}", "nothing is called question"),
+        ("{{ instruction", "its template is broken"),
+    ],
+)
+def test_a_prompt_must_show_what_it_judges_by(tmp_path: Path, user: str, named: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({"name": "own", "user": user}))
+    with pytest.raises(InputError) as fault:
+        load_prompt(str(path), "judge")
+    assert named in str(fault.value)
+
+
+@pytest.mark.parametrize("system", [None, "", "  \n"])
+def test_a_blank_system_part_is_no_message(system: str | None) -> None:
+    messages = prompt_from({"name": "own", "system": system, "user": "{{ instruction }}"}).render(instruction="x")
+    assert [message["role"] for message in messages] == ["user"]
+
+
+@pytest.mark.parametrize("use", list(SHOWN))
+def test_every_shipped_prompt_shows_what_its_use_needs(use: str) -> None:
+    name = "judge_pairwise" if use == "judge" else use
+    assert load_prompt(name, use) == load_prompt(name)
 
 
 def test_a_folder_called_as_a_shipped_prompt_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,15 @@ def test_four_letters_for_best_of_four() -> None:
 
 @pytest.mark.parametrize(
     ("text", "score"),
-    [("[[7]]", 7.0), ("[[10]]", 10.0), ("[[ 3 ]] then [[4]]", 4.0), ("[[11]]", None), ("[[0]]", None)],
+    [
+        ("[[7]]", 7.0),
+        ("[[10]]", 10.0),
+        ("[[ 3 ]] then [[4]]", 4.0),
+        ("[[11]]", None),
+        ("[[0]]", None),
+        ("[[4]]; this earns [[7.5]]", 7.5),
+        ("[[4]], no, [[10.5]]", None),
+    ],
 )
 def test_scores_are_whole_numbers_from_1_to_10(text: str, score: float | None) -> None:
     assert parse_score(text) == score
@@ -126,3 +134,9 @@ def test_the_top_verdict_is_the_one_both_orders_agree_on(
     ab: str | None, ba: str | None, result: tuple[str | None, bool]
 ) -> None:
     assert both_orders(ab, ba) == result
+
+
+def test_another_verdict_behind_is_not_the_one_before_it() -> None:
+    assert parse_verdict("One could say [[A]], but neither is better: [[C]]") is None
+    assert parse_verdict("One could say [[C]], but A is better: [[A]]") == "A"
+    assert parse_verdict("[[D]]", "ABCD") == "D"

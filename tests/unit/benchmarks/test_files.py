@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ray_app.base.schema import content_id
 from ray_app.benchmarks.base import pairwise_item
-from ray_app.benchmarks.files import clean_text, list_files, read_numbered, read_rows
+from ray_app.benchmarks.files import clean_text, read_numbered, read_rows
+from ray_app.benchmarks.listing import list_files
 from ray_app.errors import InputError
 
 ZSTD = pa.Codec("zstd").compress
@@ -228,3 +229,21 @@ def test_what_json_lacks_is_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["1"], "text": ["x"], "at": times}), path)
     assert "rows 1 to 1 column 'at' cannot be read" in fault(path)
     assert next(read_rows(path, REQUIRED, {})) == {"id": "1", "text": "x"}
+
+
+def test_files_about_the_data_are_none_of_it(tmp_path: Path) -> None:
+    """Hidden files, checkpoints of notebooks, and what `datasets` writes beside its own."""
+    folder = tmp_path / "rows"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    (folder / "_delta_log").mkdir()
+    (folder / "part").mkdir()
+    row = '{"id": 1, "text": "a"}\n'
+    for name in ("part/0.jsonl", ".hidden.jsonl", ".ipynb_checkpoints/0.jsonl", "_delta_log/0.json", "_SUCCESS.json"):
+        (folder / name).write_text(row)
+    (folder / "dataset_infos.json").write_text('{"default": {}}')
+    assert list_files(str(folder)) == [str(folder / "part" / "0.jsonl")]
+    assert list_files(str(folder / ".hidden.jsonl")), "a file that is named is meant"
+    hidden = tmp_path / ".cache" / "rows"
+    hidden.mkdir(parents=True)
+    (hidden / "0.jsonl").write_text(row)
+    assert list_files(str(hidden)) == [str(hidden / "0.jsonl")], "so is a folder"

@@ -125,6 +125,29 @@ def test_an_engine_that_never_answers_stops_the_run_and_blames_no_row(
     assert row_counts(str(tmp_path)) == (0, {})
 
 
+@pytest.mark.parametrize("pairs", [2, 60])
+def test_an_engine_that_refuses_all_is_a_fault_of_the_whole(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make, pairs: int
+) -> None:
+    """Its own words, and no row is blamed, however few there are (a model that takes no `max_tokens`, say)."""
+    with EnginePool(scripted({"refuse": 1.0}), "judge", "t").start() as pool:
+        with pytest.raises(RunError, match="scripted refusal"):
+            judged(tmp_path, pool, dataset(pairs), program(), 2 * pairs)
+        assert row_counts(str(tmp_path)) == (0, {})
+
+
+def test_a_row_that_is_refused_where_others_were_answered_is_quarantined(
+    tmp_path: Path, dataset: Make, program: Make, scripted: Make
+) -> None:
+    """Also when it alone is left to a later attempt: that must come to an end."""
+    with EnginePool(scripted({"p": [1.0]}), "judge", "t").start() as pool:
+        judged(tmp_path, pool, dataset(3), program(), 6)
+    rows, _ = row_counts(str(tmp_path))
+    with EnginePool(scripted({"refuse": 1.0}), "judge", "t").start() as pool:
+        judged(tmp_path, pool, dataset(1), program(), 2)
+    assert row_counts(str(tmp_path)) == (rows, {"refused": 2})
+
+
 class Killer(threading.Thread):
     """Kills an engine once it has answered, in the midst of its work: `hold` is answered only after the kill."""
 

@@ -159,3 +159,11 @@ def test_no_server(endpoint: Endpoint) -> None:
     endpoint.server_close()
     with pytest.raises(EngineError, match="APIConnectionError"):
         ask(endpoint, endpoint={"max_retries": 0})
+
+
+def test_the_limit_has_the_name_that_the_server_knows_and_further_fields_go_along(endpoint: Endpoint) -> None:
+    part = {"max_tokens_field": "max_completion_tokens", "extra_body": {"top_k": 5}}
+    ask(endpoint, sampling=Sampling(max_tokens=9), endpoint=part)
+    (asked,) = endpoint.asked
+    assert (asked["max_completion_tokens"], asked["top_k"]) == (9, 5)
+    assert "max_tokens" not in asked

@@ -20,8 +20,11 @@ from ray_app.run.folder import RunFolder
 REWARDBENCH2 = Path(__file__).resolve().parents[3] / "fixtures" / "benchmarks" / "rewardbench2.jsonl"
 
 
+SHOWN = "{{ instruction }} {{ response_a }} {{ response_b }}"
+
+
 def prompt_file(path: Path, text: str) -> str:
-    path.write_text(yaml.safe_dump({"name": "own", "user": f"{text} {{{{ instruction }}}} [[A]] [[B]]"}))
+    path.write_text(yaml.safe_dump({"name": "own", "user": f"{text} {SHOWN} [[A]] [[B]]"}))
     return str(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,46 @@ def test_an_id_that_occurs_twice_in_a_dataset_of_the_hub(monkeypatch: pytest.Mon
     assert [row["text"] for row in read(read_source(settings), settings)[0]] == ["x", "y"]
     with pytest.raises(InputError, match="has no column 'question'; it has id, instruction"):
         list(read_source(part(source="hf:someone/prompts", text_column="question")))
+
+
+def test_a_dataset_of_the_hub_that_breaks_off_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream:
+        column_names = ("instruction",)
+
+        def __iter__(self) -> Iterator[Row]:
+            yield {"instruction": "x"}
+            raise ConnectionError("reset by peer\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Stream())
+    with pytest.raises(InputError, match=r"^dataset someone/prompts broke off: reset by peer$"):
+        list(read_source(part(source="hf:someone/prompts")))
+
+
+def test_labels_that_are_no_names_cost_nothing_else() -> None:
+    texts = [{"instruction": text, "category": ["x"]} for text in "abc"]
+    rows, lost = read(
+        [{**texts[0], "language": "English"}, {**texts[1], "language": ["en"]}, {**texts[2], "language": 3}]
+    )
+    assert [row["language"] for row in rows] == ["English", None, None]
+    assert {row["category"] for row in rows} == {None}
+    assert not lost
+    kept, _ = read([{**texts[1], "language": ["en"]}], part(languages=["en"]))
+    assert kept == []
+
+
+def test_conversations_that_no_generator_can_answer_are_quarantined() -> None:
+    def said(role: str, content: Any) -> Row:
+        return {"role": role, "content": content}
+
+    odd = [
+        [said("user", None)],
+        [said("user", "q"), said("assistant", "a")],
+        [said("user", "q"), said("tool", "7")],
+        [said("user", [{"type": "text", "text": "Name a fish."}])],
+    ]
+    rows, lost = read([{"instruction": text} for text in odd])
+    assert [row["text"].partition("messages:")[2] for row in rows] == ['[{"role": "user", "content": "Name a fish."}]']
+    assert list(lost.values()) == ["not_a_text", "ends_with_assistant", "unknown_role"]
 
 
 def test_wildchat_gives_first_user_turns() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loop_runs import DEMO, scripted
+from loop_runs import DEMO, ROOT, scripted
 
 from ray_app.base.schema import QUARANTINE
 from ray_app.errors import InputError
@@ -177,7 +177,11 @@ EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
         ),
         ({"judge": {"revision": "v2"}}, {*SERVED, "training"}, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
         ({"prompts": {"judge": "judge_pairwise"}}, {"judgments", "evaluation"}, [*FROM_JUDGMENTS, *EVALUATIONS[:2]]),
-        ({"prompts": {"modify_instruction": "worse_response"}}, {"pairs"}, [*ALL[1:], HELDOUT_0]),
+        (
+            {"prompts": {"modify_instruction": str(ROOT / "tests/fixtures/prompts/other_wording.yaml")}},
+            {"pairs"},
+            [*ALL[1:], HELDOUT_0],
+        ),
     ],
 )
 def test_a_setting_invalidates_its_stage_and_what_follows(
