@@ -18,6 +18,7 @@ from ray_app.loop.steps import Step
 from ray_app.run.fingerprint import check_started
 from ray_app.run.folder import RunFolder, read_record, read_started
 from ray_app.run.shards import begun
+from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,20 @@ def check_training(settings: IterateSettings) -> None:
 
     if settings.iterations:
         check(settings.train, model_facts(settings.judge.model, settings.judge.revision))
+
+
+def tried_training(settings: IterateSettings, inputs: Inputs) -> TrainSettings:
+    """`train` as the seed can be trained: its chat template and a small copy of its class are tried, once a run.
+
+    Raises InputError in one line where they cannot be trained right, before any judging is paid.
+    """
+    from ray_app.train.trial import tried
+
+    seed, protocol = settings.judge, settings.protocol
+    pair = {"pair_id": "specimen", "instruction": "Name a fruit.", "chosen": "An apple.", "rejected": "A chair."}
+    _, prompt = next(protocol.pair_prompts(pair, inputs.prompt(protocol.prompt_setting)))
+    trial = tried(settings.run_uri, seed.model, seed.revision, settings.train, prompt, seed.chat_template_kwargs)
+    return trial.applied(settings.train)
 
 
 def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) -> None:

@@ -16,6 +16,7 @@ from ray_app.loop.checks import (
     check_models,
     check_room,
     check_training,
+    tried_training,
     warn_of_late_benchmarks,
 )
 from ray_app.loop.config import IterateSettings
@@ -24,6 +25,7 @@ from ray_app.loop.run_record import describe
 from ray_app.loop.run_table import show
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.stages.training import STAGE as TRAINING
 from ray_app.loop.steps import Step, run_step, steps_of
 from ray_app.run import metrics_log
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
@@ -88,6 +90,9 @@ def run_steps(
         if dtype is not None:  # what could not begin binds no later command to its format
             write_run(folder.uri, describe(settings, steps, dtype))
             settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
+            check_training(settings)
+        if any(step.stage == TRAINING for step in todo):
+            settings = settings.model_copy(update={"train": tried_training(settings, inputs)})
             check_training(settings)
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
         done: set[str] = set()

@@ -8,6 +8,7 @@ own flex and FlashAttention kernels find the rows from their position ids.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,12 @@ from ray_app.train import flash4
 from ray_app.train.settings import TrainSettings
 
 PREFIX = "ste_"
+HALF_ONLY = ("ste_varlen", "ste_fa4", "flash_attention_2", "flash_attention_3")  # kernels that take no fp32
+# What models hand on to every attention and no kernel needs: where it stands elsewhere, or means nothing in training.
+HARMLESS = frozenset(
+    {"position_ids", "use_cache", "cache_position", "is_causal", "output_attentions", "output_hidden_states"}
+    | {"output_router_logits", "return_dict", "past_key_values", "cu_seqlens", "longest", "row_lengths"}
+)
 # The argument for fewer key heads, and the one that says "causal", changed between PyTorch 2.10 and 2.13.
 VARLEN_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters)
 
@@ -59,6 +66,17 @@ def restrict_sdpa(name: str) -> None:
         torch.backends.cuda.enable_math_sdp(False)
 
 
+def refuse(kernel: str, arguments: Mapping[str, Any]) -> None:
+    """Raises NotImplementedError for an argument that means something which the kernel does not do (attention sinks,
+    soft caps, dropout): left out in silence it would train another model.
+    """
+    for name, value in arguments.items():
+        if name not in HARMLESS and value is not None and not (name == "dropout" and not value):
+            raise NotImplementedError(
+                f"{kernel.removeprefix(PREFIX)} has no {name}, which this model's attention needs"
+            )
+
+
 def varlen(
     module: Any,
     query: torch.Tensor,
@@ -70,18 +88,21 @@ def varlen(
     cu_seqlens: torch.Tensor,
     longest: int,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """PyTorch's variable-length FlashAttention; needs no flash-attn package. Query (1, heads, tokens, dim).
 
     Returns (1, tokens, heads, dim). Keys and values may have fewer heads (grouped queries).
     """
+    refuse("varlen", others)
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     options: dict[str, Any] = {"scale": scaling}
     if "enable_gqa" in VARLEN_OPTIONS:
         options["enable_gqa"] = q.shape[1] != k.shape[1]
     if "window_size" in VARLEN_OPTIONS:
         options["window_size"] = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
+    elif sliding_window is not None and longest > sliding_window:
+        raise NotImplementedError(f"varlen of this PyTorch has no sliding window (here {sliding_window} of {longest})")
     else:
         options["is_causal"] = True
     out: Any = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
@@ -99,9 +120,10 @@ def flash_attention_4(
     cu_seqlens: torch.Tensor,
     longest: int,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """FlashAttention 4. Query (1, heads, tokens, dim); returns (1, tokens, heads, dim)."""
+    refuse("flash_attention_4", others)
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out, _lse = flash4.flash4(q, k, v, cu_seqlens, longest, scale, sliding_window or 0)
@@ -118,12 +140,13 @@ def per_row(
     scaling: float | None = None,
     row_lengths: tuple[int, ...],
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal SDPA, row by row: Σ length² work and no mask, so that SDPA can take its fast kernels.
 
     Rows of equal length go in one call. Query (1, heads, tokens, dim); returns (1, tokens, heads, dim).
     """
+    refuse("sdpa", others)
     if sliding_window is not None and max(row_lengths) > sliding_window:
         raise ValueError(f"rows of {max(row_lengths)} tokens exceed the model's sliding window {sliding_window}")
     outs = []

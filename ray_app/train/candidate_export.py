@@ -18,6 +18,7 @@ from ray_app.train.export import describe, plan_shards, shard_names, verify, wri
 from ray_app.train.gather import gathered
 from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors, save_adapter
 from ray_app.train.model import base_lm, torch_dtype
+from ray_app.train.names import on_hub, shapes_on_hub
 
 if TYPE_CHECKING:
     from ray_app.train.worker import Worker
@@ -59,9 +60,9 @@ def _write(worker: Worker, folder: Path) -> None:
         shards = plan_shards({name: _bytes(shape, dtype) for name, shape in shapes.items()}, limit)
         stream = gathered(lm, shards, worker.rank)
     if worker.rank == 0:
-        write_weights(stream, shard_names(len(shards)), folder)
+        write_weights((on_hub(lm, tensors) for tensors in stream), shard_names(len(shards)), folder)
         save_beside(worker.job.seed_model, worker.job.revision, type(lm).__name__, dtype, folder)
-        verify(folder, shapes)
+        verify(folder, shapes_on_hub(lm, shapes))
     else:
         for _ in stream:
             pass

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 
 SFT_COLUMNS = ("prompt", "completion")
 DPO_COLUMNS = ("prompt", "chosen", "rejected")
@@ -58,15 +58,18 @@ def encode(
 
     Raises RowFault: `too_long` (never cut), `prompt_not_prefix` (the template renders the prompt differently once
     an answer follows, so training would not match inference), `template_drops_text` (a template that removes part
-    of the answer, as some do with reasoning), `empty_completion`.
+    of the answer, as some do with reasoning), `template_refuses` (its own words), `empty_completion`.
     """
     messages = [dict(message) for message in prompt]
     answer = [dict(message) for message in completion]
     if not any(message["content"].strip() for message in answer):
         raise RowFault("empty_completion", "the completion has no text")
     options = dict(chat_template_kwargs)
-    head = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **options)
-    whole = tokenizer.apply_chat_template(messages + answer, return_dict=False, **options)
+    try:
+        head = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **options)
+        whole = tokenizer.apply_chat_template(messages + answer, return_dict=False, **options)
+    except Exception as fault:  # a template may raise what it likes: a role that it does not know, turns that repeat
+        raise RowFault("template_refuses", f"the template refuses the conversation: {first_line(fault)}") from fault
     if len(whole) > sequence_length:
         raise RowFault("too_long", f"{len(whole)} tokens, train.sequence_length is {sequence_length}")
     if whole[: len(head)] != head or len(whole) == len(head):

@@ -104,5 +104,12 @@ def _verify_index(folder: Path, seen: Mapping[str, str]) -> None:
 
 
 def describe(model: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of the exported tensors, shared ones (tied embeddings) once, sharded or not."""
-    return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters()}
+    """Shapes of parameters and stored buffers by their names in memory, shared ones (tied embeddings) once."""
+    parameters = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters()}
+    return parameters | {name: tuple(buffer.shape) for name, buffer in stored_buffers(model).items()}
+
+
+def stored_buffers(model: Any) -> dict[str, torch.Tensor]:
+    """Buffers that a checkpoint holds (a router's correction, say), by name; computed ones are left out."""
+    stored = model.state_dict(keep_vars=True).keys() if any(True for _ in model.buffers()) else ()
+    return {name: buffer for name, buffer in model.named_buffers() if name in stored}

@@ -19,6 +19,17 @@ CHUNK = 1024  # positions whose logits exist at once
 Head = Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor]
 
 
+def output_scale(config: Any) -> float:
+    """What a family multiplies its logits by: Cohere's `logit_scale`, Falcon-H1's `lm_head_multiplier`, and the inverse
+    of Granite's `logits_scaling`. The self-test finds a family that has another one.
+    """
+    part = config.get_text_config(decoder=True)
+    scale = 1.0
+    for name in ("logit_scale", "lm_head_multiplier"):
+        scale *= getattr(part, name, None) or 1.0
+    return scale / (getattr(part, "logits_scaling", None) or 1.0)
+
+
 def fuse_head(layer: torch.nn.Linear, *, kernels: str, softcap: float | None = None) -> None:
     """Give the output layer a forward (hidden (n, width), targets (n,), summed) → NLL: scalar, or (n,) in fp32."""
     fused = liger_nll if kernels == "liger" else chunked_nll

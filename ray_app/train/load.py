@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from ray_app.errors import InputError
-from ray_app.train.export import INDEX
+from ray_app.train.export import INDEX, stored_buffers
 
 
 def weight_files(seed_model: str, revision: str | None = None) -> dict[str, Path] | None:
@@ -95,5 +95,5 @@ def read_flat(source: Any, start: int, stop: int) -> torch.Tensor:
 
 
 def can_fill(lm: Any, files: Mapping[str, Path] | None) -> bool:
-    """Whether the files name the model's parameters one to one."""
-    return files is not None and all(name in files for name, _ in lm.named_parameters())
+    """Whether the files name the model's parameters one to one, and it has no buffers besides that come from them."""
+    return files is not None and not stored_buffers(lm) and all(name in files for name, _ in lm.named_parameters())

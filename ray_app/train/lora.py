@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ray_app.errors import InputError
 from ray_app.train.settings import LoraSettings
 
 ADAPTER = "default"  # PEFT's name of the only adapter
@@ -31,6 +32,17 @@ def add_adapters(lm: Any, settings: LoraSettings, seed: int) -> Any:
     # Recomputed blocks need an input that asks for gradients, and the frozen embedding gives none.
     lm.enable_input_require_grads()
     return wrapped
+
+
+def refuse_output_layer(lm: Any, settings: LoraSettings) -> None:
+    """Raises InputError where `lora.targets` name the output layer: its loss is fused with its weight, past any
+    adapter, which would be exported untrained.
+    """
+    head = lm.get_output_embeddings()
+    name = next((name for name, module in lm.named_modules() if module is head), "")
+    for target in settings.targets:
+        if name and (name == target or name.endswith(f".{target}")):
+            raise InputError(f"train.lora.targets: {target} is the output layer, which cannot be adapted: leave it out")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from ray_app.errors import InputError
 from ray_app.train import attention
 from ray_app.train.collate import Batch
 from ray_app.train.head import fuse_head
@@ -18,9 +17,9 @@ from ray_app.train.settings import TrainSettings
 class JudgeModel(torch.nn.Module):
     """A causal LM whose forward returns losses: NLL of every target token of a batch, or their sum."""
 
-    def __init__(self, lm: Any) -> None:
+    def __init__(self, lm: Any, scale: float = 1.0) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm, self.scale = lm, scale  # `scale`: of the logits (`head.output_scale`)
         self.size = sum(getattr(p, "ds_numel", p.numel()) for p in lm.parameters())  # parameters, whole
 
     def forward(self, *, batch: Batch, summed: bool) -> torch.Tensor:
@@ -30,6 +29,8 @@ class JudgeModel(torch.nn.Module):
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **batch.attention
         ).last_hidden_state
         picked = hidden.reshape(-1, hidden.shape[-1])[batch.positions]
+        if self.scale != 1.0:
+            picked = picked * self.scale  # before the output layer: it is linear, and has no bias in these families
         # By keyword: DeepSpeed's hooks look at positional arguments only, and expect tensors there.
         nll: torch.Tensor = lm.get_output_embeddings()(picked, batch.targets, summed=summed)
         return nll
@@ -57,7 +58,6 @@ def build(
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(seed_model, revision=revision)
-    require_plain_logits(config)
     attention.register()
     name = attention.choose(settings)
     dtype = torch_dtype(settings)
@@ -136,8 +136,8 @@ def quantized(seed_model: str, revision: str | None, settings: TrainSettings, at
     )
 
 
-def prepare(lm: Any, settings: TrainSettings) -> None:
-    """Fit head, kernels, recompute and compilation to a loaded model."""
+def prepare(lm: Any, settings: TrainSettings, leaves: bool = True) -> None:
+    """Fit head, kernels, recompute and compilation to a loaded model. `leaves`: tell DeepSpeed of its blocks."""
     lm = base_lm(lm)
     lm.config.use_cache = False
     kernels = chosen_kernels(settings)
@@ -150,12 +150,12 @@ def prepare(lm: Any, settings: TrainSettings) -> None:
     fuse_head(
         lm.get_output_embeddings(),
         kernels=kernels,
-        softcap=getattr(lm.config, "final_logit_softcapping", None),
+        softcap=getattr(lm.config.get_text_config(decoder=True), "final_logit_softcapping", None),
     )
     _recompute(lm, settings)
     if settings.compile != "none":
         _compile(lm, settings.compile)
-    if settings.zero.block_granularity and settings.zero.stage == 3:
+    if leaves and settings.zero.block_granularity and settings.zero.stage == 3:
         from deepspeed.utils import set_z3_leaf_modules
 
         set_z3_leaf_modules(lm, [type(block) for block in decoder_blocks(lm)[:1]])
@@ -167,26 +167,35 @@ def chosen_kernels(settings: TrainSettings) -> str:
     return settings.kernels
 
 
-def require_plain_logits(config: Any) -> None:
-    """Raises InputError for models that scale their logits: our fused head would train something else."""
-    for name in ("logit_scale", "logits_scaling"):
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise InputError(f"judge.model: models with {name} (here {config.model_type}) cannot be trained yet")
-
-
-def restore_buffers(model: torch.nn.Module, device: torch.device) -> None:
-    """Give rotary embeddings their fp32 frequencies back, after `deepspeed.initialize`.
-
-    zero.Init and the engine cast them to bf16. At position 4,096 an angle is then off by several radians, and the
-    trained model would not be the one that the engines run (they keep fp32).
+def fresh_buffers(config: Any) -> dict[str, torch.Tensor]:
+    """The buffers that a model computes from its config and no checkpoint holds (rotary frequencies, whatever their
+    name), in fp32, by name. Costs no weights: parameters stay on the meta device.
     """
-    for module in model.modules():
-        if "inv_freq" not in module._buffers:
-            continue
-        fresh = type(module)(module.config)
-        for name, buffer in fresh._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = buffer.to(device)
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights(), init_empty_weights(include_buffers=False):
+        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    stored = set(lm.state_dict())
+    return {
+        name: buffer
+        for name, buffer in lm.named_buffers()
+        if name not in stored and buffer.is_floating_point() and buffer.device.type != "meta"
+    }
+
+
+def restore_buffers(model: JudgeModel, fresh: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Give a model its computed buffers back in fp32, after `deepspeed.initialize`.
+
+    zero.Init and the engine cast them to bf16. At position 4,096 an angle of a rotary embedding is then off by several
+    radians, and the trained model would not be the one that the engines run (they keep fp32).
+    """
+    lm = base_lm(model.lm)
+    for name, buffer in fresh.items():
+        owner, _, leaf = name.rpartition(".")
+        module = lm.get_submodule(owner)
+        module._buffers[leaf] = buffer.to(device)
 
 
 def decoder_blocks(lm: Any) -> list[torch.nn.Module]:

@@ -125,7 +125,15 @@ class TrainSettings(Part):
     )
     bf16: bool | None = Field(None, exclude=True, description="older name: true is dtype bfloat16, false float32")
     attention: Literal[
-        "auto", "varlen", "sdpa", "cudnn", "flex", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+        "auto",
+        "varlen",
+        "sdpa",
+        "eager",
+        "cudnn",
+        "flex",
+        "flash_attention_2",
+        "flash_attention_3",
+        "flash_attention_4",
     ] = Field(
         "auto",
         description="auto: on GPUs (packed) flash_attention_4 where it is installed, else varlen; else sdpa. "

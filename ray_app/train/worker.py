@@ -25,10 +25,11 @@ from ray_app.train.collate import Batch, collate
 from ray_app.train.curves import Tracker, open_trackers
 from ray_app.train.data import concatenate, unit_rows
 from ray_app.train.deepspeed_config import deepspeed_config
+from ray_app.train.head import output_scale
 from ray_app.train.job import Job, plan_settings, rows_of
 from ray_app.train.lora import add_adapters
 from ray_app.train.mfu import mfu, shape_of, train_flops
-from ray_app.train.model import JudgeModel, base_lm, build, prepare, random_model, restore_buffers
+from ray_app.train.model import JudgeModel, base_lm, build, fresh_buffers, prepare, random_model, restore_buffers
 from ray_app.train.profile import profiled
 from ray_app.train.schedule import lr_at
 from ray_app.train.settings import TrainSettings
@@ -233,16 +234,18 @@ def start_engine(job: Job, resuming: bool) -> tuple[Any, JudgeModel]:
     settings = job.settings
     config = deepspeed_config(settings)
     if job.shape is not None:
-        lm = random_model(AutoConfig.for_model(**job.shape), settings, config)
+        shape = AutoConfig.for_model(**job.shape)
+        lm = random_model(shape, settings, config)
     else:
+        shape = AutoConfig.from_pretrained(job.seed_model, revision=job.revision)
         # A checkpoint brings all weights with it, but for the frozen ones under LoRA.
         weights = not resuming or settings.lora is not None
         lm = build(job.seed_model, settings, config, weights=weights, revision=job.revision)
     if settings.lora is not None:
         lm = add_adapters(lm, settings.lora, job.seed)
     prepare(lm, settings)
-    model = JudgeModel(lm)
+    model = JudgeModel(lm, output_scale(shape))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=config)
-    restore_buffers(model, engine.device)
+    restore_buffers(model, fresh_buffers(shape), engine.device)
     return engine, model

@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ray_app.errors import InputError
 from ray_app.train import attention
 from ray_app.train.collate import collate
 from ray_app.train.data import TokenRows
-from ray_app.train.model import JudgeModel, decoder_blocks, prepare, require_plain_logits, restore_buffers
+from ray_app.train.model import JudgeModel, decoder_blocks, fresh_buffers, prepare, restore_buffers
 from ray_app.train.settings import TrainSettings
+from ray_app.train.tiny import tiny_config
 
 CONFIG = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -88,16 +88,14 @@ def test_selective_recompute_takes_every_other_block():
     assert [block.gradient_checkpointing for block in decoder_blocks(lm)] == [True, False, True, False]
 
 
-def test_rotary_frequencies_come_back_in_fp32():
-    exact = dict(tiny().named_buffers())
-    cast = tiny(dtype=torch.bfloat16).bfloat16()
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "olmo3"])
+def test_computed_buffers_come_back_in_fp32(model_type):
+    """Whatever their name: OLMo 3 and Gemma 3 have frequencies for each kind of layer, Gemma a scale of embeddings."""
+    config = tiny_config(AutoConfig.for_model(model_type))
+    exact = fresh_buffers(config)
+    cast = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).bfloat16()
+    assert any("inv_freq" in name for name in exact)
     assert all(buffer.dtype == torch.bfloat16 for buffer in cast.buffers())  # as zero.Init leaves them
-    restore_buffers(cast, torch.device("cpu"))
-    for name, buffer in cast.named_buffers():
-        assert torch.equal(buffer, exact[name])
-
-
-def test_models_that_scale_their_logits_are_refused():
-    with pytest.raises(InputError, match="logits_scaling"):
-        require_plain_logits(AutoConfig.for_model("granite", logits_scaling=8.0))
-    require_plain_logits(AutoConfig.for_model("llama"))
+    restore_buffers(JudgeModel(cast), exact, torch.device("cpu"))
+    restored = dict(cast.named_buffers())
+    assert all(torch.equal(restored[name], buffer) for name, buffer in exact.items())

@@ -1,0 +1,126 @@
+"""The seed is tried before a token is paid: its chat template, its family, the kernels that were chosen. One Ray task.
+
+It runs where training will (`num_gpus=1` where that is on GPUs), takes some seconds, and its outcome is kept in the
+run folder: an attempt that goes on does not repeat it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+
+from ray_app.base.schema import Message
+from ray_app.errors import InputError
+from ray_app.run import storage
+from ray_app.train.settings import TrainSettings
+
+log = logging.getLogger(__name__)
+FILE = "seed_trial.json"
+DECIDES = ("attention", "batching", "kernels", "compile", "use_gpu", "dtype", "lora")  # of `train.…`
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is used of `train.attention` and `train.batching`, and what the user is told."""
+
+    attention: str
+    batching: str
+    notes: tuple[str, ...]
+
+    def applied(self, settings: TrainSettings) -> TrainSettings:
+        """The settings with what was found right."""
+        return settings.model_copy(update={"attention": self.attention, "batching": self.batching})
+
+
+def tried(
+    folder: str,
+    seed_model: str,
+    revision: str | None,
+    settings: TrainSettings,
+    prompt: Sequence[Message],
+    options: Mapping[str, Any],
+) -> Trial:
+    """The trial of a run's seed, from its folder where it was made before. Raises InputError as `try_seed` does."""
+    key = _key(seed_model, revision, settings, prompt, options)
+    uri = storage.join(folder, FILE)
+    known = storage.read_json(uri) if storage.exists(uri) else {}
+    if known.get("key") == key:
+        return Trial(known["attention"], known["batching"], tuple(known["notes"]))
+    where: dict[str, Any] = {"num_gpus": 1} if settings.use_gpu else {"num_cpus": 1}
+    task = ray.remote(**where)(try_seed)
+    try:
+        found: Trial = ray.get(task.remote(seed_model, revision, settings, list(prompt), dict(options)))
+    except ray.exceptions.RayTaskError as fault:
+        raise fault.cause if isinstance(fault.cause, InputError) else fault from None
+    storage.write_json_atomic(uri, {"key": key, **asdict(found)})
+    for note in found.notes:
+        log.warning("%s", note)
+    return found
+
+
+def _key(
+    seed_model: str,
+    revision: str | None,
+    settings: TrainSettings,
+    prompt: Sequence[Message],
+    options: Mapping[str, Any],
+) -> str:
+    covered = [
+        seed_model,
+        revision,
+        settings.model_dump(mode="json", include=set(DECIDES)),
+        list(prompt),
+        dict(options),
+    ]
+    return hashlib.sha256(json.dumps(covered, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def try_seed(
+    seed_model: str, revision: str | None, settings: TrainSettings, prompt: list[Message], options: dict[str, Any]
+) -> Trial:
+    """Try template, adapters and family. Raises InputError naming what cannot be trained, and what would help."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from ray_app.train.export import describe
+    from ray_app.train.load import weight_files
+    from ray_app.train.lora import refuse_output_layer
+    from ray_app.train.names import names_fault, shapes_on_hub
+    from ray_app.train.self_test import self_test
+    from ray_app.train.template import try_template
+
+    notes = try_template(AutoTokenizer.from_pretrained(seed_model, revision=revision), prompt, options)
+    config = AutoConfig.from_pretrained(seed_model, revision=revision)
+    refuse_wrappers(config)
+    lm = skeleton(config)
+    files = weight_files(seed_model, revision)
+    if files is not None and (fault := names_fault(lm, shapes_on_hub(lm, describe(lm)), files)):
+        raise InputError(f"judge.model: a {config.model_type} cannot be exported as it came: {fault}")
+    if settings.lora is not None:
+        refuse_output_layer(lm, settings.lora)
+    found = self_test(config, settings)
+    return Trial(found.attention, found.batching, (*notes, *([found.note] if found.note else [])))
+
+
+def refuse_wrappers(config: Any) -> None:
+    """Raises InputError for a multimodal model: its text part alone would be trained, and exported as another model."""
+    if config.get_text_config(decoder=True) is not config:
+        part = config.get_text_config(decoder=True).model_type
+        raise InputError(
+            f"judge.model: a {config.model_type} wraps a text model ({part}) in a multimodal one, which cannot be "
+            "trained yet: take a seed that is the text model alone"
+        )
+
+
+def skeleton(config: Any) -> Any:
+    """The whole model without its weights: names and shapes."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights():
+        return AutoModelForCausalLM.from_config(config)
