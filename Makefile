@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test unit lint setup clean
+.PHONY: demo test unit lint models setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -31,6 +31,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+models: $(READY)
+	$(BIN)/python scripts/models.py
 
 setup: $(READY) $(MODEL)/config.json
 

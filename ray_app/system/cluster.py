@@ -15,19 +15,22 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 import ray.data
 from ray._private.parameter import RayParams
 from ray.job_config import JobConfig
 
-from ray_app.errors import InputError, first_line
+from ray_app.errors import InputError, RunError, first_line
 from ray_app.system import scheduling
+from ray_app.system.children import end_children
 from ray_app.system.cluster_settings import RaySettings
-from ray_app.system.stopping import end_children, keeping_sigterm, last_act, stopped
+from ray_app.system.stopping import keeping_sigterm, last_act, stopped
 
 NAMESPACE = "self-taught-evaluators"
 NODE_GROUP = "ray.io/node-group"  # set by Ray from the node type that `ray up` or KubeRay gives a node
 CONNECT_S = 10.0
+STARTS = 3
 CORE_FATAL = 3  # ray::RayLogLevel::FATAL
 log = logging.getLogger(__name__)
 
@@ -106,13 +109,25 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     # Here the engines are the work: with Ray's 15 every other process of this machine would run before them.
     os.environ.setdefault("RAY_worker_niceness", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that the default is on
-    with _lean_node(settings):
-        ray.init(
-            num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
-            object_store_memory=int(settings.object_store_gib * 2**30),
-            include_dashboard=settings.dashboard,
-            **options,
-        )
+    others = [child.pid for child in psutil.Process().children()]
+    for attempt in range(1, STARTS + 1):
+        try:
+            with _lean_node(settings):
+                ray.init(
+                    num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
+                    object_store_memory=int(settings.object_store_gib * 2**30),
+                    include_dashboard=settings.dashboard,
+                    **options,
+                )
+            break
+        except Exception as fault:  # Ray gives its own node thirty seconds, too few on a machine that does much else
+            if "timed out during startup" not in str(fault):
+                raise
+            end_children(but=others)
+            ray.shutdown()
+            if attempt == STARTS:
+                raise RunError(f"a local Ray did not start {STARTS} times: {first_line(fault)}") from fault
+            log.warning("a local Ray did not start in time, and is started again")
     dashboard = f"; dashboard http://{ray._private.worker.get_dashboard_url()}" if settings.dashboard else ""
     log.info("started a local Ray: %s%s", resources(), dashboard)
 

@@ -164,52 +164,6 @@ def limit_s(environment: Mapping[str, str]) -> float:
     return max(0.5, min(STOP_S, given - 1.2 * LAST_S))
 
 
-def end_children() -> None:
-    """Kill every process below this one, and wait until they are gone: the last act of who started a local Ray.
-
-    multiprocessing's trackers end by themselves when nobody needs them any more, and first remove the shared memory
-    that the killed ones had.
-    """
-    import psutil
-
-    me = psutil.Process()
-    for child in me.children():
-        with contextlib.suppress(psutil.Error):
-            child.suspend()  # so that it starts no other while they are counted
-    below = me.children(recursive=True)
-    trackers = [process for process in below if _is_tracker(process)]
-    for process in set(below) - set(trackers):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    _wait_until_gone(below, LAST_S)
-    for process in trackers:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-
-
-def _is_tracker(process: Any) -> bool:
-    try:
-        return any("multiprocessing.resource_tracker" in part for part in process.cmdline())
-    except OSError:
-        return False
-    except Exception:  # psutil's own: it is gone
-        return False
-
-
-def _wait_until_gone(processes: list[Any], seconds: float) -> None:
-    import psutil
-
-    until = time.monotonic() + seconds
-    while processes and time.monotonic() < until:
-        left = []
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                    left.append(process)
-        processes = left
-        time.sleep(0.02)
-
-
 def _hear(number: int, frame: FrameType | None) -> None:
     fault = _begun(number)
     if not _state.working:

@@ -24,8 +24,9 @@ def cluster():
 
     root = Path(__file__).resolve().parents[3]
     paths = [str(root), str(root / "tests" / "stand_ins"), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths).rstrip(os.pathsep)
-    ray.init(num_cpus=4, object_store_memory=200 * 2**20, logging_level="WARNING", log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:  # Ray's processes are started with it; later tests are not
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths).rstrip(os.pathsep))
+        ray.init(num_cpus=4, object_store_memory=200 * 2**20, logging_level="WARNING", log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 from ray.core.generated.common_pb2 import JobConfig
 
+from ray_app.errors import RunError
+from ray_app.system import cluster
 from ray_app.system.cluster import _JobOfThisCode, _lean_node, may_grow, python_path
 from ray_app.system.cluster_settings import RaySettings
 
@@ -78,3 +81,31 @@ def test_workers_search_no_folder_that_this_process_does_not(
     serialized = job._serialize()
     monkeypatch.undo()
     assert JobConfig.FromString(serialized).py_driver_sys_path == expected
+
+
+def test_a_local_ray_that_does_not_start_in_time_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray gives its own node thirty seconds. What the attempt began is ended, and no other child of this process."""
+    other = subprocess.Popen(["sleep", "600"])
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def slow(**_: Any) -> None:
+        begun.append(subprocess.Popen(["sleep", "600"]))
+        if len(begun) < 3:
+            raise Exception("The current node timed out during startup. This could happen because …")
+
+    monkeypatch.setattr(cluster.ray, "init", slow)
+    monkeypatch.setattr(cluster.ray, "cluster_resources", dict)
+    try:
+        cluster._start_local(RaySettings(dashboard=False), {})
+        assert [process.poll() is None for process in begun] == [False, False, True]
+        assert other.poll() is None
+        begun.clear()
+        monkeypatch.setattr(cluster, "STARTS", 2)
+        with pytest.raises(RunError, match=r"^a local Ray did not start 2 times: The current node timed out"):
+            cluster._start_local(RaySettings(dashboard=False), {})
+    finally:
+        for process in [other, *begun]:
+            process.kill()
+            process.wait()

@@ -83,6 +83,7 @@ def test_gpus_are_asked_through_nvml(monkeypatch: pytest.MonkeyPatch, capability
         nvmlDeviceGetCount=lambda: 2,
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetName=lambda handle: f"GPU {handle}",
+        nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}",
         nvmlDeviceGetCudaComputeCapability=lambda handle: capability,
     )
     monkeypatch.setitem(sys.modules, "pynvml", library)
