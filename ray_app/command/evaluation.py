@@ -17,7 +17,7 @@ from ray_app.metrics.rewardbench import leaderboard_json
 from ray_app.metrics.table import print_summary
 from ray_app.metrics.verdict_file import join, scored_records
 from ray_app.run import storage
-from ray_app.run.where import require_kept
+from ray_app.run.location import require_kept
 
 VERDICTS = "verdicts.jsonl"
 

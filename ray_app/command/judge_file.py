@@ -9,7 +9,7 @@ from ray_app.command.judging import judge_all, load_judge, make_folder, save_ver
 from ray_app.command.settings import JudgeSettings
 from ray_app.errors import InputError
 from ray_app.run import storage
-from ray_app.run.where import require_kept
+from ray_app.run.location import require_kept
 
 
 def judge_file(settings: JudgeSettings, source: str, target: str) -> int:

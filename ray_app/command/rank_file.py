@@ -20,7 +20,7 @@ from ray_app.judging.protocol import PairProtocol
 from ray_app.judging.ranking import Ranking, couples, ranking
 from ray_app.judging.registry import protocol_of
 from ray_app.run import storage
-from ray_app.run.where import require_kept
+from ray_app.run.location import require_kept
 
 
 def rank_file(settings: JudgeSettings, source: str, target: str) -> int:

@@ -13,28 +13,14 @@ import time
 from collections import Counter
 from typing import Any
 
-from ray_app.engine.base import Engine, EngineDied, EngineError, PromptTooLong, RequestRefused, UnitResult, Work
+from ray_app.engine.backends import build_engine
+from ray_app.engine.base import EngineDied, EngineError, PromptTooLong, RequestRefused, UnitResult, Work
 from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
 from ray_app.system import scheduling
 
 log = logging.getLogger(__name__)
 PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR = "prompt_too_long", "refused", "engine_error"
-
-
-def build_engine(settings: EngineSettings) -> Engine:
-    """The engine of these settings."""
-    if settings.kind == "openai":
-        from ray_app.engine.openai_engine import OpenAIEngine
-
-        return OpenAIEngine(settings)
-    if settings.kind == "scripted":
-        from ray_app.engine.scripted import ScriptedEngine
-
-        return ScriptedEngine(settings)
-    from ray_app.engine.vllm_engine import VllmEngine
-
-    return VllmEngine(settings)
 
 
 class EngineActor:

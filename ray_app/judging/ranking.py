@@ -24,17 +24,17 @@ class Ranking:
     id: str
     order: tuple[int, ...]
     scores: tuple[float | None, ...]
-    quarantined: str | None = None  # why the row could not be judged; its order is that of the file then
+    quarantined: str | None = None  # why the row could not be judged
 
     @property
-    def best(self) -> int:
-        """The first of the order: the best of n."""
-        return self.order[0]
+    def best(self) -> int | None:
+        """The first of the order: the best of n. None for a row that could not be ranked at all."""
+        return self.order[0] if self.order else None
 
     @property
     def tied(self) -> tuple[int, ...]:
         """The other responses with the score of the best: it comes first only because it stood first."""
-        return tuple(index for index in self.order[1:] if self.scores[index] == self.scores[self.best])
+        return tuple(index for index in self.order[1:] if self.scores[index] == self.scores[self.order[0]])
 
     def record(self) -> dict[str, Any]:
         """One line of a ranking file."""

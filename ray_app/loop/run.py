@@ -30,8 +30,8 @@ from ray_app.loop.steps import Step, run_step, steps_of
 from ray_app.run import metrics_log
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
 from ray_app.run.lease import Lease
+from ray_app.run.location import resolved_runs
 from ray_app.run.resume import pending
-from ray_app.run.where import resolved_runs
 from ray_app.system import precision
 from ray_app.system.cluster import connected
 from ray_app.system.precision import Dtype

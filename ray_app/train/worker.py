@@ -22,7 +22,6 @@ from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
 from ray_app.train.candidate_export import export_candidate
 from ray_app.train.collate import Batch, collate
-from ray_app.train.curves import Tracker, open_trackers
 from ray_app.train.data import concatenate, unit_rows
 from ray_app.train.deepspeed_config import deepspeed_config
 from ray_app.train.head import output_scale
@@ -33,6 +32,7 @@ from ray_app.train.model import JudgeModel, base_lm, build, fresh_buffers, prepa
 from ray_app.train.profile import profiled
 from ray_app.train.schedule import lr_at
 from ray_app.train.settings import TrainSettings
+from ray_app.train.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
 

@@ -86,7 +86,7 @@ def test_rank_files_continue_and_give_preferences(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "3 rankings" in done.stdout
     found = lines(target)
-    assert [(row["id"], row["best"]) for row in found] == [("a", 1), ("b", 0), ("c", 0)]
+    assert [(row["id"], row["best"]) for row in found] == [("a", 1), ("b", None), ("c", 0)]
     assert found[1]["quarantined"] == "too_few_responses"
     kept = lines(prefs)
     assert [row["id"] for row in kept] == ["a", "c"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import urllib.request
 
-from ray_app.train.curves import RayMetrics
+from ray_app.train.trackers import RayMetrics
 
 
 def test_gauges_are_exported_with_the_runs_name(cluster):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ray_app.judging.pairwise import Pairwise
 from ray_app.judging.pointwise import Pointwise
-from ray_app.judging.ranking import couples, ordered, ranking
+from ray_app.judging.ranking import Ranking, couples, ordered, ranking
 
 
 def verdict(name: str | None, **more: Any) -> dict[str, Any]:
@@ -40,6 +40,13 @@ def test_a_pair_that_could_not_be_judged_gives_no_points() -> None:
     found = ranking("r", 3, {(0, 1): lost, (0, 2): verdict("B"), (1, 2): lost}, Pairwise())
     assert found.scores == (0.0, None, 1.0)
     assert found.order == (2, 0, 1), "what is not known comes last"
+
+
+def test_a_row_that_could_not_be_ranked_has_no_best() -> None:
+    found = Ranking("r", (), (), "too_few_responses")
+    assert found.record() == {
+        "id": "r", "best": None, "order": [], "scores": [], "tied": [], "quarantined": "too_few_responses",
+    }  # fmt: skip
 
 
 def test_a_pointwise_judge_scores_each() -> None:

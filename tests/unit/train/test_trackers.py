@@ -9,8 +9,8 @@ from event_files import points
 
 from ray_app.errors import InputError
 from ray_app.train.check import TRACKERS, check
-from ray_app.train.curves import TensorBoard, open_trackers
 from ray_app.train.settings import TrackingSettings, TrainSettings
+from ray_app.train.trackers import TensorBoard, open_trackers
 
 
 def test_points_are_in_the_event_file(tmp_path):

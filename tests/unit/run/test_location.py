@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ray_app.errors import InputError
-from ray_app.run.where import require_kept, resolved_runs
+from ray_app.run.location import require_kept, resolved_runs
 
 HERE = Path("/home/me/project")
 PACKAGE = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_0")
