@@ -61,6 +61,8 @@ def tried(
     storage.write_json_atomic(uri, {"key": key, **asdict(found)})
     for note in found.notes:
         log.warning("%s", note)
+    how = "packed" if found.batching == "packed" else "padded"
+    log.info("the seed can be trained: its chat template, its family (%s rows), its tensor names", how)
     return found
 
 
