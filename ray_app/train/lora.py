@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ray_app.errors import InputError
+from ray_app.train.export import stored_buffers
 from ray_app.train.settings import LoraSettings
 
 ADAPTER = "default"  # PEFT's name of the only adapter
@@ -67,7 +68,8 @@ def merged_tensors(lm: Any) -> list[Merged]:
         plain = owner.removesuffix(".base_layer")
         adapted = plain != owner and leaf == "weight"
         found.append(Merged(f"{plain}.{leaf}", parameter, layers[plain] if adapted else None))
-    return found
+    buffers = {name.replace(".base_layer.", "."): buffer for name, buffer in stored_buffers(lm).items()}
+    return found + [Merged(name, buffer, None) for name, buffer in buffers.items()]
 
 
 def gathered_merged(
@@ -84,7 +86,8 @@ def gathered_merged(
             needed = [tensor.parameter, *(_factors(tensor.layer) if tensor.layer is not None else [])]
             with deepspeed.zero.GatheredParameters(needed), torch.no_grad():
                 if rank == 0:
-                    copies[name] = _merge(tensor).to("cpu", dtype, copy=True).contiguous()
+                    kept = dtype if isinstance(tensor.parameter, torch.nn.Parameter) else tensor.parameter.dtype
+                    copies[name] = _merge(tensor).to("cpu", kept, copy=True).contiguous()
         yield copies
 
 

@@ -170,11 +170,20 @@ def compare(
     dtype: torch.dtype,
 ) -> str | None:
     """What differs from `wanted` when the rows are trained our way; None where nothing does."""
+    dropped = dropout_of(config)
+    if dropped and way.kernel.startswith(attention.PREFIX):
+        return f"it has no dropout, and this model's attention has {dropped:g}"  # both are off in this comparison
     try:
         found = ours(config, settings, way, rows, device, dtype)
     except Exception as fault:  # whatever a family does with arguments it does not know
         return first_line(fault)[:160]
     return next(differences(found, wanted, TOLERANCE[dtype]), None)
+
+
+def dropout_of(config: Any) -> float:
+    """Dropout of attention weights in training."""
+    part = text_config(config)
+    return float(getattr(part, "attention_dropout", None) or getattr(part, "attn_pdrop", None) or 0.0)
 
 
 def ours(

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from ray_app.base.schema import Message
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
 from ray_app.run import storage
 from ray_app.train.settings import TrainSettings
 
@@ -57,7 +57,9 @@ def tried(
     try:
         found: Trial = ray.get(task.remote(seed_model, revision, settings, list(prompt), dict(options)))
     except ray.exceptions.RayTaskError as fault:
-        raise fault.cause if isinstance(fault.cause, InputError) else fault from None
+        if isinstance(fault.cause, InputError):
+            raise fault.cause from None
+        raise InputError(f"judge.model: {seed_model} cannot be tried: {first_line(fault.cause)}") from fault
     storage.write_json_atomic(uri, {"key": key, **asdict(found)})
     for note in found.notes:
         log.warning("%s", note)

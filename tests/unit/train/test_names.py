@@ -65,3 +65,15 @@ def test_a_multimodal_wrapper_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"a gemma3 wraps a text model \(gemma3_text\)"):
         refuse_wrappers(AutoConfig.for_model("gemma3"))
     refuse_wrappers(AutoConfig.for_model("gemma3_text"))
+
+
+def test_adapted_experts_keep_their_stored_buffers() -> None:
+    """DeepSeek's router has a correction in a buffer: exported as it is, in its own format."""
+    from ray_app.train.lora import add_adapters, merged_tensors
+
+    lm = model("deepseek_v3")
+    wanted = shapes_on_hub(lm, describe(lm))
+    add_adapters(lm, LoraSettings(targets=("o_proj",)), seed=0)
+    found = {tensor.name: tuple(tensor.parameter.shape) for tensor in merged_tensors(lm)}
+    assert shapes_on_hub(lm, found) == wanted
+    assert any("e_score_correction_bias" in name for name in wanted)

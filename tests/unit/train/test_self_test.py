@@ -38,6 +38,7 @@ def test_families_that_pack(model_type: str) -> None:
         ("gpt_oss", ("bucketed", "eager"), "scaled_dot_product_at"),
         ("qwen3_next", ("bucketed", "sdpa"), "packed rows with sdpa: the loss is"),
         ("stablelm", ("bucketed", "sdpa"), "row_lengths"),
+        ("gpt2", ("bucketed", "sdpa"), "it has no dropout, and this model's attention has 0.1"),
     ],
 )
 def test_families_that_fall_back_say_why(model_type: str, outcome: tuple[str, str], said: str) -> None:
