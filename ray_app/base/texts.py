@@ -52,9 +52,11 @@ def content_of(message: Any) -> str | None:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         return None
     content = message.get("content")
+    if message.get("tool_calls"):
+        return None  # what was said beside a call is not all of the message
     if isinstance(content, str):
         return content
-    if not isinstance(content, list) or not content or message.get("tool_calls"):
+    if not isinstance(content, list) or not content:
         return None
     texts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content]
     known = [text for text in texts if isinstance(text, str)]

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-_RATING = re.compile(r"\[\[\s*(\d{1,2}(?:\.\d+)?)\s*\]\]")
+_RATING = re.compile(r"\[\[\s*(-?\d+(?:\.\d+)?)\s*\]\]")
 _LETTER = re.compile(r"\[\[([A-D])\]\]")
 
 # Text of instructions and responses must not be read as a verdict, end its section, or become a control token.
-_VERDICT_LIKE = re.compile(r"\[\[(?=\s*(?:[A-Da-d]|[0-9]{1,2}(?:\.[0-9]+)?)\s*\]\])")
+_VERDICT_LIKE = re.compile(r"\[\[(?=\s*(?:[A-Da-d]|-?[0-9]+(?:\.[0-9]+)?)\s*\]\])")
 _SECTION_LIKE = re.compile(r"<(?=/?(?:modified_)?(?:instruction|response(?:_[a-d])?)\s*>)", re.IGNORECASE)
 _CONTROL_LIKE = re.compile(
     r"<(?=\|[^<>\n]{0,80}\|?>"  # <|im_end|>, <|eot_id|>, <|start_header_id|>

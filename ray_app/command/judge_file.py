@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ray_app.benchmarks import load_benchmark
@@ -26,11 +27,17 @@ def judge_file(settings: JudgeSettings, source: str, target: str) -> int:
     return 0
 
 
-def check_output(source: str, target: str) -> None:
-    """Raises InputError where the verdict file cannot be written, or would overwrite the pairs, before any judging."""
+def check_output(source: str, target: str, option: str = "--output") -> None:
+    """Raises InputError where what is made cannot be written, or would overwrite the input, before any judging."""
     make_folder(target.rpartition("/")[0] or ".")
     fs, path = storage.filesystem(target)
     if fs.isdir(path):
-        raise InputError(f"--output {target} is a folder; the verdicts are one file")
-    if (fs, path) == storage.filesystem(source):
-        raise InputError(f"--output {target} is the input, which the verdicts would overwrite")
+        raise InputError(f"{option} {target} is a folder; what is made is one file")
+    if same_file(source, target):
+        raise InputError(f"{option} {target} is the input, which would be overwritten")
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two paths or URIs mean one file, however they are spelt."""
+    (fs, path), (other_fs, other_path) = storage.filesystem(one), storage.filesystem(other)
+    return fs == other_fs and os.path.realpath(path) == os.path.realpath(other_path)

@@ -13,9 +13,10 @@ from typing import Any
 
 from ray_app.base.schema import Text
 from ray_app.benchmarks.responses import Candidates, Shape, as_pairs, read_candidates
-from ray_app.command.judge_file import check_output
+from ray_app.command.judge_file import check_output, same_file
 from ray_app.command.judging import judge_all, load_judge, voting_of
 from ray_app.command.settings import JudgeSettings
+from ray_app.errors import InputError
 from ray_app.judging.protocol import PairProtocol
 from ray_app.judging.ranking import Ranking, couples, ranking
 from ray_app.judging.registry import protocol_of
@@ -31,7 +32,9 @@ def rank_file(settings: JudgeSettings, source: str, target: str) -> int:
     for option, path in (("--output", target), ("--preferences", settings.preferences)):
         if path is not None:
             require_kept(option, path, Path.cwd())
-            check_output(source, path)
+            check_output(source, path, option)
+    if settings.preferences is not None and same_file(settings.preferences, target):
+        raise InputError(f"--preferences {settings.preferences} is the --output, which it would overwrite")
     folder = f"{target}.parts"
     judged = judge_all(settings, judge, {folder: benchmark})[folder]
     records = protocol.records(benchmark, judged.answers, voting_of(settings))

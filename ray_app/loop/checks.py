@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ray
 
-from ray_app.base.model_files import require_model, require_on_hub
+from ray_app.base.model_files import absolute, require_model, require_on_hub
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
 from ray_app.judging.protocol import STAGE as EVALUATION
@@ -53,7 +53,7 @@ def check_training(settings: IterateSettings) -> None:
     from ray_app.train.encoding import model_facts
 
     if settings.iterations:
-        check(settings.train, model_facts(settings.judge.model, settings.judge.revision))
+        check(settings.train, model_facts(absolute(settings.judge.model), settings.judge.revision))
 
 
 def tried_training(settings: IterateSettings, inputs: Inputs) -> TrainSettings:
@@ -66,7 +66,8 @@ def tried_training(settings: IterateSettings, inputs: Inputs) -> TrainSettings:
     seed, protocol = settings.judge, settings.protocol
     pair = {"pair_id": "specimen", "instruction": "Name a fruit.", "chosen": "An apple.", "rejected": "A chair."}
     _, prompt = next(protocol.pair_prompts(pair, inputs.prompt(protocol.prompt_setting)))
-    trial = tried(settings.run_uri, seed.model, seed.revision, settings.train, prompt, seed.chat_template_kwargs)
+    model = absolute(seed.model)  # as training reads it: a worker has another working folder
+    trial = tried(settings.run_uri, model, seed.revision, settings.train, prompt, seed.chat_template_kwargs)
     return trial.applied(settings.train)
 
 

@@ -19,6 +19,7 @@ from ray_app.train import flash4
 from ray_app.train.settings import TrainSettings
 
 PREFIX = "ste_"
+OURS = (PREFIX + "fa4", PREFIX + "varlen", PREFIX + "sdpa")
 HALF_ONLY = ("ste_varlen", "ste_fa4", "flash_attention_2", "flash_attention_3")  # kernels that take no fp32
 # What models hand on to every attention and no kernel needs: where it stands elsewhere, or means nothing in training.
 HARMLESS = frozenset(
@@ -142,23 +143,33 @@ def per_row(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal SDPA, row by row: Σ length² work and no mask, so that SDPA can take its fast kernels.
+    """Causal SDPA, row by row: Σ length² work and, but for rows longer than the window, no mask, so that SDPA can take
+    its fast kernels.
 
     Rows of equal length go in one call. Query (1, heads, tokens, dim); returns (1, tokens, heads, dim).
     """
     refuse("sdpa", others)
-    if sliding_window is not None and max(row_lengths) > sliding_window:
-        raise ValueError(f"rows of {max(row_lengths)} tokens exceed the model's sliding window {sliding_window}")
     outs = []
     start = 0
     for count, length in _runs(row_lengths):
         stop = start + count * length
         q, k, v = (_rows(tensor[0, :, start:stop], count, length) for tensor in (query, key, value))
         grouped = q.shape[1] != k.shape[1]
-        out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        mask = _window(length, sliding_window, q.device)
+        out = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+        )
         outs.append(out.transpose(1, 2).reshape(count * length, *out.shape[1::2]))
         start = stop
     return torch.cat(outs).unsqueeze(0), None
+
+
+def _window(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    """(length, length), True where a token sees another: itself and the `window` - 1 before it. None: all before it."""
+    if window is None or length <= window:
+        return None
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return causal.triu(1 - window)
 
 
 def _rows(tensor: torch.Tensor, count: int, length: int) -> torch.Tensor:

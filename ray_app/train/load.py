@@ -25,18 +25,37 @@ def weight_files(seed_model: str, revision: str | None = None) -> dict[str, Path
     """File of every tensor of a safetensors model (folder or hub id); None when it has no safetensors."""
     from transformers.utils import cached_file
 
-    where: dict[str, Any] = {"revision": revision}
-    optional = {**where, "_raise_exceptions_for_missing_entries": False}
-    index = cached_file(seed_model, INDEX, **optional)
-    if index:
-        weight_map = json.loads(Path(index).read_text())["weight_map"]
-        found = {name: cached_file(seed_model, name, **where) for name in sorted(set(weight_map.values()))}
+    weight_map = _index(seed_model, revision)
+    if weight_map is not None:
+        names = sorted(set(weight_map.values()))
+        found = {name: cached_file(seed_model, name, revision=revision) for name in names}
         return {tensor: Path(found[file]) for tensor, file in weight_map.items()}
-    single = cached_file(seed_model, "model.safetensors", **optional)
-    if not single:
+    single = _optional(seed_model, "model.safetensors", revision)
+    if single is None:
         return None
     with safe_open(single, framework="pt") as file:
-        return dict.fromkeys(file.keys(), Path(single))
+        return dict.fromkeys(file.keys(), single)
+
+
+def tensor_names(seed_model: str, revision: str | None = None) -> set[str] | None:
+    """Names of the tensors of a safetensors model; None when it has no safetensors. Of a model in several files only
+    the index is read: whoever asks for names downloads no weights.
+    """
+    found = _index(seed_model, revision) or weight_files(seed_model, revision)
+    return None if found is None else set(found)
+
+
+def _index(seed_model: str, revision: str | None) -> dict[str, str] | None:
+    """Name of the file of every tensor, where a model has several."""
+    index = _optional(seed_model, INDEX, revision)
+    return None if index is None else dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+
+
+def _optional(seed_model: str, name: str, revision: str | None) -> Path | None:
+    from transformers.utils import cached_file
+
+    found = cached_file(seed_model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
 
 
 def empty_model(config: Any, dtype: torch.dtype, attention: str, deepspeed_config: Mapping[str, Any] | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -176,7 +177,8 @@ def fresh_buffers(config: Any) -> dict[str, torch.Tensor]:
     from transformers.initialization import no_init_weights
 
     with no_init_weights(), init_empty_weights(include_buffers=False):
-        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+        own = copy.deepcopy(config)  # a config keeps the kernel and format of the last model that was made of it
+        lm = AutoModelForCausalLM.from_config(own, dtype=torch.float32, attn_implementation="eager")
     stored = set(lm.state_dict())
     return {
         name: buffer

@@ -26,22 +26,29 @@ def shapes_on_hub(lm: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, t
     return {name: tuple(tensor.shape) for name, tensor in on_hub(lm, empty).items()}
 
 
-def names_fault(lm: Any, exported: Collection[str], seed: Collection[str]) -> str | None:
-    """Why an export would not be what the seed's files are; None where the names agree.
-
-    Tied weights may be missing, and what transformers ignores when it loads the seed (rotary frequencies of old files,
-    layers for multi-token prediction).
+def unknown_names(lm: Any, exported: Collection[str], seed: Collection[str]) -> list[str]:
+    """Tensors an export would have and the seed's files do not: what serves the seed would not know them. Tied weights
+    may stand under either name, and old files leave out the first part of their names (`transformer.`).
     """
-    extra = sorted(set(exported) - set(seed) - _tied(lm))
-    if extra:
-        return f"its export would have a tensor {extra[0]} that its files do not have ({len(extra)} in all)"
+    known = {_short(lm, name) for name in seed}
+    return sorted(name for name in set(exported) - _tied(lm) if _short(lm, name) not in known)
+
+
+def left_out_names(lm: Any, exported: Collection[str], seed: Collection[str]) -> list[str]:
+    """Tensors of the seed's files an export would not have (a value head). Not told: what transformers ignores when it
+    loads the seed (rotary frequencies of old files, layers for multi-token prediction).
+    """
+    kept = {_short(lm, name) for name in exported}
     ignored = [*(getattr(lm, "_keys_to_ignore_on_load_unexpected", None) or ()), r"rotary_emb\.inv_freq$"]
-    missing = [
+    return [
         name
-        for name in sorted(set(seed) - set(exported) - _tied(lm))
-        if not any(re.search(pattern, name) for pattern in ignored)
+        for name in sorted(set(seed) - _tied(lm))
+        if _short(lm, name) not in kept and not any(re.search(pattern, name) for pattern in ignored)
     ]
-    return f"its export would lack {missing[0]} of its files ({len(missing)} in all)" if missing else None
+
+
+def _short(lm: Any, name: str) -> str:
+    return name.removeprefix(f"{lm.base_model_prefix}.")
 
 
 def _tied(lm: Any) -> set[str]:

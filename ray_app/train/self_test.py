@@ -72,7 +72,7 @@ def self_test(config: Any, settings: TrainSettings) -> Outcome:
     Raises InputError, naming the model's type and what differs, where there is none; with a named kernel where that
     one is not right.
     """
-    rows, tiny = _rows(), _tiny(config)
+    rows, tiny = _rows(), _tiny(config, settings.sequence_length)
     device = torch.device("cuda") if settings.use_gpu else torch.device("cpu")
     dtype = torch.bfloat16 if any(way.kernel in attention.HALF_ONLY for _, way in ways(settings)) else torch.float32
     try:
@@ -95,8 +95,8 @@ def _note(config: Any, said: list[str], name: str, way: Way) -> str:
     return f"{config.model_type}: train.attention {name}, train.batching {way.batching} is used ({'; '.join(said)})"
 
 
-def _tiny(config: Any) -> Any:
-    small = tiny_config(config)
+def _tiny(config: Any, longest: int) -> Any:
+    small = tiny_config(config, longest)
     try:
         _build(small, "eager", torch.float32)
     except Exception as fault:
@@ -171,7 +171,7 @@ def compare(
 ) -> str | None:
     """What differs from `wanted` when the rows are trained our way; None where nothing does."""
     dropped = dropout_of(config)
-    if dropped and way.kernel.startswith(attention.PREFIX):
+    if dropped and way.kernel in (*attention.OURS, "flex_attention"):
         return f"it has no dropout, and this model's attention has {dropped:g}"  # both are off in this comparison
     try:
         found = ours(config, settings, way, rows, device, dtype)

@@ -12,7 +12,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-VOCABULARY, HEADS, HEAD_DIM, WINDOW, DEEPEST = 128, 4, 16, 64, 10
+VOCABULARY, HEADS, HEAD_DIM, DEEPEST = 128, 4, 16, 10
+WIDE, NARROW = 64, 16  # windows that no row of the self-test fills, and that its rows exceed
+WINDOWS = ("sliding_window", "attention_chunk_size")
 # Numbers that may be made smaller by themselves. What belongs together (heads, ranks) is shrunk below.
 CAPS: Mapping[str, int] = {
     "intermediate_size": 64,
@@ -36,8 +38,6 @@ CAPS: Mapping[str, int] = {
     "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 8,
     "v_head_dim": 16,
-    "sliding_window": WINDOW,
-    "attention_chunk_size": WINDOW,
     "hidden_size_per_layer_input": 16,
     "vocab_size_per_layer_input": VOCABULARY,
     "linear_key_head_dim": 16,
@@ -64,9 +64,12 @@ def text_config(config: Any) -> Any:
     return config.get_text_config(decoder=True)
 
 
-def tiny_config(config: Any) -> Any:
+def tiny_config(config: Any, longest: int = 4096) -> Any:
     """A config of the same class, two layers deep (one of each kind, where layers differ), some hundred thousand
     parameters. What it cannot know how to shrink stays as it is.
+
+    `longest`: tokens of the longest row that will be trained. A window that it exceeds is narrow here too, and one that
+    it does not stays wide: a kernel without windows is then as right here as it will be there.
     """
     small = copy.deepcopy(config)
     part = text_config(small)
@@ -76,6 +79,10 @@ def tiny_config(config: Any) -> Any:
         value = _get(part, name)
         if isinstance(value, int) and not isinstance(value, bool) and value > cap:
             _set(part, name, cap)
+    for name in WINDOWS:
+        value = _get(part, name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            _set(part, name, NARROW if value < longest else WIDE)
     _shrink_state_space(part)
     for name in TOKENS:
         value = _get(part, name)

@@ -104,6 +104,7 @@ def fit(
     if committed is not None:
         _remove(f"{work_dir}/{RAY_RUN}")  # the last call may have been killed before it tidied up
         return committed
+    warn_of_other_fits(state_dir, identity)
     refs, lengths, quarantine = encode_files(settings, seed_model, train_files, template, revision)
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
@@ -116,6 +117,15 @@ def fit(
     result = result_of(progress, list_candidates(work_dir), scores, len(lengths), seconds, quarantine)
     commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "")
     return result
+
+
+def warn_of_other_fits(state_dir: str, identity: str) -> None:
+    """Say that an interrupted fit is not continued, because another one was asked for since (another kernel)."""
+    filesystem, root = url_to_fs(state_dir)
+    begun = filesystem.ls(root, detail=False) if filesystem.exists(root) else []
+    others = sorted(name.rstrip("/").rpartition("/")[2] for name in begun)
+    if others and identity not in others:
+        log.warning("%s holds an earlier fit with other settings (%s): training starts anew", state_dir, others[0])
 
 
 def result_of(

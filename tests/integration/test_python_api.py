@@ -101,6 +101,10 @@ def test_rank_files_continue_and_give_preferences(tmp_path: Path) -> None:
     shards = {path: path.stat().st_mtime_ns for path in Path(f"{target}.parts").glob("shard-*")}
     assert command("judge", *options, "--output", target).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in shards} == shards, "nothing is judged twice"
+    for path in (source, target):
+        refused = command("judge", *options, "--output", target, "--preferences", path)
+        assert refused.returncode == 2
+        assert f"--preferences {path} is the" in refused.stderr
     refused = command("judge", *ENGINE, "--input", source, "--output", target, "--preferences", prefs)
     assert refused.returncode == 2
     assert "--preferences needs --rank" in refused.stderr

@@ -248,8 +248,12 @@ class Reader:
 
 
 def name_in(record: Mapping[str, Any], column: str) -> str | None:
-    """A label of a row; None where the column holds no name but a list or a number, which no setting could ask for."""
+    """A label of a row, a number (a class of `datasets`) as its digits; None where the column holds a list or the like,
+    which no setting could ask for.
+    """
     value = record.get(column)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     return value if isinstance(value, str) else None
 
 

@@ -28,6 +28,8 @@ def said(content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
         ([said([{"type": "image_url", "image_url": "x"}])], "not_a_text", "not_a_text"),
         ([said([])], "not_a_text", "not_a_text"),
         ([said("q"), said(None, "assistant", tool_calls=[{}]), said("7", "tool")], "not_a_text", "not_a_text"),
+        ([said("q"), said("Let me look.", "assistant", tool_calls=[{}]), said("r")], "not_a_text", "not_a_text"),
+        ([said("q"), said("It is 7.", "assistant", tool_calls=[]), said("r")], None, None),
         ([said("q"), said("7", "tool")], None, "unknown_role"),
         ([said("q"), said("An oak.", "assistant")], None, "ends_with_assistant"),
         ([said("You are kind.", "system")], None, "ends_with_system"),

@@ -23,10 +23,20 @@ def test_rows_do_not_see_each_other(lengths):
         start += length
 
 
-def test_a_row_beyond_the_sliding_window_is_refused():
-    q = torch.randn(1, 1, 6, 4)
-    with pytest.raises(ValueError, match="sliding window 4"):
-        per_row(None, q, q, q, None, row_lengths=(6,), sliding_window=4)
+@pytest.mark.parametrize("window", [1, 4, 6, 7])
+def test_a_row_beyond_the_sliding_window_sees_no_further(window):
+    """As transformers' own mask: a token, and the `window` - 1 before it."""
+    lengths = (6, 3)
+    q, k, v = (torch.randn(1, heads, sum(lengths), 4, dtype=torch.float64) for heads in (4, 2, 2))
+    out, _ = per_row(None, q, k, v, None, row_lengths=lengths, sliding_window=window)
+    start = 0
+    for length in lengths:
+        apart = torch.arange(length)[:, None] - torch.arange(length)[None]
+        mask = (apart >= 0) & (apart < window)
+        part = [t[:, :, start : start + length] for t in (q, k, v)]
+        alone = scaled_dot_product_attention(*part, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+        torch.testing.assert_close(out[:, start : start + length], alone)
+        start += length
 
 
 @pytest.mark.parametrize(

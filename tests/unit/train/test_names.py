@@ -13,7 +13,7 @@ from ray_app.errors import InputError
 from ray_app.train.export import describe
 from ray_app.train.gather import stored_buffers
 from ray_app.train.lora import refuse_output_layer
-from ray_app.train.names import names_fault, on_hub, shapes_on_hub
+from ray_app.train.names import left_out_names, on_hub, shapes_on_hub, unknown_names
 from ray_app.train.settings import LoraSettings
 from ray_app.train.tiny import tiny_config
 from ray_app.train.trial import refuse_wrappers, skeleton
@@ -38,17 +38,19 @@ def test_tensors_are_those_that_save_pretrained_writes(model_type: str, tmp_path
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
     shapes = shapes_on_hub(lm, describe(lm))
     assert shapes == {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-    assert names_fault(lm, shapes, wanted) is None
-    assert names_fault(skeleton(lm.config), shapes, wanted) is None
+    for one in (lm, skeleton(lm.config)):
+        assert (unknown_names(one, shapes, wanted), left_out_names(one, shapes, wanted)) == ([], [])
 
 
 def test_names_that_differ_are_told() -> None:
     lm = model("llama")
     names = shapes_on_hub(lm, describe(lm))
-    assert "would lack model.extra.weight" in (names_fault(lm, names, [*names, "model.extra.weight"]) or "")
-    assert "that its files do not have" in (names_fault(lm, names, list(names)[1:]) or "")
+    assert left_out_names(lm, names, [*names, "v_head.summary.weight"]) == ["v_head.summary.weight"]
+    assert unknown_names(lm, names, list(names)[1:]) == [next(iter(names))]
     old = "model.layers.0.self_attn.rotary_emb.inv_freq"
-    assert names_fault(lm, names, [*names, old]) is None, "files of long ago hold what is computed"
+    assert left_out_names(lm, names, [*names, old]) == [], "files of long ago hold what is computed"
+    bare = [name.removeprefix("model.") for name in names]
+    assert (unknown_names(lm, names, bare), left_out_names(lm, names, bare)) == ([], []), "as GPT-2's are"
 
 
 def test_an_adapter_on_the_output_layer_is_refused() -> None:

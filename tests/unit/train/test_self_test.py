@@ -67,6 +67,31 @@ def test_a_head_that_forgets_its_factor_is_found(monkeypatch: pytest.MonkeyPatch
         self_test.self_test(config("granite", logits_scaling=8.0), settings())
 
 
+@pytest.mark.parametrize("window", [512, 8192])
+def test_windows_are_tried_where_rows_exceed_them(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that sees too far is found where a row of the sequence length is longer than the window, and is as good
+    as any where none is.
+    """
+    seed = config("mistral", sliding_window=window)
+    assert self_test.self_test(seed, settings()) == self_test.Outcome("packed", "auto")
+    monkeypatch.setattr(attention, "_window", lambda *_: None)
+    found = self_test.self_test(seed, settings())
+    assert found.batching == ("bucketed" if window == 512 else "packed")
+
+
+def test_a_seeds_config_stays_as_it_is() -> None:
+    seed = config("llama", num_hidden_layers=1, hidden_size=64, vocab_size=64)
+    seed._attn_implementation, seed.dtype = "sdpa", torch.bfloat16
+    fresh_buffers(seed)
+    assert (seed._attn_implementation, seed.dtype) == ("sdpa", torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["sdpa", "flex"])
+def test_dropout_of_attention_is_no_matter_of_packed_kernels(name: str) -> None:
+    with pytest.raises(InputError, match=r"it has no dropout, and this model.s attention has 0\.1"):
+        self_test.self_test(config("llama", attention_dropout=0.1), settings(attention=name))
+
+
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "olmo3"])
 def test_computed_buffers_are_found_whatever_their_name(model_type: str) -> None:
     found = fresh_buffers(tiny_config(config(model_type)))

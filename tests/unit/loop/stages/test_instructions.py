@@ -154,11 +154,10 @@ def test_a_dataset_of_the_hub_that_breaks_off_is_one_line(monkeypatch: pytest.Mo
 
 
 def test_labels_that_are_no_names_cost_nothing_else() -> None:
-    texts = [{"instruction": text, "category": ["x"]} for text in "abc"]
-    rows, lost = read(
-        [{**texts[0], "language": "English"}, {**texts[1], "language": ["en"]}, {**texts[2], "language": 3}]
-    )
-    assert [row["language"] for row in rows] == ["English", None, None]
+    texts = [{"instruction": text, "category": ["x"]} for text in "abcd"]
+    languages = ["English", ["en"], 3, True]
+    rows, lost = read([{**text, "language": label} for text, label in zip(texts, languages, strict=True)])
+    assert [row["language"] for row in rows] == ["English", None, "3", None], "a class of `datasets` is a number"
     assert {row["category"] for row in rows} == {None}
     assert not lost
     kept, _ = read([{**texts[1], "language": ["en"]}], part(languages=["en"]))
