@@ -59,6 +59,7 @@ def build(
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(seed_model, revision=revision)
+    import_class(config)
     attention.register()
     name = attention.choose(settings)
     dtype = torch_dtype(settings)
@@ -73,6 +74,17 @@ def build(
             return lm
         del lm
     return _through_transformers(seed_model, revision, config, dtype, name, deepspeed_config)
+
+
+def import_class(config: Any) -> None:
+    """Import a model's class before zero.Init: it wraps the constructors of classes that are made while it is open, and
+    when it closes takes away what was wrapped around them since. Experts would lose what transformers adds to theirs
+    (`transformers.integrations.moe`), and fail at the first step.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
 def plain_shards(settings: TrainSettings) -> bool:
@@ -105,6 +117,7 @@ def random_model(config: Any, settings: TrainSettings, deepspeed_config: Mapping
     from transformers import AutoModelForCausalLM
     from transformers.integrations import HfDeepSpeedConfig
 
+    import_class(config)
     attention.register()
     name = attention.choose(settings)
     alive = HfDeepSpeedConfig(dict(deepspeed_config)) if settings.zero.stage == 3 else None
