@@ -34,6 +34,8 @@ def test_experts_pack(model_type: str) -> None:
     assert found(model_type, kernels="torch") == ("packed", "auto")
 
 
-@pytest.mark.parametrize(("model_type", "attention"), [("gemma2", "eager"), ("gpt_oss", "eager"), ("qwen3_next", "sdpa")])
+@pytest.mark.parametrize(
+    ("model_type", "attention"), [("gemma2", "eager"), ("gpt_oss", "eager"), ("qwen3_next", "sdpa")]
+)
 def test_families_that_fall_back(model_type: str, attention: str) -> None:
     assert found(model_type) == ("bucketed", attention)
