@@ -1,14 +1,14 @@
 """Prompt files and how they become chat messages. They are in `prompt_files/`, or wherever a setting says.
 
 A prompt file is YAML: `name`, `user` (a Jinja template), and optionally `system` and `letters`. Every variable
-is neutralised (see `verdict.neutralise`) here, in the messages, before any chat template.
+is neutralised (see `verdict.neutralise`, `tokens.broken`) here, in the messages, before any chat template.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import jinja2.meta
 import yaml
 
 from ray_app.base.schema import Message, Text, content_id
+from ray_app.base.tokens import broken
 from ray_app.base.verdict import neutralise
 from ray_app.errors import InputError, first_line
 
@@ -64,6 +65,11 @@ class Prompt:
     user: str
     system: str = ""
     letters: str = "AB"
+    control: frozenset[str] = frozenset()  # control tokens of the model that reads it: no text of a row becomes one
+
+    def guarded(self, control: frozenset[str]) -> Prompt:
+        """The same wording, for a model whose tokenizer has these control tokens."""
+        return replace(self, control=control)
 
     @property
     def hash(self) -> str:
@@ -72,7 +78,7 @@ class Prompt:
 
     def render(self, **variables: Any) -> list[Message]:
         """Chat messages with every text variable neutralised. Raises InputError for an unknown variable."""
-        clean = {key: _clean(value) for key, value in variables.items()}
+        clean = {key: _clean(value, self.control) for key, value in variables.items()}
         messages: list[Message] = []
         if self.system:
             messages.append({"role": "system", "content": _render(self.name, self.system, clean)})
@@ -110,7 +116,7 @@ def prompt_from(fields: dict[str, str]) -> Prompt:
     unknown = set(fields) - {"name", "system", "user", "letters"}
     if unknown or not fields.get("user"):
         raise ValueError(f"unknown keys {sorted(unknown)}" if unknown else "no `user` template")
-    given = {key: str(value) for key, value in fields.items() if value is not None}
+    given: dict[str, Any] = {key: str(value) for key, value in fields.items() if value is not None}
     if not given.get("system", "").strip():
         given.pop("system", None)  # a blank one is none: it would be an empty message, or the word None
     return Prompt(**given)
@@ -133,11 +139,11 @@ def require_shown(prompt: Prompt, use: str) -> None:
         raise ValueError(f"nothing is called {unknown[0]}; there are {', '.join(known)}")
 
 
-def as_messages(text: Text) -> list[Message]:
-    """An instruction as the conversation a generator answers."""
+def as_messages(text: Text, control: frozenset[str] = frozenset()) -> list[Message]:
+    """An instruction as the conversation a generator with these control tokens answers."""
     if isinstance(text, str):
-        return [{"role": "user", "content": neutralise(text)}]
-    return [{"role": m["role"], "content": neutralise(m["content"])} for m in text]
+        return [{"role": "user", "content": _clean(text, control)}]
+    return [{"role": m["role"], "content": _clean(m["content"], control)} for m in text]
 
 
 def transcript(text: Text) -> str:
@@ -147,11 +153,11 @@ def transcript(text: Text) -> str:
     return "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in text)
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: Any, control: frozenset[str]) -> Any:
     if isinstance(value, str):
-        return neutralise(value)
+        return broken(neutralise(value), control)
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return neutralise(transcript(value))
+        return broken(neutralise(transcript(value)), control)
     return value
 
 

@@ -10,8 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray_app.base.verdict import THINK_OPEN
+from ray_app.base.verdict import THINK_CLOSE, THINK_OPEN
 
+# What opens and closes reasoning, by families: most; Mistral; Seed-OSS; Cohere; Kimi; Gemma 4. Harmony (gpt-oss) has no
+# such pair: there, and where a vocabulary marks otherwise, `engine.vllm: {reasoning_parser: NAME}` tells.
+MARKS = (
+    (THINK_OPEN, THINK_CLOSE),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>", "<channel|>"),
+)
 SWITCHES = ("enable_thinking", "thinking")  # Qwen, GLM and others; Granite, DeepSeek
 EFFORT = "reasoning_effort"
 
@@ -26,14 +36,14 @@ def declared(chat_template_kwargs: Mapping[str, Any]) -> bool | None:
 
 def may_reason(template: str, chat_template_kwargs: Mapping[str, Any]) -> bool:
     """Whether a model with this chat template may reason although nothing was declared."""
-    return declared(chat_template_kwargs) is None and THINK_OPEN in template
+    return declared(chat_template_kwargs) is None and any(opens in template for opens, _ in MARKS)
 
 
 def opened_by(prompt: str) -> str:
     """What a templated prompt has already written of the answer: some templates open `<think>` themselves, and then the
     model's own text shows only the end of its reasoning, or, cut off, no sign of it at all.
     """
-    return f"{THINK_OPEN}\n" if prompt.rstrip().endswith(THINK_OPEN) else ""
+    return f"{THINK_OPEN}\n" if prompt.rstrip().endswith(tuple(opens for opens, _ in MARKS)) else ""
 
 
 def template_of(model: str) -> str:

@@ -31,6 +31,7 @@ AB, BA = "ab", "ba"  # orders of pairwise files: gold may be unknown
 TRAIN, HELDOUT = "train", "heldout"
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TOKENS = pa.list_(pa.int32())
 
 INSTRUCTIONS = pa.schema(
     [
@@ -67,6 +68,7 @@ JUDGMENTS = pa.schema(
         ("correct", pa.bool_()),
         ("kept", pa.bool_()),
         ("text", pa.string()),
+        ("token_ids", TOKENS),  # as drawn; null from endpoints
         ("finish_reason", pa.string()),
         ("seed", pa.int64()),
         ("judge", pa.string()),
@@ -78,7 +80,7 @@ VOTES = pa.schema(
     [
         ("benchmark", pa.string()),
         ("id", pa.string()),
-        *[JUDGMENTS.field(name) for name in JUDGMENTS.names if name not in ("pair_id", "kept")],
+        *[JUDGMENTS.field(name) for name in JUDGMENTS.names if name not in ("pair_id", "kept", "token_ids")],
     ]
 )
 SCORES = pa.schema(
@@ -88,6 +90,7 @@ SCORES = pa.schema(
         ("sample", pa.int32()),
         ("score", pa.float64()),
         ("text", pa.string()),
+        ("token_ids", TOKENS),
         ("finish_reason", pa.string()),
         ("seed", pa.int64()),
         ("judge", pa.string()),
@@ -95,15 +98,31 @@ SCORES = pa.schema(
         ("completion_tokens", pa.int32()),
     ]
 )
-RATINGS = pa.schema([("benchmark", pa.string()), ("id", pa.string()), *[f for f in SCORES if f.name != "pair_id"]])
+RATINGS = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("id", pa.string()),
+        *[SCORES.field(name) for name in SCORES.names if name not in ("pair_id", "token_ids")],
+    ]
+)
 _TRAIN_KEY = [
     ("pair_id", pa.string()),
     ("order", pa.string()),
     ("sample", pa.int32()),
     ("iteration", pa.int32()),
 ]
-TRAIN_SFT = pa.schema([*_TRAIN_KEY, ("prompt", MESSAGES), ("completion", MESSAGES)])
-TRAIN_DPO = pa.schema([*_TRAIN_KEY, ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES)])
+TRAIN_SFT = pa.schema([*_TRAIN_KEY, ("prompt", MESSAGES), ("completion", MESSAGES), ("completion_ids", TOKENS)])
+# Not `chosen_ids`: by that name TRL's trainer takes a row for tokenised.
+TRAIN_DPO = pa.schema(
+    [
+        *_TRAIN_KEY,
+        ("prompt", MESSAGES),
+        ("chosen", MESSAGES),
+        ("rejected", MESSAGES),
+        ("chosen_drawn", TOKENS),
+        ("rejected_drawn", TOKENS),
+    ]
+)
 QUARANTINE = pa.schema([("id", pa.string()), ("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 

@@ -64,6 +64,7 @@ class Completion:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    token_ids: tuple[int, ...] | None = None  # as drawn, the end of turn too; None from endpoints
 
 
 @dataclass
@@ -78,6 +79,8 @@ class UnitResult:
 
 class Engine(Protocol):
     """vLLM, an OpenAI-compatible endpoint, or the scripted engine of the tests."""
+
+    control: frozenset[str]  # control tokens of its model; empty where messages, not tokens, are sent
 
     def prepare(self, messages: list[Message]) -> Prepared:
         """Template and tokenise. Raises PromptTooLong."""

@@ -15,6 +15,8 @@ from ray_app.errors import InputError
 class OpenAIEngine:
     """Chat completions with at most `endpoint.concurrency` requests in flight."""
 
+    control: frozenset[str] = frozenset()  # it is sent messages
+
     def __init__(self, settings: EngineSettings) -> None:
         from openai import AsyncOpenAI
 

@@ -37,6 +37,8 @@ _SINGLE = re.compile(r"<response>(.*?)</response>.*\[\[4\]\]", re.DOTALL)
 class ScriptedEngine:
     """Deterministic judgments, answers and modified instructions."""
 
+    control: frozenset[str] = frozenset()  # it is sent messages
+
     def __init__(self, settings: EngineSettings) -> None:
         self.settings, script = settings, settings.script
         self.p: list[float] = list(script.get("p", [0.5]))

@@ -88,8 +88,11 @@ class EngineSettings(BaseModel):
 
     @property
     def reasons(self) -> bool:
-        """Whether the model is declared to reason before it answers."""
-        return bool(declared(self.chat_template_kwargs))
+        """Whether the model is declared to reason before it answers: by its template's arguments, or by naming vLLM's
+        parser of its reasoning.
+        """
+        said = declared(self.chat_template_kwargs)
+        return bool(self.vllm.get("reasoning_parser")) if said is None else said
 
     @property
     def on_gpu(self) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_app.base.reasoning import opened_by
+from ray_app.base.reasoning import declared, opened_by
 from ray_app.base.schema import Message
+from ray_app.base.tokens import Split, control_tokens, decode, drawn_text, splits_by_marks
 from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_core import AsyncCore, ThreadCore
@@ -103,17 +103,24 @@ def complete_arguments(settings: EngineSettings) -> dict[str, Any]:
     return _measured_share(settings) | engine_arguments(settings)
 
 
-def decode(tokenizer: Any, ids: Iterable[int]) -> str:
-    """Text as vLLM's own detokeniser gives it: no special tokens, no tidied spaces.
-
-    A Hugging Face tokenizer may tidy them ("a ." to "a.") unless it is told not to; vLLM's own ones (Mistral's
-    among them) never do, and take no such argument.
+def reasoning_of(settings: EngineSettings, tokenizer: Any) -> Split | None:
+    """How drawn ids are split into reasoning and answer: by vLLM's parser, where `vllm.reasoning_parser` names one,
+    else by the tokenizer's own marks.
     """
-    parameters = inspect.signature(tokenizer.decode).parameters.values()
-    takes = any(p.name == "clean_up_tokenization_spaces" or p.kind is p.VAR_KEYWORD for p in parameters)
-    options = {"clean_up_tokenization_spaces": False} if takes else {}
-    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, **options)
-    return text
+    name = settings.vllm.get("reasoning_parser")
+    if not name or declared(settings.chat_template_kwargs) is False:
+        return splits_by_marks(tokenizer)
+    from vllm.reasoning import ReasoningParserManager
+
+    parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
+
+    def split(ids: Sequence[int]) -> tuple[list[int], list[int] | None]:
+        if not parser.is_reasoning_end(list(ids)):
+            return list(ids), None
+        answer = parser.extract_content_ids(list(ids))
+        return list(ids[: len(ids) - len(answer)]), answer
+
+    return split
 
 
 class VllmEngine:
@@ -124,6 +131,8 @@ class VllmEngine:
         core = ThreadCore if in_this_process(settings) else AsyncCore
         self.core: AsyncCore | ThreadCore = core(complete_arguments(settings))
         self.tokenizer, self.limit = self.core.tokenizer, self.core.limit
+        self.reasoning = reasoning_of(settings, self.tokenizer)
+        self.control = control_tokens(self.tokenizer)
         self.opened: str | None = None  # what the template writes of every answer
         self.finished = 0  # tokens of finished requests
 
@@ -152,8 +161,10 @@ class VllmEngine:
             raise EngineError("vLLM returned nothing")
         answer = final.outputs[0]
         self.finished += len(answer.token_ids)
-        text = answer.text if parameters.detokenize else decode(self.tokenizer, answer.token_ids)
-        return Completion((self.opened or "") + text, str(answer.finish_reason), len(ids), len(answer.token_ids))
+        drawn = tuple(answer.token_ids)
+        text = answer.text if parameters.detokenize else decode(self.tokenizer, drawn)
+        said = drawn_text(text, self.tokenizer, drawn, self.reasoning, self.opened or "")
+        return Completion(said, str(answer.finish_reason), len(ids), len(drawn), drawn)
 
     def _parameters(self, sampling: Sampling, max_tokens: int, seed: int | None) -> Any:
         from vllm import SamplingParams

@@ -7,13 +7,14 @@ select, select_scored, …    the decisions themselves: pure, keys and letters i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ray_app.base.schema import unit_interval
 from ray_app.base.verdict import first_win
 from ray_app.run.storage import read_parquet
 
+Unit = tuple[str, str]  # (pair_id, order or side)
 KEYS = ["pair_id", "order", "sample", "verdict", "correct", "kept"]
 SCORE_KEYS = ["pair_id", "side", "sample", "score"]
 
@@ -30,7 +31,7 @@ class Sample:
     kept: bool
 
     @property
-    def unit(self) -> tuple[str, str]:
+    def unit(self) -> Unit:
         return self.pair_id, self.order
 
 
@@ -66,18 +67,26 @@ class Choice:
     empty_cause: str
 
 
-def choose(judgment_files: Iterable[str], *, seed: int, iteration: int, balance: bool, recipe: str) -> Choice:
-    """Pairwise: balanced letters for SFT, (correct, wrong) for DPO."""
+def choose(
+    judgment_files: Iterable[str],
+    *,
+    seed: int,
+    iteration: int,
+    balance: bool,
+    recipe: str,
+    lost: Collection[Unit] = (),
+) -> Choice:
+    """Pairwise: balanced letters for SFT, (correct, wrong) for DPO; of the units that are not `lost`."""
     samples, files = read_samples(judgment_files)
-    selection = select(samples, seed, iteration, balance)
+    selection = select(samples, seed, iteration, balance, lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
     if recipe == "dpo":
-        selected = preferences(samples, seed, iteration)
+        selected = preferences([s for s in samples if s.unit not in lost], seed, iteration, balance)
     cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
     return Choice(selection, selected, files, len(samples), cause)
 
 
-def choose_scored(judgment_files: Iterable[str]) -> Choice:
+def choose_scored(judgment_files: Iterable[str], lost: Collection[Unit] = ()) -> Choice:
     """Pointwise: both judgments of the first sample whose chosen score is higher."""
     drawn: dict[str, dict[int, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
     files: dict[str, set[str]] = defaultdict(set)
@@ -93,7 +102,7 @@ def choose_scored(judgment_files: Iterable[str]) -> Choice:
     }
     selection = select_scored(scores)
     cause = empty_scored_cause(selection, unparsed, rows)
-    return Choice(selection, [(row,) for row in selection.rows], files, rows, cause)
+    return Choice(selection, [(row,) for row in selection.rows if row.unit not in lost], files, rows, cause)
 
 
 def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str, set[str]]]:
@@ -107,18 +116,21 @@ def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str,
     return samples, files
 
 
-def select(samples: Iterable[Sample], run_seed: int, iteration: int, balance: bool = True) -> Selection:
-    """The kept judgments, with equal numbers of A and B unless `balance` is off."""
+def select(
+    samples: Iterable[Sample], run_seed: int, iteration: int, balance: bool = True, lost: Collection[Unit] = ()
+) -> Selection:
+    """The kept judgments that can be trained on, with equal numbers of A and B unless `balance` is off."""
     seen = list(samples)
     kept = [s for s in seen if s.kept]
-    rows = balanced(kept, run_seed, iteration) if balance else sorted(kept)
+    usable = [s for s in kept if s.unit not in lost]
+    rows = balanced(usable, run_seed, iteration) if balance else sorted(usable)
     units = {s.unit for s in seen}
     return Selection(
         rows=tuple(rows),
         tried=len(units),
         kept=len(kept),
         kept_by_letter=dict(Counter(str(s.verdict) for s in kept)),
-        dropped_by_balance=len(kept) - len(rows),
+        dropped_by_balance=len(usable) - len(rows),
         first=tuple((s.pair_id, s.correct) for s in seen if s.sample == 0),
     )
 
@@ -149,10 +161,13 @@ def balanced(kept: Iterable[Sample], run_seed: int, iteration: int) -> list[Samp
     return sorted(row for rows in by_letter.values() for row in rows[:size])
 
 
-def preferences(samples: Iterable[Sample], run_seed: int, iteration: int) -> list[tuple[Sample, Sample]]:
+def preferences(
+    samples: Iterable[Sample], run_seed: int, iteration: int, balance: bool = True
+) -> list[tuple[Sample, Sample]]:
     """DPO's (correct, wrong) judgments of the same prompt: the kept one, and a wrong parsed one by seeded hash.
 
-    Balanced by the correct one's letter. An unparsed judgment is no rejected answer: it teaches format, not
+    Balanced by the correct one's letter, unless `balance` is off. An unparsed judgment is no rejected answer: it
+    teaches format, not
     judgment (paper, appendix on preference training).
     """
     wrong: dict[tuple[str, str], list[Sample]] = defaultdict(list)
@@ -170,7 +185,8 @@ def preferences(samples: Iterable[Sample], run_seed: int, iteration: int) -> lis
             key=lambda s: unit_interval("wrong", run_seed, iteration, s.pair_id, s.order, s.sample),
         )
 
-    return [(sample, pick(sample)) for sample in balanced(both, run_seed, iteration)]
+    rows = balanced(both, run_seed, iteration) if balance else sorted(both)
+    return [(sample, pick(sample)) for sample in rows]
 
 
 def select_scored(scores: Mapping[str, Sequence[tuple[float | None, float | None]]]) -> Selection:

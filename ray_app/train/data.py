@@ -6,28 +6,28 @@ Pure but for `read_rows`. A row is TRL's conversational prompt-completion (or pr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
+from ray_app.base.reasoning import opened_by
+from ray_app.base.tokens import decode, same_text
 from ray_app.errors import InputError, first_line
 
 SFT_COLUMNS = ("prompt", "completion")
 DPO_COLUMNS = ("prompt", "chosen", "rejected")
+DRAWN = {"completion": "completion_ids", "chosen": "chosen_drawn", "rejected": "rejected_drawn"}  # their token ids
+SENTINEL = "SENTINELANSWER"  # an answer that no template changes
+NOT_PREFIX = "the templated prompt is not a prefix of the templated conversation"
 ENCODED = pa.schema(
     [("id", pa.string()), ("tokens", pa.list_(pa.int32())), ("prompt", pa.int32()), ("side", pa.int8())]
 )
-
-
-class Tokenizer(Protocol):
-    """What encoding needs of a transformers tokenizer."""
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
 
 
 class RowFault(Exception):
@@ -47,14 +47,18 @@ class Encoded:
 
 
 def encode(
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     prompt: Sequence[Mapping[str, str]],
     completion: Sequence[Mapping[str, str]],
     *,
     sequence_length: int,
     chat_template_kwargs: Mapping[str, Any],
+    drawn: Sequence[int] | None = None,
 ) -> Encoded:
     """Encode one prompt and its completion, with the end of turn the chat template gives.
+
+    `drawn`: the token ids of the completion as they were sampled. They are trained on as they are where this tokenizer
+    reads them as the completion's text: its spelling may be that of other tokens, or of a control token.
 
     Raises RowFault: `too_long` (never cut), `prompt_not_prefix` (the template renders the prompt differently once
     an answer follows, so training would not match inference), `template_drops_text` (a template that removes part
@@ -64,25 +68,73 @@ def encode(
     answer = [dict(message) for message in completion]
     if not any(message["content"].strip() for message in answer):
         raise RowFault("empty_completion", "the completion has no text")
-    options = dict(chat_template_kwargs)
+    template = functools.partial(tokenizer.apply_chat_template, **{**chat_template_kwargs, "return_dict": False})
     try:
-        head = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **options)
-        whole = tokenizer.apply_chat_template(messages + answer, return_dict=False, **options)
+        head = list(template(messages, add_generation_prompt=True))
+        asked = template(messages, add_generation_prompt=True, tokenize=False)
+        said = said_tokens(tokenizer, answer, opened_by(asked), drawn)
+        if said is None:
+            whole = list(template(messages + answer))
+        else:
+            whole = head + said + closing(tokenizer, template, messages, asked)
+        text = template(messages + answer, tokenize=False)
+    except RowFault:
+        raise
     except Exception as fault:  # a template may raise what it likes: a role that it does not know, turns that repeat
         raise RowFault("template_refuses", f"the template refuses the conversation: {first_line(fault)}") from fault
     if len(whole) > sequence_length:
         raise RowFault("too_long", f"{len(whole)} tokens, train.sequence_length is {sequence_length}")
     if whole[: len(head)] != head or len(whole) == len(head):
-        raise RowFault("prompt_not_prefix", "the templated prompt is not a prefix of the templated conversation")
-    text = tokenizer.apply_chat_template(messages + answer, tokenize=False, **options)
-    if any(message["content"].strip() not in text for message in answer):
+        raise RowFault("prompt_not_prefix", NOT_PREFIX)
+    if said is None and any(message["content"].strip() not in text for message in answer):
         raise RowFault("template_drops_text", "the chat template removes part of the completion")
     return Encoded(tuple(whole), len(head))
 
 
+def said_tokens(
+    tokenizer: Any, answer: Sequence[Mapping[str, str]], opened: str, drawn: Sequence[int] | None
+) -> list[int] | None:
+    """The tokens of an answer where a template would not make them of its text: the drawn ones, or those of a text that
+    spells a special token, or begins with white space, which templates cut off. None: the template makes them right.
+    """
+    if len(answer) != 1:
+        return None
+    text = answer[0]["content"]
+    if drawn is not None:
+        ids = without_end(tokenizer, drawn)
+        if ids and same_text(text, opened + decode(tokenizer, ids)):
+            return ids
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    spelled = any(token.special and token.content.strip() and token.content in text for token in added.values())
+    text = text.removeprefix(opened)
+    if spelled or text != text.lstrip():
+        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    return None
+
+
+def without_end(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Drawn ids without the special tokens that ended them: the template ends the turn in its own way."""
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    special = {index for index, token in added.items() if token.special}
+    kept = list(ids)
+    while kept and (kept[-1] in special or kept[-1] == tokenizer.eos_token_id):
+        kept.pop()
+    return kept
+
+
+def closing(tokenizer: Any, template: Any, messages: list[dict[str, str]], asked: str) -> list[int]:
+    """What the template writes behind an answer: the end of the turn. Raises RowFault where the prompt is not its
+    beginning.
+    """
+    rendered = template([*messages, {"role": "assistant", "content": SENTINEL}], tokenize=False)
+    if not rendered.startswith(asked):
+        raise RowFault("prompt_not_prefix", NOT_PREFIX)
+    return list(tokenizer(rendered.rpartition(SENTINEL)[2], add_special_tokens=False).input_ids)
+
+
 def encode_table(
     rows: pa.Table,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     *,
     recipe: str,
     sequence_length: int,
@@ -109,6 +161,7 @@ def encode_table(
                     row[name],
                     sequence_length=sequence_length,
                     chat_template_kwargs=chat_template_kwargs,
+                    drawn=row.get(DRAWN[name]),
                 )
                 for name in answers
             ]

@@ -89,7 +89,7 @@ def _config(seed_model: str, revision: str | None) -> Mapping[str, Any]:
         return config
     from transformers import AutoConfig
 
-    read = AutoConfig.from_pretrained(seed_model, revision=revision)
+    read = AutoConfig.from_pretrained(seed_model, revision=revision).get_text_config(decoder=True)
     return {name: getattr(read, name) for name in names if hasattr(read, name)}
 
 

@@ -1,6 +1,7 @@
 """Model FLOPs of a training step, and the share of the chip's peak they are (MFU). Pure.
 
-6 FLOPs a parameter and token, embeddings included, plus causal attention; recomputed activations do not count
+6 FLOPs a parameter and token, embeddings included and experts that a token is not sent to left out, plus causal
+attention; recomputed activations do not count
 (PaLM, arXiv 2204.02311, appendix B; halved for the causal mask).
 """
 

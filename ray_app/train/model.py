@@ -10,6 +10,7 @@ import torch
 
 from ray_app.train import attention
 from ray_app.train.collate import Batch
+from ray_app.train.experts import active_parameters, balancing_loss, balancing_weight
 from ray_app.train.head import fuse_head
 from ray_app.train.load import can_fill, empty_model, fill, weight_files
 from ray_app.train.settings import TrainSettings
@@ -21,19 +22,26 @@ class JudgeModel(torch.nn.Module):
     def __init__(self, lm: Any, scale: float = 1.0) -> None:
         super().__init__()
         self.lm, self.scale = lm, scale  # `scale`: of the logits (`head.output_scale`)
-        self.size = sum(getattr(p, "ds_numel", p.numel()) for p in lm.parameters())  # parameters, whole
+        config = base_lm(lm).config
+        sizes = ((name, getattr(p, "ds_numel", p.numel())) for name, p in lm.named_parameters())
+        self.size = active_parameters(sizes, config)  # parameters a token passes, of the whole model
+        self.balancing = balancing_weight(config)
 
     def forward(self, *, batch: Batch, summed: bool) -> torch.Tensor:
         """Scalar fp32 sum, or (targets,) fp32."""
         lm = base_lm(self.lm)
-        hidden = lm.base_model(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **batch.attention
-        ).last_hidden_state
+        balanced = {"output_router_logits": True} if self.balancing and summed else {}
+        out = lm.base_model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **balanced, **batch.attention
+        )
+        hidden = out.last_hidden_state
         picked = hidden.reshape(-1, hidden.shape[-1])[batch.positions]
         if self.scale != 1.0:
             picked = picked * self.scale  # before the output layer: it is linear, and has no bias in these families
         # By keyword: DeepSpeed's hooks look at positional arguments only, and expect tensors there.
         nll: torch.Tensor = lm.get_output_embeddings()(picked, batch.targets, summed=summed)
+        if balanced:  # by target, as the rest of the sum
+            nll = nll + self.balancing * len(batch.targets) * balancing_loss(lm, out.router_logits)
         return nll
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+LORA_DEFAULTS: dict[str, Any] = {"lr": 1e-4, "lr_min": 1e-5}  # adapters start at zero: full fine-tuning's do little
 DPO_DEFAULTS: dict[str, Any] = {"lr": 5.5e-8, "lr_min": 5.5e-8, "sequence_length": 2048, "batch_rows": 32}
 
 
@@ -89,12 +90,14 @@ class TrackingSettings(Part):
 
 
 class TrainSettings(Part):
-    """One fine-tune. `recipe: dpo` changes the defaults of lr, sequence length and batch to the paper's DPO values."""
+    """One fine-tune. `recipe: dpo` changes the defaults of lr, sequence length and batch to the paper's DPO values,
+    `lora` those of lr.
+    """
 
     recipe: Literal["sft", "dpo"] = Field(
         "sft", description="SFT on correct judgments, or DPO of correct against incorrect ones"
     )
-    lr: float = Field(1e-6, gt=0, description="peak learning rate")
+    lr: float = Field(1e-6, gt=0, description="peak learning rate; 1e-4 with lora")
     lr_min: float = Field(2e-7, ge=0, description="end of the cosine")
     warmup_steps: int = Field(100, ge=0, description="linear, from 0 to lr")
     betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
@@ -201,6 +204,9 @@ class TrainSettings(Part):
     @model_validator(mode="before")
     @classmethod
     def _recipe_defaults(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("recipe") == "dpo":
-            return {**DPO_DEFAULTS, **values}
-        return values
+        if not isinstance(values, dict):
+            return values
+        defaults = dict(DPO_DEFAULTS) if values.get("recipe") == "dpo" else {}
+        if values.get("lora") is not None and values.get("recipe") != "dpo":
+            defaults |= LORA_DEFAULTS
+        return {**defaults, **values}

@@ -23,7 +23,18 @@ from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 FILE = "seed_trial.json"
-DECIDES = ("attention", "batching", "kernels", "compile", "use_gpu", "dtype", "lora", "sequence_length")  # of `train.…`
+SLOW = 1e-5  # a learning rate at which adapters hardly move
+DECIDES = (
+    "attention",
+    "batching",
+    "kernels",
+    "compile",
+    "use_gpu",
+    "dtype",
+    "lora",
+    "sequence_length",
+    "lr",
+)  # of `train.…`
 
 
 @dataclass(frozen=True)
@@ -115,8 +126,16 @@ def try_seed(
     notes += try_names(lm, seed_model, revision)
     if settings.lora is not None:
         refuse_output_layer(lm, settings.lora)
+        notes += slow_adapters(settings)
     found = self_test(config, settings)
     return Trial(found.attention, found.batching, (*notes, *([found.note] if found.note else [])))
+
+
+def slow_adapters(settings: TrainSettings) -> list[str]:
+    """A note where adapters would learn at full fine-tuning's rate."""
+    if settings.recipe == "dpo" or settings.lr >= SLOW:
+        return []
+    return [f"train.lr {settings.lr:g} is a rate of full fine-tuning: adapters (train.lora) learn at about 1e-4"]
 
 
 def try_names(lm: Any, seed_model: str, revision: str | None) -> list[str]:

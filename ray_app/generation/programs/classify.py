@@ -29,7 +29,8 @@ class ClassifyProgram:
     async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
         """One classified row, or one quarantine row that says which filter dropped it."""
         identity = row["instruction_id"]
-        prepared = engine.prepare(self.prompt.render(instruction=unpack_text(row["text"]), categories=list(CATEGORIES)))
+        prompt = self.prompt.guarded(engine.control)
+        prepared = engine.prepare(prompt.render(instruction=unpack_text(row["text"]), categories=list(CATEGORIES)))
         seed = derive_seed(self.run_seed, 0, "classify", identity, "", 0) if self.sampling.temperature > 0 else None
         done = await engine.generate(prepared, self.sampling, seed)
         category, complexity = parse_classification(own_text(done.text) or "")

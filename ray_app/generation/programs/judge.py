@@ -48,7 +48,7 @@ class JudgeProgram:
 
     async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
         """All samples of one unit; PromptTooLong and EngineError are the caller's to quarantine."""
-        prepared = engine.prepare(judge_messages(self.prompt, row))
+        prepared = engine.prepare(judge_messages(self.prompt.guarded(engine.control), row))
         samples = await self._draw(engine, prepared, row)
         verdicts = [parse_verdict(sample.text, self.prompt.letters) for sample in samples]
         kept = self._kept(verdicts, row.get("gold"))
@@ -103,8 +103,8 @@ class JudgeProgram:
             "prompt_tokens": sample.prompt_tokens,
             "completion_tokens": sample.completion_tokens,
         }
-        if self.mode != "votes":
-            out["kept"] = kept
+        if self.mode != "votes":  # these are trained on: as they were drawn
+            out |= {"kept": kept, "token_ids": sample.token_ids}
         return out
 
     def _counters(self, samples: list[Completion], verdicts: list[str | None], kept: int | None) -> dict[str, float]:

@@ -67,24 +67,25 @@ class PairProgram:
 
     async def _two_calls(self, call: _Calls, instruction: Text) -> tuple[str, str, str]:
         chosen, modified = await asyncio.gather(
-            call("chosen", as_messages(instruction), self.sampling),
-            call("modified", self.modify.render(instruction=instruction), self.modify_sampling),
+            call.answer("chosen", instruction, self.sampling),
+            call.show("modified", self.modify, self.modify_sampling, instruction=instruction),
         )
         modified = clean_modified(modified)
         # An empty instruction would only be answered with noise; the check below names it.
-        rejected = await call("rejected", as_messages(modified), self.sampling) if modified else ""
+        rejected = await call.answer("rejected", modified, self.sampling) if modified else ""
         return chosen, modified, rejected
 
     async def _one_call(self, call: _Calls, instruction: Text) -> tuple[str, str, str]:
-        chosen = await call("chosen", as_messages(instruction), self.sampling)
-        prompt = self.modify_and_respond.render(instruction=instruction, response=chosen)
-        text = await call("modified", prompt, self.sampling)
+        chosen = await call.answer("chosen", instruction, self.sampling)
+        shown = {"instruction": instruction, "response": chosen}
+        text = await call.show("modified", self.modify_and_respond, self.sampling, **shown)
         parts = _TWO_PARTS.search(text)
         return (chosen, parts.group(1), parts.group(2)) if parts else (chosen, "", "")
 
     async def _worse(self, call: _Calls, instruction: Text) -> tuple[str, None, str]:
-        chosen = await call("chosen", as_messages(instruction), self.sampling)
-        rejected = await call("rejected", self.worse.render(instruction=instruction, response=chosen), self.sampling)
+        chosen = await call.answer("chosen", instruction, self.sampling)
+        shown = {"instruction": instruction, "response": chosen}
+        rejected = await call.show("rejected", self.worse, self.sampling, **shown)
         return chosen, None, rejected
 
     def _pair(
@@ -113,7 +114,15 @@ class _Calls:
         self.cut_off: list[str] = []
         self.counters: dict[str, float] = {"samples": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
-    async def __call__(self, purpose: str, messages: list[Message], sampling: Sampling) -> str:
+    async def answer(self, purpose: str, text: Text, sampling: Sampling) -> str:
+        """The answer to an instruction."""
+        return await self._ask(purpose, as_messages(text, self.engine.control), sampling)
+
+    async def show(self, purpose: str, prompt: Prompt, sampling: Sampling, **variables: Text) -> str:
+        """The answer to a prompt that shows these."""
+        return await self._ask(purpose, prompt.guarded(self.engine.control).render(**variables), sampling)
+
+    async def _ask(self, purpose: str, messages: list[Message], sampling: Sampling) -> str:
         program = self.program
         seed = derive_seed(program.run_seed, program.iteration, "pairs", self.id, purpose, 0)
         prepared = self.engine.prepare(messages)

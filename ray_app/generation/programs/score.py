@@ -33,14 +33,16 @@ class ScoreProgram:
     stage: str
     mode: Literal["all", "until_correct"] = "all"
     key: tuple[str, ...] = ("pair_id",)
+    keep_tokens: bool = False  # of what is trained on: as it was drawn
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return unit_id(row, self.key)
 
     async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
         """All samples of all sides; PromptTooLong and EngineError are the caller's to quarantine."""
+        prompt = self.prompt.guarded(engine.control)
         prepared = [
-            engine.prepare(score_messages(self.prompt, row["instruction"], response)) for response in row["responses"]
+            engine.prepare(score_messages(prompt, row["instruction"], response)) for response in row["responses"]
         ]
         drawn: list[list[Completion]] = []  # by sample, then side
         while wave := self._wave(drawn):
@@ -75,6 +77,7 @@ class ScoreProgram:
             "sample": index,
             "score": parse_score(sample.text),
             "text": sample.text,
+            **({"token_ids": sample.token_ids} if self.keep_tokens else {}),
             "finish_reason": sample.finish_reason,
             "seed": self._seed(row, side, index),
             "judge": self.judge,

@@ -3,15 +3,18 @@
 Pointwise, both judgments of the kept sample of a pair are rows of their own; their `order` is the side judged.
 
 The decision (which judgments) looks at keys and letters only. The texts stream: each shard of pairs is joined with
-the few judgment shards that hold its samples, as one Ray task, so nothing is collected or shuffled.
+the few judgment shards that hold its samples, as one Ray task, so nothing is collected or shuffled. They stream twice:
+first every kept judgment is encoded, as training will do it, and what cannot be trained on is quarantined; then the
+letters are balanced among the others.
 """
 
 from __future__ import annotations
 
+import functools
 import pickle
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +22,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
+from ray_app.base.model_files import absolute
 from ray_app.base.prompts import Prompt
-from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT
+from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT, Message
 from ray_app.errors import RunError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.protocol import PairProtocol
-from ray_app.judging.registry import PROTOCOLS
-from ray_app.judging.rejection_sampling import Sample, Selection, pass_rates
+from ray_app.judging.rejection_sampling import Choice, Sample, Selection, Unit, pass_rates
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
+from ray_app.train.data import DRAWN, row_id
+from ray_app.train.trainable import Trainer
 
 STAGE = "train_set"
-PAIRWISE = PROTOCOLS["pairwise"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,64 @@ class JoinTask:
 
     pairs_file: str
     judgment_files: tuple[str, ...]
-    wanted: Mapping[tuple[str, str], tuple[int, ...]]
-    protocol: PairProtocol = PAIRWISE
+    wanted: Mapping[Unit, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A unit whose row cannot be trained on, and its line of the quarantine."""
+
+    unit: Unit
+    record: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Join:
+    """Makes rows of the training set (SFT where one sample is wanted, DPO where two) of one shard of pairs."""
+
+    prompt: Prompt
+    iteration: int
+    protocol: PairProtocol
+    trainer: Trainer
+
+    def faults(self, task: JoinTask) -> list[Fault]:
+        """Those of its rows that cannot be trained on."""
+        found = []
+        for row in self.rows(task):
+            fault = self.trainer.fault(row)
+            if fault is not None:
+                reason = {"stage": STAGE, "reason": fault.reason, "detail": fault.detail}
+                found.append(Fault((row["pair_id"], row["order"]), {"id": row_id(row), **reason}))
+        return found
+
+    def rows(self, task: JoinTask) -> list[dict[str, Any]]:
+        """Its rows, by key."""
+        ids, part = pa.array(sorted({unit[0] for unit in task.wanted})), self.protocol.part
+        prompt = self.prompt.guarded(self.trainer.control)
+        prompts = {
+            unit: messages
+            for pair in _only(task.pairs_file, ids)
+            for unit, messages in self.protocol.pair_prompts(pair, prompt)
+        }
+        drawn = {
+            (row["pair_id"], row[part], row["sample"]): (row["text"], row.get("token_ids"))
+            for file in task.judgment_files
+            for row in _only(file, ids)
+        }
+        return [
+            self._row(unit, samples[0], prompts[unit], [drawn[*unit, sample] for sample in samples])
+            for unit, samples in sorted(task.wanted.items())
+        ]
+
+    def _row(
+        self, unit: Unit, sample: int, prompt: list[Message], answers: list[tuple[str, list[int] | None]]
+    ) -> dict[str, Any]:
+        names = ("completion",) if len(answers) == 1 else ("chosen", "rejected")
+        row: dict[str, Any] = {"pair_id": unit[0], "order": unit[1], "sample": sample, "iteration": self.iteration}
+        row["prompt"] = prompt
+        for name, (text, ids) in zip(names, answers, strict=True):
+            row |= {name: [{"role": "assistant", "content": text}], DRAWN[name]: ids}
+        return row
 
 
 def settings_of(settings: IterateSettings) -> dict[str, Any]:
@@ -62,29 +122,48 @@ def run(context: Context, iteration: int) -> StageResult:
     context.folder.clear(directory)  # quick and deterministic: an interrupted attempt starts again
     judgment_files = list_files(context.folder.stage_dir("judgments", iteration), "shard-*.parquet")
     protocol = settings.protocol
-    made = protocol.choice(
-        judgment_files,
-        seed=settings.seed,
-        iteration=iteration,
-        balance=settings.judging.balance,
-        recipe=settings.train.recipe,
+    choice = functools.partial(
+        protocol.choice, judgment_files, seed=settings.seed, iteration=iteration, recipe=settings.train.recipe
     )
-    if not made.selected:
-        raise RunError(made.empty_cause)
+    kept = choice(balance=False)
     pairs_files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
-    rates = pass_rates_by(made.selection, pairs_files)
-    tasks = plan(pairs_files, made.selected, made.files, protocol)
-    prompt = context.inputs.prompt(protocol.prompt_setting)
+    rates = pass_rates_by(kept.selection, pairs_files)
+    join = Join(context.inputs.prompt(protocol.prompt_setting), iteration, protocol, trainer_of(settings))
+    faults = list(streamed(join.faults, plan(pairs_files, kept.selected, kept.files))) if kept.selected else []
+    made = choice(balance=settings.judging.balance, lost=frozenset(fault.unit for fault in faults))
+    if not made.selected:
+        raise RunError(cause(made, faults, len(kept.selected)))
     with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
-        for row in joined(tasks, prompt, iteration):
+        writer.quarantine([fault.record for fault in faults])
+        for row in streamed(join.rows, plan(pairs_files, made.selected, made.files)):
             writer.add([row])
-    rows, _ = row_counts(directory)
+    rows, lost = row_counts(directory)
     seconds = time.monotonic() - started
-    return StageResult(made.drawn, rows, {}, seconds=seconds, extra=numbers(made.selection, rows) | rates)
+    return StageResult(made.drawn, rows, lost, seconds=seconds, extra=numbers(made, rows) | rates)
 
 
-def numbers(selection: Selection, rows: int) -> dict[str, Any]:
+def trainer_of(settings: IterateSettings) -> Trainer:
+    """What training will do with a row of this run."""
+    seed = settings.judge
+    return Trainer(absolute(seed.model), seed.revision, settings.train.sequence_length, seed.chat_template_kwargs)
+
+
+def cause(made: Choice, faults: list[Fault], kept: int) -> str:
+    """Why there is nothing to train on, in numbers."""
+    if not faults:
+        return made.empty_cause
+    reasons = Counter(fault.record["reason"] for fault in faults)
+    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    return (
+        f"the training set is empty: of {kept} kept judgments {len(faults)} cannot be trained on ({told}: "
+        f"{faults[0].record['detail']}), and of the others one letter alone is left, or none"
+    )
+
+
+def numbers(made: Choice, rows: int) -> dict[str, Any]:
     """What the table reports of a selection."""
+    selection = made.selection
+    letters = Counter(str(group[0].verdict) for group in made.selected if group[0].verdict)
     return {
         "rows": rows,
         "tried": selection.tried,
@@ -92,6 +171,7 @@ def numbers(selection: Selection, rows: int) -> dict[str, Any]:
         "keep_rate": selection.keep_rate,
         "kept_by_letter": selection.kept_by_letter,
         "dropped_by_balance": selection.dropped_by_balance,
+        "trained_by_letter": dict(sorted(letters.items())),
         "pass_rate": selection.pass_rate,
         "pass_rate_n": len(selection.first),
         "pairs": len({row.pair_id for row in selection.rows}),
@@ -111,24 +191,23 @@ def pass_rates_by(selection: Selection, pairs_files: Iterable[str]) -> dict[str,
     }
 
 
-def joined(tasks: list[JoinTask], prompt: Prompt, iteration: int) -> Iterable[dict[str, Any]]:
-    """Rows of the training set, streamed through Ray Data in the order of the tasks."""
+def streamed(made_of: Callable[[JoinTask], list[Any]], tasks: list[JoinTask]) -> Iterator[Any]:
+    """What is made of each task, through Ray Data, in the order of the tasks."""
     # A copy, for this graph alone: in the others a slow block would hold back those behind it.
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     with ray.data.DataContext.current(context):
         # Tasks cross as bytes: an Arrow column cannot hold them.
         dataset = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
-        blocks = dataset.map(lambda row: {"rows": pickle.dumps(join(pickle.loads(row["task"]), prompt, iteration))})
+        blocks = dataset.map(lambda row: {"made": pickle.dumps(made_of(pickle.loads(row["task"])))})
     for block in blocks.iter_rows():
-        yield from pickle.loads(block["rows"])
+        yield from pickle.loads(block["made"])
 
 
 def plan(
     pairs_files: Iterable[str],
     selected: Iterable[tuple[Sample, ...]],
     files: Mapping[str, set[str]],
-    protocol: PairProtocol = PAIRWISE,
 ) -> list[JoinTask]:
     """One task for every shard of pairs that has selected judgments."""
     wanted = {group[0].unit: tuple(sample.sample for sample in group) for group in selected}
@@ -141,34 +220,8 @@ def plan(
         units = [unit for identity in ids for unit in by_pair.get(identity, ())]
         if units:
             needed = sorted({file for unit in units for file in files[unit[0]]})
-            tasks.append(JoinTask(pairs_file, tuple(needed), {unit: wanted[unit] for unit in units}, protocol))
+            tasks.append(JoinTask(pairs_file, tuple(needed), {unit: wanted[unit] for unit in units}))
     return tasks
-
-
-def join(task: JoinTask, prompt: Prompt, iteration: int) -> list[dict[str, Any]]:
-    """Rows of the training set (SFT where one sample is wanted, DPO where two) of one shard of pairs."""
-    ids = pa.array(sorted({unit[0] for unit in task.wanted}))
-    prompts = {
-        unit: messages
-        for pair in _only(task.pairs_file, ids)
-        for unit, messages in task.protocol.pair_prompts(pair, prompt)
-    }
-    part = task.protocol.part
-    texts = {
-        (row["pair_id"], row[part], row["sample"]): row["text"]
-        for file in task.judgment_files
-        for row in _only(file, ids)
-    }
-    rows = []
-    for (identity, order), samples in sorted(task.wanted.items()):
-        messages = prompts[identity, order]
-        answers = [[{"role": "assistant", "content": texts[identity, order, sample]}] for sample in samples]
-        key = {"pair_id": identity, "order": order, "sample": samples[0], "iteration": iteration}
-        if len(samples) == 1:
-            rows.append({**key, "prompt": messages, "completion": answers[0]})
-        else:
-            rows.append({**key, "prompt": messages, "chosen": answers[0], "rejected": answers[1]})
-    return rows
 
 
 def schema_of(recipe: str) -> pa.Schema:

@@ -94,6 +94,12 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         make_room=lambda: context.runner.pools.release_for_training(settings.train),
     )
     write_quarantine(context, iteration, result.quarantine)
+    if result.quarantine:  # the training set was made for longer rows, or another template, before settings changed
+        log.warning(
+            "iteration %d: %d rows of the training set cannot be trained on with these settings (%s): its letters may "
+            "no longer be balanced",
+            *(iteration, len(result.quarantine), result.quarantine[0]["reason"]),
+        )
     write_card(
         checkpoint,
         context.inputs.judge(settings.judge, ""),

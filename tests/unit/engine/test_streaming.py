@@ -32,6 +32,11 @@ from ray_app.loop.steps import judging_engine, streamed
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
 from ray_app.run.storage import list_files, read_parquet
+from ray_app.train.trainable import Trainer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+
+from toy_tokenizers import PLAIN, make
 
 pytestmark = pytest.mark.usefixtures("cluster")
 GENERATOR = scripted("generator", delay_s=0.05)
@@ -287,10 +292,14 @@ def test_a_slow_judge_beside_engines_that_take_all_cpus(run: Any) -> None:
     whole(made, 200)
 
 
-def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(undisturbed: Run) -> None:
+def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(
+    undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A graph that keeps its order lets a slow block hold back those behind it; the next iteration's must not."""
     from ray_app.loop.stages import train_set
 
+    make(PLAIN).save_pretrained(tmp_path)  # the seed's, which rows are encoded with before they are balanced
+    monkeypatch.setattr(train_set, "trainer_of", lambda _: Trainer(str(tmp_path), None, 4096))
     options = ray.data.DataContext.get_current().execution_options
     assert options.preserve_order is False
     train_set.run(undisturbed.context, 1)

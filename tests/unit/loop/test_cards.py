@@ -119,6 +119,7 @@ def training_set(folder: Path) -> list[dict[str, Any]]:
             "pair_id": f"p{i}", "order": "chosen_first", "sample": 0, "iteration": 1,
             "prompt": [{"role": "user", "content": f"question {i}"}],
             "completion": [{"role": "assistant", "content": "[[A]]"}],
+            "completion_ids": [1, 2],
         }
         for i in range(3)
     ]  # fmt: skip

@@ -1,7 +1,14 @@
 """Encoding: the prompt carries no loss, nothing is cut, faults go to the quarantine with their reason."""
 
+import sys
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toy_tokenizers import LATE_SYSTEM, PLAIN, make
 
 from ray_app.errors import InputError
 from ray_app.train.data import RowFault, concatenate, encode, encode_table
@@ -33,6 +40,76 @@ def test_a_judgment_that_was_stopped_at_its_verdict_ends_the_turn_right_there(wo
     encoded = encode(word_tokenizer, said("user", "w1"), said("assistant", "w3 [[A]]"), **OPTIONS)
     trained = word_tokenizer.convert_ids_to_tokens(encoded.tokens[encoded.prompt :])
     assert trained == ["w3", "[[A]]", "<end>"]
+
+
+PROMPT = [{"role": "user", "content": "Which is better?"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """Its tokens are bytes; control tokens are `<|turn|>` and `<|end|>`, and its template keeps a text as it is."""
+    return make(PLAIN)
+
+
+def trained(tokenizer, text, drawn=None, **options):
+    """The tokens that carry a loss, and the prompt's."""
+    encoded = encode(
+        tokenizer, PROMPT, said("assistant", text), **{**OPTIONS, "sequence_length": 512, **options}, drawn=drawn
+    )
+    asked = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
+    assert list(encoded.tokens[: encoded.prompt]) == asked
+    return list(encoded.tokens[encoded.prompt :])
+
+
+@pytest.mark.parametrize("text", ["B is. [[B]]", "\n\nB is. [[B]]", "It quotes <|end|>: [[A]]", "  [[A]]"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_judgment_is_trained_on_as_it_was_drawn(tokenizer, text, ended):
+    """Also one that quotes a control token, or begins with line breaks; the template ends its turn."""
+    end, newline = tokenizer.eos_token_id, tokenizer("\n", add_special_tokens=False).input_ids
+    drawn = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    assert end not in drawn
+    assert trained(tokenizer, text, [*drawn, *[end] * ended]) == [*drawn, end, *newline]
+    assert trained(tokenizer, text) == [*drawn, end, *newline], "an endpoint gives no tokens: no control token either"
+
+
+def test_other_tokens_than_a_texts_usual_ones_are_kept():
+    raw = make(PLAIN)
+    raw.add_tokens(["bet", "ter"])
+    usual = raw("better", add_special_tokens=False).input_ids
+    drawn = [index for sign in "better" for index in [raw.convert_tokens_to_ids(sign)]]
+    assert drawn != usual
+    assert trained(raw, "better", drawn)[: len(drawn)] == drawn
+    assert trained(raw, "better")[: len(usual)] == usual
+
+
+@pytest.mark.parametrize("drawn", [[1, 2, 3], [], None])
+def test_tokens_that_are_not_those_of_the_text_are_not_used(tokenizer, drawn):
+    """A stop string cut the text, or another model's tokenizer made them."""
+    usual = tokenizer("[[A]]", add_special_tokens=False).input_ids
+    assert trained(tokenizer, "[[A]]", drawn)[: len(usual)] == usual
+
+
+def test_drawn_tokens_are_never_cut_and_need_a_prompt_that_stays():
+    with pytest.raises(RowFault, match="too_long"):
+        trained(make(PLAIN), "[[A]]", sequence_length=8)
+    late = make(LATE_SYSTEM)
+    messages = [{"role": "system", "content": "Judge."}, *PROMPT]
+    with pytest.raises(RowFault, match="prompt_not_prefix"):
+        encode(late, messages, said("assistant", "\n[[A]]"), **OPTIONS)
+
+
+def test_a_table_gives_each_answer_its_tokens(tokenizer):
+    drawn = [tokenizer(f" [[{letter}]]", add_special_tokens=False).input_ids for letter in "AB"]
+    key = {"pair_id": "p", "prompt": PROMPT}
+    sft = {**key, "completion": said("assistant", " [[A]]"), "completion_ids": drawn[0]}
+    dpo = {**key, "chosen": said("assistant", " [[A]]"), "rejected": said("assistant", " [[B]]")}
+    dpo |= {"chosen_drawn": drawn[0], "rejected_drawn": drawn[1]}
+    for recipe, row, wanted in (("sft", sft, drawn[:1]), ("dpo", dpo, drawn)):
+        table, lost = encode_table(
+            pa.Table.from_pylist([row]), tokenizer, recipe=recipe, sequence_length=512, chat_template_kwargs={}
+        )
+        found = [made["tokens"][made["prompt"] :][: len(drawn[0])] for made in table.to_pylist()]
+        assert (found, lost) == (wanted, [])
 
 
 @pytest.mark.parametrize("prompt", ["w1", "w1 w2", "w9 w8"])

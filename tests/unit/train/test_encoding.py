@@ -33,6 +33,12 @@ def test_what_a_config_leaves_out_is_its_classs_default(tmp_path):
     assert model_facts(str(tmp_path)).max_positions == 2048
 
 
+def test_a_multimodal_config_is_that_of_its_text_part(tmp_path):
+    text = {"num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+    assert model_facts(str(tmp_path)).layers == 3
+
+
 UNHEARD_OF = json.dumps({**LLAMA, "model_type": "unheard-of"})
 
 

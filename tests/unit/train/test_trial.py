@@ -79,3 +79,13 @@ def test_an_earlier_fit_with_other_settings_is_told(tmp_path: Path, caplog: pyte
         (tmp_path / "b").rename(tmp_path / "a")
         warn_of_other_fits(str(tmp_path), "b")
     assert "an earlier fit with other settings (a): training starts anew" in caplog.text
+
+
+def test_adapters_have_a_rate_of_their_own() -> None:
+    """Full fine-tuning's 1e-6 would hardly move them; who sets it is told."""
+    adapted = TrainSettings(lora=LoraSettings())
+    assert (adapted.lr, adapted.lr_min) == (1e-4, 1e-5)
+    assert trial.slow_adapters(adapted) == []
+    (note,) = trial.slow_adapters(TrainSettings(lora=LoraSettings(), lr=1e-6, lr_min=1e-7))
+    assert "train.lr 1e-06" in note
+    assert (TrainSettings().lr, TrainSettings(recipe="dpo", lora=LoraSettings()).lr) == (1e-6, 5.5e-8)

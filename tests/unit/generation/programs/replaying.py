@@ -30,6 +30,8 @@ Answer = Callable[[Call], str | Completion | Exception]
 class Replay:
     """Answers by `answer`; a text alone counts one token a word. `turns` says how late a request comes back."""
 
+    control: frozenset[str] = frozenset()
+
     def __init__(self, answer: Answer, turns: Callable[[Call], int] = lambda _: 1, limit: int = 10**9) -> None:
         self.answer, self.turns, self.limit = answer, turns, limit
         self.calls: list[Call] = []

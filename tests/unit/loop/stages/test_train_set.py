@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import CHOSEN_FIRST, JUDGMENTS, PAIRS, REJECTED_FIRST, TRAIN_DPO, TRAIN_SFT
 from ray_app.errors import RunError
 from ray_app.generation.programs.rows import judge_messages, pair_units
+from ray_app.judging.registry import PROTOCOLS
 from ray_app.judging.rejection_sampling import read_samples
 from ray_app.loop.stages import train_set
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
+from ray_app.train.trainable import Trainer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "train"))
+
+from toy_tokenizers import PLAIN, make
 
 PROMPT = load_prompt("judge_pairwise_small")
 ORDERS = (CHOSEN_FIRST, REJECTED_FIRST)
@@ -55,9 +62,20 @@ def write(directory: str, schema: pa.Schema, units: Any, max_rows: int) -> list[
     return list_files(directory, "shard-*.parquet")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def seed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a seed's tokenizer: its tokens are bytes."""
+    SEED.append(str(tmp_path_factory.mktemp("seed")))
+    make(PLAIN).save_pretrained(SEED[-1])
+    return SEED[-1]
+
+
+SEED: list[str] = []
+
+
 def run_of(context: Any, letters: dict[tuple[int, str], str], **settings: Any) -> Any:
     """A run whose pairs and judgments lie in small shards."""
-    run = context(**settings)
+    run = context(**settings, judge={"model": SEED[-1]})
     numbers = sorted({number for number, _ in letters})
     write(run.folder.stage_dir("pairs"), PAIRS, ([pair(n)] for n in numbers), 2)
     units = (judgments(f"p{n}", order, drawn) for (n, order), drawn in letters.items())
@@ -68,10 +86,10 @@ def run_of(context: Any, letters: dict[tuple[int, str], str], **settings: Any) -
 def made(run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[dict[str, Any]]]:
     """The stage's result and rows; the joins run here instead of as Ray tasks."""
 
-    def joined(tasks: Any, prompt: Any, iteration: int) -> Any:
-        return itertools.chain.from_iterable(train_set.join(task, prompt, iteration) for task in tasks)
+    def streamed(made_of: Any, tasks: Any) -> Any:
+        return itertools.chain.from_iterable(map(made_of, tasks))
 
-    monkeypatch.setattr(train_set, "joined", joined)
+    monkeypatch.setattr(train_set, "streamed", streamed)
     result = train_set.run(run, 1)
     files = list_files(run.folder.stage_dir("train_set", 1), "shard-*.parquet")
     return result, [row for file in files for row in read_parquet(file).to_pylist()]
@@ -117,6 +135,7 @@ def test_rows_are_prompts_and_the_kept_judgment(context: Any, monkeypatch: pytes
         "keep_rate": 0.6,
         "kept_by_letter": {"A": 3, "B": 3},
         "dropped_by_balance": 0,
+        "trained_by_letter": {"A": 3, "B": 3},
         "pass_rate": 0.3,
         "pass_rate_n": 10,
         "pass_rate_by_category": {"coding": {"value": 0.5, "n": 4}, "unknown": {"value": 1 / 6, "n": 6}},
@@ -164,6 +183,52 @@ def test_an_empty_set_stops_the_run_with_its_cause(context: Any, monkeypatch: py
         made(run_of(context, letters, train={"recipe": recipe}), monkeypatch)
 
 
+def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six of A, two of B; four of A are too long: the two others stand against B's two, and no B is dropped."""
+    letters = {(n, CHOSEN_FIRST): "A" for n in range(6)} | {(n, REJECTED_FIRST): "B" for n in range(2)}
+    run = run_of(context, letters)
+    whole = train_set.Join.rows
+
+    def longer(join: Any, task: Any) -> list[dict[str, Any]]:
+        rows = whole(join, task)
+        for row in rows:
+            if row["pair_id"] in ("p0", "p1", "p2", "p3") and row["order"] == CHOSEN_FIRST:
+                row["completion"][0]["content"] += " because" * 1000
+        return rows
+
+    monkeypatch.setattr(train_set.Join, "rows", longer)
+    result, rows = made(run, monkeypatch)
+    assert [(row["pair_id"], row["order"]) for row in rows] == [
+        ("p0", REJECTED_FIRST), ("p1", REJECTED_FIRST), ("p4", CHOSEN_FIRST), ("p5", CHOSEN_FIRST)
+    ]  # fmt: skip
+    assert result.extra["trained_by_letter"] == {"A": 2, "B": 2}
+    assert (result.extra["kept_by_letter"], result.extra["dropped_by_balance"]) == ({"A": 6, "B": 2}, 0)
+    assert result.quarantined == {"too_long": 4}
+    assert row_counts(run.folder.stage_dir("train_set", 1)) == (4, {"too_long": 4})
+
+
+def test_nothing_left_to_train_on_says_what_was_lost(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = {(n, order): "A" if order == CHOSEN_FIRST else "B" for n in range(2) for order in ORDERS}
+    with pytest.raises(RunError, match=r"of 4 kept judgments 4 cannot be trained on \(too_long 4: \d+ tokens, train"):
+        made(run_of(context, letters, train={"sequence_length": 64}), monkeypatch)
+
+
+def test_control_tokens_of_the_seed_are_broken_in_prompts_and_answers_keep_their_tokens(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "pair", lambda n: {**PAIR(n), "chosen": "it ends <|end|> here"})
+    drawn = [1, 2, 3]
+    monkeypatch.setitem(globals(), "judgments", lambda *a: [{**row, "token_ids": drawn} for row in JUDGMENTS_OF(*a)])
+    letters = {(0, CHOSEN_FIRST): "A", (0, REJECTED_FIRST): "B"}
+    _, rows = made(run_of(context, letters), monkeypatch)
+    for row in rows:
+        assert "<\u2060|end|>" in row["prompt"][-1]["content"]
+        assert row["completion_ids"] == drawn
+
+
+PAIR, JUDGMENTS_OF = pair, judgments
+
+
 def test_judgments_without_their_pair_stop_the_run(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(context, LETTERS)
     write(run.folder.stage_dir("judgments", 1), JUDGMENTS, [judgments("p7", CHOSEN_FIRST, "A")], 4)
@@ -174,7 +239,7 @@ def test_judgments_without_their_pair_stop_the_run(context: Any, monkeypatch: py
 def test_an_interrupted_attempt_leaves_nothing_behind(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(context, LETTERS)
     stale = [{"pair_id": "stale", "order": "x", "sample": 0, "iteration": 1, "prompt": [], "completion": []}]
-    write(run.folder.stage_dir("train_set", 1), TRAIN_SFT, [stale], 1)
+    write(run.folder.stage_dir("train_set", 1), TRAIN_SFT, [[{**row, "completion_ids": None} for row in stale]], 1)
     first, rows = made(run, monkeypatch)
     assert "stale" not in {row["pair_id"] for row in rows}
     again, same = made(run, monkeypatch)
@@ -194,5 +259,6 @@ def test_a_task_names_only_the_shards_it_needs(tmp_path: Path) -> None:
     assert [task.pairs_file for task in tasks] == [pairs[0], pairs[2]], "no task for a shard without selected rows"
     assert tasks[0].judgment_files == tuple(sorted(places["p0"] | places["p1"]))
     assert set(tasks[1].wanted) == {("p4", order) for order in ORDERS}
-    rows = [row for task in tasks for row in train_set.join(task, PROMPT, 1)]
+    join = train_set.Join(PROMPT, 1, PROTOCOLS["pairwise"], Trainer(SEED[-1], None, 4096))
+    rows = [row for task in tasks for row in join.rows(task)]
     assert [(row["pair_id"], row["order"]) for row in rows] == sorted(s.unit for (s,) in selected)

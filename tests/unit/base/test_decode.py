@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ray_app.engine.vllm_engine import decode
+from ray_app.base.tokens import decode
 
 
 @pytest.mark.parametrize("tidies", [True, False])

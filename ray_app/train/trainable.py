@@ -1,0 +1,53 @@
+"""Can this row be trained on? Asked before the training set is balanced, so that what is trained on is balanced.
+
+Picklable: Ray Data's processes ask it, each with a tokenizer of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_app.base.tokens import control_tokens
+from ray_app.train.data import DPO_COLUMNS, DRAWN, SFT_COLUMNS, RowFault, encode
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What training will do with a row: the seed's tokenizer and template, and the longest row."""
+
+    seed_model: str  # a folder by its absolute path, or a hub id
+    revision: str | None
+    sequence_length: int
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def control(self) -> frozenset[str]:
+        """The seed's control tokens."""
+        return control_tokens(_tokenizer(self.seed_model, self.revision))
+
+    def fault(self, row: Mapping[str, Any]) -> RowFault | None:
+        """Why a row of a training set could not be trained on; None where it can."""
+        prompt, *answers = SFT_COLUMNS if "completion" in row else DPO_COLUMNS
+        try:
+            for name in answers:
+                encode(
+                    _tokenizer(self.seed_model, self.revision),
+                    row[prompt],
+                    row[name],
+                    sequence_length=self.sequence_length,
+                    chat_template_kwargs=self.chat_template_kwargs,
+                    drawn=row.get(DRAWN[name]),
+                )
+        except RowFault as fault:
+            return fault
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(seed_model: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(seed_model, revision=revision)
