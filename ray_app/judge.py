@@ -17,7 +17,7 @@ if __name__ == "__main__":  # the imports take seconds, and to stop meanwhile is
 
 from typing import NoReturn
 
-from ray_app.command.cli import leave, run_command
+from ray_app.command.load_settings import leave, run_command
 from ray_app.command.settings import JudgeSettings
 from ray_app.errors import InputError
 

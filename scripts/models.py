@@ -23,9 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 from ray_app.errors import InputError, first_line
 from ray_app.train.export import describe
 from ray_app.train.gather import stored_buffers
-from ray_app.train.names import on_hub, shapes_on_hub
 from ray_app.train.self_test import self_test
 from ray_app.train.settings import TrainSettings
+from ray_app.train.tensor_names import on_hub, shapes_on_hub
 from ray_app.train.tiny import tiny_config
 from ray_app.train.trial import refuse_wrappers
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from loop_runs import ROOT, Loop
 
-from ray_app.command.cli import leave
+from ray_app.command.load_settings import leave
 
 # Machines are noisy: no test may fail because an example was slow. The examples are the same in every run.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -54,7 +54,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """The verdict stands: how Ray's native threads end does not change it (`ray_app.command.cli.leave`)."""
+    """The verdict stands: how Ray's native threads end does not change it (`ray_app.command.load_settings.leave`)."""
     # A worker of pytest-xdist still has to say that it is done; how it ends after that, nobody asks.
     if EXIT in config.stash and not hasattr(config, "workerinput"):
         leave(config.stash[EXIT])

@@ -148,7 +148,7 @@ def fingerprints(*more: str, only: str = "*.yaml") -> dict[str, Any]:
 
     `more` are options: a setting that is newer than the record may have to be set to what it was.
     """
-    from ray_app.command.cli import load_settings
+    from ray_app.command.load_settings import load_settings
     from ray_app.loop.config import IterateSettings
     from ray_app.loop.steps import steps_of
     from ray_app.run.folder import RunFolder

@@ -57,6 +57,8 @@ PAIRS = pa.schema(
         ("split", pa.string()),
         ("category", pa.string()),
         ("complexity", pa.int32()),
+        ("group", pa.string()),  # pairs that share an instruction or a response: one cluster, one split
+        ("mirror", pa.string()),  # pair_id of the same two responses under the other instruction
     ]
 )
 JUDGMENTS = pa.schema(
@@ -137,6 +139,7 @@ class PairwiseRow:
     response_b: Text
     label: Letter | None
     group: str
+    mirror: str | None = None  # id of the row with these two responses under another instruction
 
 
 def pair_key(row: PairwiseRow) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class CommandSettings(BaseSettings):
-    """Base of every command's settings tree; `ray_app.command.cli` reads it."""
+    """Base of every command's settings tree; `ray_app.command.load_settings` reads it."""
 
     model_config = SettingsConfigDict(
         extra="forbid",

@@ -60,6 +60,14 @@ def parse_verdict(text: str, letters: str = "AB") -> str | None:
     return found[-1] if found and found[-1] in letters else None
 
 
+_MARKS = re.compile(r"\[\[[^\[\]\n]{0,12}\]\]")
+
+
+def explanation(text: str) -> str:
+    """What a judgment says besides its verdict: its own text without the marks; empty where reasoning was cut off."""
+    return _MARKS.sub(" ", own_text(text) or "").strip()
+
+
 LOWEST, HIGHEST = 1, 10
 SCORES = tuple(str(score) for score in range(LOWEST, HIGHEST + 1))
 

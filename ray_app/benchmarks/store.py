@@ -26,8 +26,10 @@ ROWS = pa.schema(
         ("response_b", pa.large_string()),
         ("label", pa.string()),
         ("group", pa.string()),
+        ("mirror", pa.string()),
     ]
 )
+PLAIN = ("id", "subset", "label", "group", "mirror")
 _BATCH_ROWS, _BATCH_CHARACTERS = 512, 4_000_000
 
 
@@ -46,7 +48,7 @@ class RowStore(Sequence[PairwiseRow]):
 
     def append(self, row: PairwiseRow) -> None:
         texts = {name: pack_text(getattr(row, name)) for name in ("instruction", "response_a", "response_b")}
-        self._buffer.append({"id": row.id, "subset": row.subset, "label": row.label, "group": row.group, **texts})
+        self._buffer.append({name: getattr(row, name) for name in PLAIN} | texts)
         self._characters += sum(map(len, texts.values()))
         if len(self._buffer) >= _BATCH_ROWS or self._characters >= _BATCH_CHARACTERS:
             self._flush()
@@ -96,8 +98,8 @@ class RowStore(Sequence[PairwiseRow]):
 
 
 def _row(stored: dict[str, Any]) -> PairwiseRow:
-    texts = {name: unpack_text(stored[name]) for name in ("instruction", "response_a", "response_b")}
-    return PairwiseRow(id=stored["id"], subset=stored["subset"], label=stored["label"], group=stored["group"], **texts)
+    texts: dict[str, Any] = {name: unpack_text(stored[name]) for name in ("instruction", "response_a", "response_b")}
+    return PairwiseRow(**{name: stored[name] for name in PLAIN}, **texts)
 
 
 def _restored(rows: list[PairwiseRow]) -> RowStore:

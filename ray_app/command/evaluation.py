@@ -14,7 +14,7 @@ from ray_app.judging.judge import Judge
 from ray_app.judging.registry import has_pairs, protocol_for, protocol_of
 from ray_app.metrics import Outcome, compare, read_verdicts, score_verdict_file, write_verdicts
 from ray_app.metrics.rewardbench import leaderboard_json
-from ray_app.metrics.table import print_summary
+from ray_app.metrics.terminal_table import print_summary
 from ray_app.metrics.verdict_file import join, scored_records
 from ray_app.run import storage
 from ray_app.run.location import require_kept

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ray_app.base.reasoning import declared, opened_by
 from ray_app.base.schema import Message
-from ray_app.base.tokens import Split, control_tokens, decode, drawn_text, splits_by_marks
+from ray_app.base.tokens import Marks, control_tokens, decode, drawn_text, marks_of
 from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_core import AsyncCore, ThreadCore
@@ -103,24 +102,22 @@ def complete_arguments(settings: EngineSettings) -> dict[str, Any]:
     return _measured_share(settings) | engine_arguments(settings)
 
 
-def reasoning_of(settings: EngineSettings, tokenizer: Any) -> Split | None:
-    """How drawn ids are split into reasoning and answer: by vLLM's parser, where `vllm.reasoning_parser` names one,
-    else by the tokenizer's own marks.
+def reasoning_of(settings: EngineSettings, tokenizer: Any) -> Marks | None:
+    """The marks of reasoning that text does not show: those of the parser that `vllm.reasoning_parser` names, else the
+    tokenizer's own. Only the marks are asked of a parser: what else it does differs from one to the next.
     """
     name = settings.vllm.get("reasoning_parser")
     if not name or declared(settings.chat_template_kwargs) is False:
-        return splits_by_marks(tokenizer)
+        return marks_of(tokenizer)
     from vllm.reasoning import ReasoningParserManager
 
-    parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
-
-    def split(ids: Sequence[int]) -> tuple[list[int], list[int] | None]:
-        if not parser.is_reasoning_end(list(ids)):
-            return list(ids), None
-        answer = parser.extract_content_ids(list(ids))
-        return list(ids[: len(ids) - len(answer)]), answer
-
-    return split
+    options = {"chat_template_kwargs": settings.chat_template_kwargs}
+    parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer, **options)
+    for names in (("start_token", "end_token"), ("reasoning_start_str", "reasoning_end_str")):
+        opens, closes = (getattr(parser, attribute, None) for attribute in names)
+        if isinstance(opens, str) and isinstance(closes, str):
+            return marks_of(tokenizer, (opens, closes))
+    return marks_of(tokenizer)
 
 
 class VllmEngine:

@@ -30,7 +30,16 @@ from ray_app.run.storage import list_files, read_parquet
 
 UNITS = pa.schema([(n, pa.string()) for n in ("benchmark", "id", "order", "instruction", "first", "second", "gold")])
 KEY = ("benchmark", "id", "order")
-HEADLINE = ("accuracy", "vote_accuracy", "position_consistent_accuracy", "unparsed_rate", "first_position_rate")
+HEADLINE = (
+    "accuracy",
+    "vote_accuracy",
+    "position_consistent_accuracy",
+    "unparsed_rate",
+    "first_position_rate",
+    "mirrored_accuracy",
+    "instruction_sensitivity",
+    "length_baseline",
+)
 
 Tallies = Mapping[str, Mapping[str, Count]]
 Asked = Mapping[str, tuple[str, ...]]  # {id: orders}; both where it is None
@@ -94,7 +103,7 @@ class Pairwise(PairProtocol):
         return list(pair_units(pair))
 
     def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> JudgeProgram:
-        return JudgeProgram(**self.drawn(judge, settings, seed, iteration))
+        return JudgeProgram(**self.drawn(judge, settings, seed, iteration), min_words=settings.min_explanation)
 
     def choice(
         self,

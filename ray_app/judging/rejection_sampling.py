@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ray_app.base.schema import unit_interval
 from ray_app.base.verdict import first_win
@@ -81,7 +81,10 @@ def choose(
     selection = select(samples, seed, iteration, balance, lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
     if recipe == "dpo":
-        selected = preferences([s for s in samples if s.unit not in lost], seed, iteration, balance)
+        usable = [s for s in samples if s.unit not in lost]
+        selected = preferences(usable, seed, iteration, balance)
+        dropped = len(preferences(usable, seed, iteration, balance=False)) - len(selected)
+        selection = replace(selection, dropped_by_balance=dropped)
     cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
     return Choice(selection, selected, files, len(samples), cause)
 
@@ -102,7 +105,9 @@ def choose_scored(judgment_files: Iterable[str], lost: Collection[Unit] = ()) ->
     }
     selection = select_scored(scores)
     cause = empty_scored_cause(selection, unparsed, rows)
-    return Choice(selection, [(row,) for row in selection.rows if row.unit not in lost], files, rows, cause)
+    gone = {unit[0] for unit in lost}  # with one of a pair's judgments goes the other: better and worse stay equal
+    kept = [row for row in selection.rows if row.pair_id not in gone]
+    return Choice(replace(selection, rows=tuple(kept)), [(row,) for row in kept], files, rows, cause)
 
 
 def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str, set[str]]]:

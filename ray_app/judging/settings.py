@@ -21,4 +21,7 @@ class JudgingSettings(Part):
     samples: int = Field(15, ge=1, description="N: at most so many judgments a (pair, order)")
     generation: SamplingSettings = SamplingSettings()
     stop_after_verdict: bool = Field(True, description="generate nothing behind the verdict; off where a judge reasons")
+    min_explanation: int = Field(
+        0, ge=0, description="words besides the verdict that a judgment must have to be kept; drawing goes on without"
+    )
     balance: bool = Field(True, description="as many verdicts of A as of B in the training set")

@@ -64,13 +64,27 @@ class InstructionSettings(Part):
         return self
 
 
+class NeighbourSettings(Part):
+    """Which instructions are neighbours (`strategy: neighbour_instruction`): cosine of TF-IDF vectors over words."""
+
+    min_similarity: float = Field(0.1, ge=0, le=1, description="less similar ones are about something else")
+    max_similarity: float = Field(0.8, gt=0, le=1, description="more similar ones ask for the same")
+
+
 class PairSettings(Part):
     """How a response pair with a known better side is made (paper, section 3.2)."""
 
-    strategy: Literal["modified_instruction", "worse_response"] = Field(
+    strategy: Literal["modified_instruction", "neighbour_instruction", "worse_response"] = Field(
         "modified_instruction",
-        description="the worse response answers a modified instruction, or is written worse on purpose",
+        description="the worse response answers a modified instruction (the paper), or a similar other one of the "
+        "instructions, or is written worse on purpose",
     )
+    mirror: bool = Field(
+        False, description="modified_instruction: the same two responses are a second pair under the modified one"
+    )
+    neighbours: NeighbourSettings = NeighbourSettings()
+    heuristics: bool = Field(False, description="quarantine meta-talk, refusals, originals with something added")
+    max_length_ratio: float | None = Field(None, gt=1, description="of the two responses, in words")
     format: Literal["two_calls", "one_call"] = Field("two_calls", description="one_call: the paper's two-part format")
     sampling: SamplingSettings = SamplingSettings()
     modify_sampling: SamplingSettings | None = Field(None, description="of the modified instruction; null: sampling")

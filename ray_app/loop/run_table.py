@@ -16,6 +16,12 @@ from ray_app.loop.stages.evaluation import FIRST_JUDGE
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
+# Beside an accuracy: right in both orders, no verdict, right of the mirror too, and what always the longer one scores.
+BESIDE = ("position_consistent_accuracy", "unparsed_rate", "mirrored_accuracy", "length_baseline")
+OF_TRAINING_SET = (
+    *("tried", "kept", "keep_rate", "pass_rate", "rows", "pairs", "trained_by_letter"),
+    *("explanation_words_median", "bare_verdicts", "distinct_explanations"),
+)
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE)
 
 
@@ -36,9 +42,8 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
         row["tokens"] += line["completion_tokens"]
         extra = line["extra"]
         if line["stage"] == "train_set":
-            row.update(
-                {k: extra[k] for k in ("tried", "kept", "keep_rate", "pass_rate", "rows", "pairs") if k in extra}
-            )
+            row.update({name: extra[name] for name in OF_TRAINING_SET if name in extra})
+            row["lost"] = sum(line["quarantined"].values())
         elif line["stage"] == "judgments":
             row["unparsed_rate"] = extra.get("unparsed_rate")
         elif line["stage"] in ("evaluation", FIRST_JUDGE):
@@ -53,6 +58,8 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     console = console or Console(soft_wrap=False)
     rows = iteration_rows(metrics)
     console.print(_iterations(rows))
+    if any(row.get("trained_by_letter") is not None for row in rows):
+        console.print(_training_sets(rows))
     if any(row["changes"] for row in rows):
         console.print(_changes(rows))
     console.print(_stages(metrics))
@@ -63,18 +70,33 @@ def _iterations(rows: list[dict[str, Any]]) -> Table:
     table = Table(
         title=f"Iterations ({first}0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **CLOSE
     )
-    for name in ("iter", "pairs", "pass", "keep", "unparsed"):
+    for name in ("iter", "pairs", "pass", "keep", "unp."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("set", no_wrap=True)
-    for name in ("accuracy [95 %]", "consist.", "unparsed"):
+    for name in ("accuracy [95 %]", "both", "unp.", "mirror", "longer"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [str(row["iteration"]), _whole(row.get("pairs"))]
-        cells += [_rate(row.get(name)) for name in ("pass_rate", "keep_rate", "unparsed_rate")]
+        cells += [_percent(row.get(name)) for name in ("pass_rate", "keep_rate", "unparsed_rate")]
         sets = row["sets"] or {"-": None}
         for name, headline in sets.items():
             table.add_row(*cells, name, *_set_cells(headline))
             cells = [""] * len(cells)
+    return table
+
+
+def _training_sets(rows: list[dict[str, Any]]) -> Table:
+    """What was trained on: letters, and what its judgments say besides their verdict."""
+    title = "Training sets (words: median besides the verdict; distinct: of what is said)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    for name in ("iter", "rows", "A", "B", "lost", "words", "bare %", "distinct %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        letters = row.get("trained_by_letter")
+        if letters is not None:
+            counts = [_whole(value) for value in (row["rows"], letters.get("A"), letters.get("B"), row["lost"])]
+            shares = [_rate(row.get(name)) for name in ("bare_verdicts", "distinct_explanations")]
+            table.add_row(str(row["iteration"]), *counts, _whole(row.get("explanation_words_median")), *shares)
     return table
 
 
@@ -97,14 +119,14 @@ def _changes(rows: list[dict[str, Any]]) -> Table:
 
 def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
     if not headline:
-        return ["-", "-", "-"]
+        return ["-"] * 5
     # Votes that stopped early have a vote accuracy only: their single samples are no fair sample.
     main = headline.get("accuracy") or headline.get("vote_accuracy")
     if main is None or main["value"] is None:
-        return ["-", "-", "-"]
+        return ["-"] * 5
     interval = "" if main["low"] is None else f" [{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
-    others = [headline.get(name, {}).get("value") for name in ("position_consistent_accuracy", "unparsed_rate")]
-    return [f"{100 * main['value']:.1f}{interval}", *map(_rate, others)]
+    others = [headline.get(name, {}).get("value") for name in BESIDE]
+    return [f"{100 * main['value']:.1f}{interval}", *map(_percent, others)]
 
 
 def _stages(metrics: list[dict[str, Any]]) -> Table:
@@ -133,6 +155,11 @@ def _position(line: Mapping[str, Any]) -> tuple[int, int]:
 
 def _rate(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    """Whole percent: what stands beside an accuracy has to fit into 80 columns with it."""
+    return "-" if value is None else f"{100 * value:.0f}"
 
 
 def _whole(value: float | None) -> str:

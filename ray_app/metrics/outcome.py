@@ -40,6 +40,7 @@ class Outcome:
     pair: str = ""  # the same for all rows with the same texts, either way round: several human votes on one pair
     turned: bool = False  # this row has the responses of its pair the other way round
     partial: bool = False  # voting stopped early, so vote shares are not those of all k
+    mirror: str | None = None  # id of the row with these two responses under another instruction
 
     def verdicts(self) -> list[tuple[str, str | None, Count | None]]:
         """(order, positional verdict, votes) of every order asked."""
@@ -120,6 +121,7 @@ def judged(
         pair=pair,
         turned=turned,
         partial=partial,
+        mirror=row.mirror,
     )
 
 

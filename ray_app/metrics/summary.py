@@ -26,6 +26,7 @@ from ray_app.metrics.kappa import human_agreement
 from ray_app.metrics.length_baseline import length_baseline, length_counts
 from ray_app.metrics.length_gap import length_gap_quartiles
 from ray_app.metrics.llmbar import llmbar
+from ray_app.metrics.mirrored import instruction_sensitivity, mirrored_accuracy
 from ray_app.metrics.mtbench import mtbench
 from ray_app.metrics.outcome import ANY, Outcome
 from ray_app.metrics.position_consistent import inconsistent_rate, position_consistent_accuracy
@@ -102,6 +103,8 @@ def block(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int = R
         "inconsistent_rate": inconsistent_rate(outcomes),
         "first_position_rate": first_position_rate(outcomes),
         "unparsed_rate": unparsed_rate(outcomes),
+        "mirrored_accuracy": mirrored_accuracy(outcomes),
+        "instruction_sensitivity": instruction_sensitivity(outcomes),
         "length_baseline": length_baseline(outcomes),
         "constant_baseline": constant_baseline(outcomes),
     }

@@ -18,7 +18,7 @@ from ray_app.train.export import describe, plan_shards, shard_names, verify, wri
 from ray_app.train.gather import gathered
 from ray_app.train.lora import gathered_merged, merged_shape, merged_tensors, save_adapter
 from ray_app.train.model import base_lm, torch_dtype
-from ray_app.train.names import on_hub, shapes_on_hub
+from ray_app.train.tensor_names import on_hub, shapes_on_hub
 
 if TYPE_CHECKING:
     from ray_app.train.worker import Worker

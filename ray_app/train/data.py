@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from ray_app.base.reasoning import opened_by
-from ray_app.base.tokens import decode, same_text
 from ray_app.errors import InputError, first_line
+from ray_app.train.answers import RowFault, as_drawn, needs_spelling, spelled
 
 SFT_COLUMNS = ("prompt", "completion")
 DPO_COLUMNS = ("prompt", "chosen", "rejected")
@@ -28,14 +28,6 @@ NOT_PREFIX = "the templated prompt is not a prefix of the templated conversation
 ENCODED = pa.schema(
     [("id", pa.string()), ("tokens", pa.list_(pa.int32())), ("prompt", pa.int32()), ("side", pa.int8())]
 )
-
-
-class RowFault(Exception):
-    """A row that cannot be trained on: `reason` for the quarantine, `detail` for the reader."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -71,12 +63,8 @@ def encode(
     template = functools.partial(tokenizer.apply_chat_template, **{**chat_template_kwargs, "return_dict": False})
     try:
         head = list(template(messages, add_generation_prompt=True))
-        asked = template(messages, add_generation_prompt=True, tokenize=False)
-        said = said_tokens(tokenizer, answer, opened_by(asked), drawn)
-        if said is None:
-            whole = list(template(messages + answer))
-        else:
-            whole = head + said + closing(tokenizer, template, messages, asked)
+        said = _said(tokenizer, template, messages, answer, drawn)
+        whole = list(template(messages + answer)) if said is None else head + said
         text = template(messages + answer, tokenize=False)
     except RowFault:
         raise
@@ -91,45 +79,30 @@ def encode(
     return Encoded(tuple(whole), len(head))
 
 
-def said_tokens(
-    tokenizer: Any, answer: Sequence[Mapping[str, str]], opened: str, drawn: Sequence[int] | None
+def _said(
+    tokenizer: Any,
+    template: Any,
+    messages: list[dict[str, str]],
+    answer: list[dict[str, str]],
+    drawn: Sequence[int] | None,
 ) -> list[int] | None:
-    """The tokens of an answer where a template would not make them of its text: the drawn ones, or those of a text that
-    spells a special token, or begins with white space, which templates cut off. None: the template makes them right.
-    """
+    """Everything behind the prompt, where a template would not make it right of the answer's text, else None."""
     if len(answer) != 1:
         return None
-    text = answer[0]["content"]
-    if drawn is not None:
-        ids = without_end(tokenizer, drawn)
-        if ids and same_text(text, opened + decode(tokenizer, ids)):
-            return ids
-    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", None) or {}
-    spelled = any(token.special and token.content.strip() and token.content in text for token in added.values())
-    text = text.removeprefix(opened)
-    if spelled or text != text.lstrip():
-        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
-    return None
-
-
-def without_end(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """Drawn ids without the special tokens that ended them: the template ends the turn in its own way."""
-    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", None) or {}
-    special = {index for index, token in added.items() if token.special}
-    kept = list(ids)
-    while kept and (kept[-1] in special or kept[-1] == tokenizer.eos_token_id):
-        kept.pop()
-    return kept
-
-
-def closing(tokenizer: Any, template: Any, messages: list[dict[str, str]], asked: str) -> list[int]:
-    """What the template writes behind an answer: the end of the turn. Raises RowFault where the prompt is not its
-    beginning.
-    """
-    rendered = template([*messages, {"role": "assistant", "content": SENTINEL}], tokenize=False)
+    text, asked = answer[0]["content"], template(messages, add_generation_prompt=True, tokenize=False)
+    opened = opened_by(asked)
+    ids = as_drawn(tokenizer, text, opened, drawn)
+    if ids is None and not needs_spelling(tokenizer, text.removeprefix(opened)):
+        return None
+    rendered = template([*messages, {"role": "assistant", "content": opened + SENTINEL}], tokenize=False)
     if not rendered.startswith(asked):
         raise RowFault("prompt_not_prefix", NOT_PREFIX)
-    return list(tokenizer(rendered.rpartition(SENTINEL)[2], add_special_tokens=False).input_ids)
+    before, _, behind = rendered[len(asked) :].rpartition(SENTINEL)
+    end = list(tokenizer(behind, add_special_tokens=False).input_ids)
+    if ids is not None:
+        return ids + end
+    begin = list(tokenizer(before, add_special_tokens=False).input_ids) if before else []
+    return begin + spelled(tokenizer, text.removeprefix(opened)) + end
 
 
 def encode_table(

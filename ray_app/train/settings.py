@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-LORA_DEFAULTS: dict[str, Any] = {"lr": 1e-4, "lr_min": 1e-5}  # adapters start at zero: full fine-tuning's do little
+LORA_LR = 1e-4  # adapters start at zero: at full fine-tuning's rate they would hardly move
 DPO_DEFAULTS: dict[str, Any] = {"lr": 5.5e-8, "lr_min": 5.5e-8, "sequence_length": 2048, "batch_rows": 32}
 
 
@@ -208,5 +209,7 @@ class TrainSettings(Part):
             return values
         defaults = dict(DPO_DEFAULTS) if values.get("recipe") == "dpo" else {}
         if values.get("lora") is not None and values.get("recipe") != "dpo":
-            defaults |= LORA_DEFAULTS
+            defaults |= {"lr": LORA_LR, "lr_min": LORA_LR / 10}
+            with contextlib.suppress(TypeError, ValueError):  # a rate that is no number is told by its own field
+                defaults["lr_min"] = float(values.get("lr", LORA_LR)) / 10
         return {**defaults, **values}

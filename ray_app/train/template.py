@@ -12,7 +12,8 @@ from typing import Any
 from ray_app.base.reasoning import declared, opened_by
 from ray_app.base.schema import Message
 from ray_app.errors import InputError
-from ray_app.train.data import RowFault, encode
+from ray_app.train.answers import RowFault, spelled
+from ray_app.train.data import encode
 
 SPECIMEN = "Response A answers the question.\n\nResponse B does not.\n\n[[A]]"
 REASONED = f"<think>\nOnly A names a fruit.\n</think>\n\n{SPECIMEN}"
@@ -48,9 +49,11 @@ def _fault(tokenizer: Any, prompt: Sequence[Message], options: Mapping[str, Any]
     answer = [{"role": "assistant", "content": text}]
     try:
         encoded = encode(tokenizer, messages, answer, sequence_length=UNLIMITED, chat_template_kwargs=options)
+        asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
+        drawn = spelled(tokenizer, text.removeprefix(opened_by(asked)))  # as a judgment of the run would come
+        encode(tokenizer, messages, answer, sequence_length=UNLIMITED, chat_template_kwargs=options, drawn=drawn)
     except RowFault as fault:
         return fault.detail
-    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
     whole = tokenizer.apply_chat_template(messages + answer, tokenize=False, **options)
     if not whole[len(asked) :].lstrip().startswith(text.removeprefix(opened_by(asked))):
         return "it writes text of its own in front of an answer"

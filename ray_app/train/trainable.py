@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_app.base.tokens import control_tokens
-from ray_app.train.data import DPO_COLUMNS, DRAWN, SFT_COLUMNS, RowFault, encode
+from ray_app.train.answers import RowFault
+from ray_app.train.data import DPO_COLUMNS, DRAWN, SFT_COLUMNS, encode
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 FILE = "seed_trial.json"
-SLOW = 1e-5  # a learning rate at which adapters hardly move
+SLOW = 3e-5  # a learning rate at which adapters hardly move
 DECIDES = (
     "attention",
     "batching",
@@ -142,7 +142,7 @@ def try_names(lm: Any, seed_model: str, revision: str | None) -> list[str]:
     """Notes on tensors of the seed that an export would leave out. Raises InputError where it would have others."""
     from ray_app.train.export import describe
     from ray_app.train.load import tensor_names
-    from ray_app.train.names import left_out_names, shapes_on_hub, unknown_names
+    from ray_app.train.tensor_names import left_out_names, shapes_on_hub, unknown_names
 
     own = tensor_names(seed_model, revision)
     if own is None:

@@ -165,7 +165,7 @@ def test_a_changed_setting_is_refused_by_name(finished: Loop) -> None:
 
 def test_more_iterations_are_accepted(finished: Loop, model: str, tmp_path: Path) -> None:
     """The plan alone: what is committed stays done, and only iteration 2 is left."""
-    from ray_app.command.cli import load_settings
+    from ray_app.command.load_settings import load_settings
     from ray_app.loop.config import IterateSettings
     from ray_app.loop.steps import steps_of
     from ray_app.run.folder import RunFolder, read_record

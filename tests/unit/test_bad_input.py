@@ -13,7 +13,7 @@ import ray
 import yaml
 from loop_runs import base_settings, merged
 
-from ray_app.command.cli import run_command
+from ray_app.command.load_settings import run_command
 from ray_app.iterate import main
 from ray_app.loop.config import IterateSettings
 

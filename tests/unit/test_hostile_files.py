@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from ray_app.command.cli import run_command
+from ray_app.command.load_settings import run_command
 from ray_app.command.settings import EvaluateSettings
 from ray_app.evaluate import main
 

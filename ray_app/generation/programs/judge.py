@@ -13,9 +13,10 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ray_app.base.ngrams import words
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import derive_seed, unit_id
-from ray_app.base.verdict import count, cut_in_reasoning, parse_verdict, votes_needed
+from ray_app.base.verdict import count, cut_in_reasoning, explanation, parse_verdict, votes_needed
 from ray_app.engine.base import Completion, Engine, Prepared, Sampling, UnitResult
 from ray_app.generation.programs.rows import judge_messages
 
@@ -41,6 +42,7 @@ class JudgeProgram:
     key: tuple[str, ...] = ("id", "order")
     early_stop: bool = True
     keep_text: bool = True
+    min_words: int = 0  # of a kept judgment, besides its verdict
     extra: dict[str, Any] = field(default_factory=dict)
 
     def unit_of(self, row: dict[str, Any]) -> str:
@@ -51,7 +53,7 @@ class JudgeProgram:
         prepared = engine.prepare(judge_messages(self.prompt.guarded(engine.control), row))
         samples = await self._draw(engine, prepared, row)
         verdicts = [parse_verdict(sample.text, self.prompt.letters) for sample in samples]
-        kept = self._kept(verdicts, row.get("gold"))
+        kept = self._kept(samples, verdicts, row.get("gold"))
         rows = [self._row(row, j, sample, verdicts[j], j == kept) for j, sample in enumerate(samples)]
         return UnitResult(
             unit=self.unit_of(row),
@@ -75,12 +77,16 @@ class JudgeProgram:
         verdicts = [parse_verdict(sample.text, self.prompt.letters) for sample in drawn]
         if self.mode == "votes":
             return votes_needed(count(verdicts), self.samples, self.early_stop)
-        return 0 if gold in verdicts or len(drawn) == self.samples else 1
+        return 0 if self._kept(drawn, verdicts, gold) is not None or len(drawn) == self.samples else 1
 
-    def _kept(self, verdicts: list[str | None], gold: str | None) -> int | None:
-        if self.mode == "votes" or gold not in verdicts:
+    def _kept(self, drawn: list[Completion], verdicts: list[str | None], gold: str | None) -> int | None:
+        """The first sample that is right, and says enough."""
+        if self.mode == "votes" or gold is None:
             return None
-        return verdicts.index(gold)
+        for index, (sample, verdict) in enumerate(zip(drawn, verdicts, strict=True)):
+            if verdict == gold and len(words(explanation(sample.text))) >= self.min_words:
+                return index
+        return None
 
     def _seed(self, row: dict[str, Any], sample: int) -> int | None:
         if self.sampling.temperature == 0:

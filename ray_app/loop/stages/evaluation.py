@@ -112,5 +112,6 @@ def _heldout_rows(pairs: Iterable[dict[str, Any]]) -> Iterator[PairwiseRow]:
             response_a=sides[0],
             response_b=sides[1],
             label="A" if chosen_is_a else "B",
-            group=content_id(pair["instruction"]),
+            group=pair.get("group") or content_id(pair["instruction"]),
+            mirror=pair.get("mirror"),
         )

@@ -14,6 +14,7 @@ from ray_app.base.schema import TRAIN
 from ray_app.errors import RunError
 from ray_app.generation.runner import Job, StageResult
 from ray_app.judging.judge import Judge
+from ray_app.judging.settings import JudgingSettings
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
@@ -28,11 +29,18 @@ def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, A
     """What the stage's fingerprint covers. `judge` is the identity of the engine that judges."""
     return {
         "seed": settings.seed,
-        "judging": settings.judging.model_dump(mode="json", exclude={"balance"})
+        "judging": settings.judging.model_dump(mode="json", exclude=uncovered(settings.judging))
         | {"stop_after_verdict": settings.stop_after_verdict},
         "judge": judge,
         "prompts": {"judge": inputs.prompt(settings.protocol.prompt_setting).hash},
     }
+
+
+def uncovered(part: JudgingSettings) -> set[str]:
+    """What the fingerprint leaves out: the balance, which comes later, and a newer setting that changes nothing, so
+    that runs that were begun before it existed continue.
+    """
+    return {"balance"} | ({"min_explanation"} if part.min_explanation == 0 else set())
 
 
 def run(context: Context, iteration: int, judge: Judge) -> StageResult:

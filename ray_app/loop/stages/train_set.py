@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,8 +24,10 @@ import pyarrow.compute as pc
 import ray.data
 
 from ray_app.base.model_files import absolute
+from ray_app.base.ngrams import words
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT, Message
+from ray_app.base.verdict import explanation
 from ray_app.errors import RunError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.protocol import PairProtocol
@@ -135,17 +138,34 @@ def run(context: Context, iteration: int) -> StageResult:
         raise RunError(cause(made, faults, len(kept.selected)))
     with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
         writer.quarantine([fault.record for fault in faults])
+        said: list[str] = []
         for row in streamed(join.rows, plan(pairs_files, made.selected, made.files)):
             writer.add([row])
+            said.append(explanation(row["completion" if "completion" in row else "chosen"][0]["content"]))
     rows, lost = row_counts(directory)
     seconds = time.monotonic() - started
-    return StageResult(made.drawn, rows, lost, seconds=seconds, extra=numbers(made, rows) | rates)
+    limit = {"sequence_length": settings.train.sequence_length} if lost else {}
+    extra = numbers(made, rows) | explained(said) | rates | limit
+    return StageResult(made.drawn, rows, lost, seconds=seconds, extra=extra)
 
 
 def trainer_of(settings: IterateSettings) -> Trainer:
     """What training will do with a row of this run."""
     seed = settings.judge
     return Trainer(absolute(seed.model), seed.revision, settings.train.sequence_length, seed.chat_template_kwargs)
+
+
+def explained(texts: list[str]) -> dict[str, Any]:
+    """What judgments say besides their verdict: a judge that learns from bare verdicts, or from one phrase, explains
+    nothing. `distinct_explanations` is their share among those that say something.
+    """
+    lengths = sorted(len(words(text)) for text in texts)
+    said = [" ".join(words(text)) for text in texts if words(text)]
+    return {
+        "explanation_words_median": statistics.median(lengths) if lengths else None,
+        "bare_verdicts": sum(length == 0 for length in lengths) / len(lengths) if lengths else None,
+        "distinct_explanations": len(set(said)) / len(said) if said else None,
+    }
 
 
 def cause(made: Choice, faults: list[Fault], kept: int) -> str:

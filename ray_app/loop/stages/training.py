@@ -29,6 +29,7 @@ from ray_app.loop.stages.inputs import VALIDATION, Inputs
 from ray_app.metrics import Outcome, Ratio
 from ray_app.metrics.accuracy import accuracy
 from ray_app.metrics.first_position import first_position_rate
+from ray_app.run.folder import StageRecord, read_record
 from ray_app.run.shards import ShardWriter
 from ray_app.run.storage import list_files
 from ray_app.train.candidates import Candidate
@@ -78,6 +79,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
     """
     settings, folder = context.settings, context.folder
     started = time.monotonic()
+    warn_of_shorter_set(settings, read_record(folder.stage_dir("train_set", iteration)))
     checkpoint = folder.checkpoint(iteration)
     result = fit(
         settings.train,
@@ -118,6 +120,16 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         seconds=time.monotonic() - started,
         extra={**numbers(result), "dtype": settings.train.dtype},
     )
+
+
+def warn_of_shorter_set(settings: IterateSettings, made: StageRecord | None) -> None:
+    """Warn where rows were left out of the training set because they were too long then, and would not be now."""
+    limit = made.extra.get("sequence_length") if made else None
+    if made and limit is not None and limit < settings.train.sequence_length:
+        log.warning(
+            "iteration %s: %d judgments were left out when train.sequence_length was %d; remove %s to choose anew",
+            *(made.iteration, made.quarantined.get("too_long", 0), limit, f"iter_{made.iteration:02d}/train_set"),
+        )
 
 
 class CandidateJudge:

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ray_app.base.prompts import as_messages, load_prompt
-from ray_app.base.tokens import broken, control_tokens, decode, drawn_text, same_text, splits_by_marks
+from ray_app.base.tokens import broken, control_tokens, decode, drawn_text, marks_of
 from ray_app.base.verdict import own_text, parse_verdict
 
 # How families mark turns, tools, reasoning and gaps: special tokens, then added ones that are not marked as special.
@@ -107,7 +107,7 @@ MARKS = {
 def test_reasoning_between_marks_that_text_hides(name: str, opened: str) -> None:
     """`opened`: where the template wrote the opening mark, the drawn tokens do not hold it."""
     tokenizer, (opens, closes) = TOKENIZERS[name], MARKS[name]
-    split = splits_by_marks(tokenizer)
+    own = marks_of(tokenizer)
     begin = "" if opened else opens
     for text, verdict in (
         (f"{begin}is it [[A]]?{closes}No. [[B]]", "B"),
@@ -117,22 +117,64 @@ def test_reasoning_between_marks_that_text_hides(name: str, opened: str) -> None
         ids = tokenizer(text, add_special_tokens=False).input_ids
         shown = decode(tokenizer, ids)
         assert opens not in shown
-        said = drawn_text(shown, tokenizer, ids, split, opened)
+        said = drawn_text(shown, tokenizer, ids, own, opened)
         assert parse_verdict(said) == verdict
         assert (own_text(said) is None) == (verdict is None)
-        assert same_text(said, opened + shown)
 
 
 def test_a_stop_string_ends_the_text_and_not_its_tokens() -> None:
     tokenizer = TOKENIZERS["magistral"]
     ids = tokenizer("[THINK]so[/THINK][[A]] and more", add_special_tokens=False).input_ids
-    said = drawn_text("so[[A]]", tokenizer, ids, splits_by_marks(tokenizer))
+    said = drawn_text("so[[A]]", tokenizer, ids, marks_of(tokenizer))
     assert said == "<think>so</think>[[A]]"
 
 
-def test_text_without_reasoning_and_with_visible_marks_is_as_it_is() -> None:
-    for name in ("qwen3", "llama3", "magistral"):
-        tokenizer = TOKENIZERS[name]
-        for text in ("Plain. [[A]]", "<think>x</think>[[B]]", "<think>x"):
-            ids = tokenizer(text, add_special_tokens=False).input_ids
-            assert drawn_text(decode(tokenizer, ids), tokenizer, ids, splits_by_marks(tokenizer)) == text
+@pytest.mark.parametrize("name", ["qwen3", "llama3", "magistral"])
+def test_text_without_reasoning_and_with_visible_marks_is_as_it_is(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    for text in ("Plain. [[A]]", "<think>x</think>[[B]]", "<think>x"):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert drawn_text(decode(tokenizer, ids), tokenizer, ids, marks_of(tokenizer)) == text
+
+
+def test_marks_that_are_only_quoted_close_nothing() -> None:
+    """The response that is judged may provoke the quote."""
+    tokenizer = TOKENIZERS["magistral"]
+    for text, verdict in (
+        ("[THINK]B writes </think> so [[A]] may", None),
+        ("[THINK]so[/THINK]It quotes <think>. [[B]]", "B"),
+    ):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert parse_verdict(drawn_text(decode(tokenizer, ids), tokenizer, ids, marks_of(tokenizer))) == verdict
+
+
+def test_harmony_answers_in_its_last_final_channel() -> None:
+    tokenizer = vocabulary(*FAMILIES["gpt_oss"])
+    tokenizer.add_tokens([AddedToken("final", special=False, normalized=False)])
+    own = marks_of(tokenizer)
+    for text, verdict in (
+        ("<|channel|>analysis<|message|>is it [[A]]<|start|>assistant<|channel|>final<|message|>[[B]]", "B"),
+        ("<|channel|>analysis<|message|>it is [[A]]", None),
+        ("<|channel|>final<|message|>[[A]]", "A"),
+    ):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert parse_verdict(drawn_text(decode(tokenizer, ids), tokenizer, ids, own)) == verdict
+
+
+class Mistral:
+    """A tokenizer that tells only its special tokens, and shows them in some texts."""
+
+    all_special_tokens, all_special_ids = ["[THINK]", "[/THINK]", "[INST]"], [1, 2, 3]
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        return "".join({1: "[THINK]", 2: "[/THINK]"}.get(index, chr(index)) for index in ids)
+
+
+def test_a_tokenizer_of_another_make_has_marks_too() -> None:
+    tokenizer = Mistral()
+    own = marks_of(tokenizer)
+    assert control_tokens(tokenizer) == {"[THINK]", "[/THINK]", "[INST]"}
+    cut, ended = [1, *map(ord, "or [[A]]")], [1, *map(ord, "or [[A]]"), 2, *map(ord, "No. [[B]] and")]
+    assert parse_verdict(drawn_text(tokenizer.decode(cut), tokenizer, cut, own)) is None
+    said = drawn_text("[THINK]or [[A]][/THINK]No. [[B]]", tokenizer, ended, own)
+    assert said == "<think>or [[A]]</think>No. [[B]]", "cut where the stop string was"

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from ray_app.base.verdict import both_orders
-from ray_app.command.cli import run_command
+from ray_app.command.load_settings import run_command
 from ray_app.command.settings import EvaluateSettings
 from ray_app.evaluate import main
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from ray_app.command.cli import run_command
+from ray_app.command.load_settings import run_command
 from ray_app.command.settings import EvaluateSettings, JudgeSettings
 from ray_app.evaluate import main as evaluate_main
 from ray_app.judge import main

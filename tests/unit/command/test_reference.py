@@ -11,7 +11,7 @@ from loop_runs import ROOT
 from pydantic import BaseModel
 
 from ray_app.command import reference
-from ray_app.command.cli import run_command
+from ray_app.command.load_settings import run_command
 from ray_app.command.settings import EvaluateSettings, JudgeSettings
 from ray_app.loop.config import IterateSettings
 

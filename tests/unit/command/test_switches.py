@@ -12,7 +12,7 @@ from loop_runs import CONFIGS_DIR
 from pydantic import BaseModel
 
 from ray_app.base.settings_parts import CommandSettings
-from ray_app.command.cli import load_settings, run_command
+from ray_app.command.load_settings import load_settings, run_command
 from ray_app.command.settings import EvaluateSettings, JudgeSettings
 from ray_app.errors import InputError
 from ray_app.loop.config import IterateSettings

@@ -18,7 +18,7 @@ import yaml
 from loop_runs import base_settings, merged, scripted
 
 from ray_app.base.schema import CHOSEN_FIRST, HELDOUT, INSTRUCTIONS, REJECTED_FIRST, TRAIN
-from ray_app.command.cli import load_settings
+from ray_app.command.load_settings import load_settings
 from ray_app.engine.base import Engine, UnitResult
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import RunError

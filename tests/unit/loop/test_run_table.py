@@ -39,6 +39,7 @@ HEADLINE = {
     "position_consistent_accuracy": figure(0.25),
     "unparsed_rate": figure(0.125),
 }
+CONTROLS = {"mirrored_accuracy": figure(0.92), "length_baseline": figure(0.7)}
 CHANGE = {"difference": figure(0.25, 0.05, 0.4), "mcnemar": {"a_better": 1, "b_better": 9, "p_value": 0.021}}
 
 
@@ -49,14 +50,14 @@ def test_one_line_an_iteration_and_set() -> None:
             line("evaluation", 0, set="validation", headline=HEADLINE),
             line("judgments", 1, unparsed_rate=0.1),
             line("train_set", 1, rows=6, pairs=4, keep_rate=0.75, pass_rate=0.5),
-            line("evaluation", 1, set="validation", headline=HEADLINE, change=CHANGE),
+            line("evaluation", 1, set="validation", headline=HEADLINE | CONTROLS, change=CHANGE),
             line("evaluation", 1, set="test", headline=HEADLINE),
         ]
     )
     rows = [" ".join(row.split()) for row in text.splitlines()]
-    assert "0 - - - - validation 50.0 [40–60] 25.0 12.5" in rows
-    assert "1 4 50.0 75.0 10.0 validation 50.0 [40–60] 25.0 12.5" in rows
-    assert "test 50.0 [40–60] 25.0 12.5" in rows
+    assert "0 - - - - validation 50.0 [40–60] 25 12 - -" in rows
+    assert "1 4 50 75 10 validation 50.0 [40–60] 25 12 92 70" in rows
+    assert "test 50.0 [40–60] 25 12 - -" in rows
     assert "1 validation +25.0 [+5 – +40] 9 : 1 0.021" in rows
     assert "1 eval test 4 3 1 10 5 1" in rows
     assert max(map(len, text.splitlines())) <= 80
@@ -64,7 +65,7 @@ def test_one_line_an_iteration_and_set() -> None:
 
 
 def test_long_names_and_full_figures_fit_into_80_columns() -> None:
-    full = {name: figure(1.0, 1.0, 1.0) for name in HEADLINE}
+    full = {name: figure(1.0, 1.0, 1.0) for name in HEADLINE | CONTROLS}
     text = shown(
         [
             line("judgments", 1, unparsed_rate=1.0),
@@ -72,9 +73,17 @@ def test_long_names_and_full_figures_fit_into_80_columns() -> None:
             line("evaluation", 1, set="rewardbench", headline=full),
         ]
     )
-    wanted = "1 20,582 100.0 100.0 100.0 rewardbench 100.0 [100–100] 100.0 100.0"
+    wanted = "1 20,582 100 100 100 rewardbench 100.0 [100–100] 100 100 100 100"
     assert wanted in [" ".join(row.split()) for row in text.splitlines()]
     assert "…" not in text
+
+
+def test_what_was_trained_on_has_a_table() -> None:
+    said = {"explanation_words_median": 12.0, "bare_verdicts": 0.25, "distinct_explanations": 0.9}
+    text = shown([line("train_set", 1, rows=6, pairs=4, trained_by_letter={"A": 3, "B": 3}, **said)])
+    assert "1 6 3 3 1 12 25.0 90.0" in [" ".join(row.split()) for row in text.splitlines()]
+    old = shown([line("train_set", 1, rows=6, pairs=4)])
+    assert "Training sets" not in old, "a run of before has no such figures"
 
 
 def test_no_change_no_table_of_changes() -> None:
@@ -105,8 +114,8 @@ def test_the_first_judge_has_a_line_of_its_own() -> None:
     assert "Iterations (first is the first judge, 0 is the seed model; %)" in rows
     table = [row for row in rows if row.startswith(("first -", "0 -", "rewardbench2"))]
     assert table[:3] == [
-        "first - - - - validation 50.0 [40–60] 25.0 12.5",
-        "rewardbench2 75.0 - 0.0",
-        "0 - - - - validation 10.0 25.0 12.5",
+        "first - - - - validation 50.0 [40–60] 25 12 - -",
+        "rewardbench2 75.0 - 0 - -",
+        "0 - - - - validation 10.0 25 12 - -",
     ]
     assert [row["iteration"] for row in iteration_rows(lines)] == ["first", 0]

@@ -61,7 +61,7 @@ def test_a_reader_that_leaves_in_the_middle_stops_nothing(tmp_path: Path, printi
     done = tmp_path / "done"
     script = f"""
         from ray_app.base.settings_parts import CommandSettings
-        from ray_app.command.cli import leave, run_command
+        from ray_app.command.load_settings import leave, run_command
         from rich.console import Console
         from rich.table import Table
 
@@ -98,7 +98,7 @@ def test_a_broken_pipe_elsewhere_is_a_fault() -> None:
     script = """
         import os
         from ray_app.base.settings_parts import CommandSettings
-        from ray_app.command.cli import leave, run_command
+        from ray_app.command.load_settings import leave, run_command
 
         def main(settings):
             reading, writing = os.pipe()

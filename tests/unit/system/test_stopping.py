@@ -16,7 +16,7 @@ LINE = "the same command continues this run"
 HEAD = """
 import ctypes, os, sys, threading, time
 from ray_app.base.settings_parts import CommandSettings
-from ray_app.command.cli import leave, run_command
+from ray_app.command.load_settings import leave, run_command
 from ray_app.system import stopping
 
 def say(words):

@@ -11,7 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy_tokenizers import LATE_SYSTEM, PLAIN, make
 
 from ray_app.errors import InputError
-from ray_app.train.data import RowFault, concatenate, encode, encode_table
+from ray_app.train.answers import RowFault
+from ray_app.train.data import concatenate, encode, encode_table
+from ray_app.train.template import try_template
 
 OPTIONS = {"sequence_length": 64, "chat_template_kwargs": {}}
 
@@ -96,6 +98,73 @@ def test_drawn_tokens_are_never_cut_and_need_a_prompt_that_stays():
     messages = [{"role": "system", "content": "Judge."}, *PROMPT]
     with pytest.raises(RowFault, match="prompt_not_prefix"):
         encode(late, messages, said("assistant", "\n[[A]]"), **OPTIONS)
+
+
+def test_tokens_of_a_sister_vocabulary_are_refused():
+    """Its marks of reasoning are ids that the seed does not have, or has for something else."""
+    sister, seed = make(PLAIN), make(PLAIN)
+    sister.add_tokens(["<think>", "</think>"])
+    text = "<think>so</think>[[A]]"
+    ids = sister(text, add_special_tokens=False).input_ids
+    assert max(ids) >= len(seed)
+    assert trained(seed, text, ids) == trained(seed, text)
+    hidden = make(PLAIN)
+    hidden.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    drawn = hidden("[THINK]so[/THINK][[A]]", add_special_tokens=False).input_ids
+    assert trained(hidden, text, drawn)[: len(drawn)] == drawn
+    assert trained(hidden, text)[: len(drawn)] == drawn, "a text's reasoning gets the seed's own marks"
+    seed.add_tokens(["x1", "x2"])  # the same ids mean other things
+    with pytest.raises(RowFault, match="reasoning_marks"):
+        trained(seed, "<think>so</think>[[A]]", seed("so[[A]]", add_special_tokens=False).input_ids)
+
+
+def test_a_tokenizer_that_puts_a_space_in_front():
+    """As Llama 2's: its decoder takes the space away, and texts from an engine keep it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "▁", *"ABC[]\n", "▁The", "▁best", "<|turn|>"]
+    raw = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[], unk_token="<unk>"))
+    raw = Tokenizer(
+        models.WordPiece(vocab={w: i for i, w in enumerate(words)}, unk_token="<unk>", continuing_subword_prefix="")
+    )
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    raw.add_special_tokens([AddedToken("<|end|>", special=True)])
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|end|>")
+    made.chat_template = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+    drawn = [words.index(w) for w in ("▁The", "▁best", "▁", "[", "[", "A", "]", "]")]
+    assert made.decode(drawn) == "The best [[A]]"
+    encoded = encode(
+        made, said("user", "B"), said("assistant", " The best [[A]]"), **OPTIONS, drawn=[*drawn, made.eos_token_id]
+    )
+    assert list(encoded.tokens[encoded.prompt :])[:-1] == drawn
+
+
+OPENS = PLAIN.replace("<|turn|>assistant\n", "<|turn|>assistant\n<think>\n")
+
+
+def test_a_template_that_opens_reasoning_and_keeps_texts_as_they_are():
+    tokenizer = make(OPENS)
+    assert OPENS != PLAIN
+    drawn = tokenizer("so</think>[[A]]", add_special_tokens=False).input_ids
+    assert trained(tokenizer, "<think>\nso</think>[[A]]", drawn)[: len(drawn)] == drawn
+    assert try_template(tokenizer, PROMPT, {}) == []
+
+
+def test_marks_that_are_special_tokens_stay_marks():
+    tokenizer = make(PLAIN)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    usual = tokenizer("<think>so</think>[[A]]", add_special_tokens=False).input_ids
+    assert trained(tokenizer, "<think>so</think>[[A]]")[: len(usual)] == usual
+
+
+def test_what_a_template_writes_in_front_of_an_answer_stays():
+    tokenizer = make(
+        PLAIN.replace("{{ m.content }}", "{% if m.role == 'assistant' %}final: {% endif %}{{ m.content }}")
+    )
+    found = tokenizer.decode(trained(tokenizer, "\nA. [[A]]"))
+    assert found.startswith("final: \nA. [[A]]<|end|>")
 
 
 def test_a_table_gives_each_answer_its_tokens(tokenizer):

@@ -155,3 +155,15 @@ def test_texts_cut_inside_their_reasoning_are_counted() -> None:
     (result,) = run(program(samples=5, sampling=stop), engine, ROW)
     assert [row["verdict"] for row in result.rows] == [None, None, None, "B", "B"]
     assert (result.counters["cut_in_reasoning"], result.counters["unparsed"]) == (1, 3)
+
+
+@pytest.mark.parametrize("mode", ["until_correct", "all"])
+def test_a_kept_judgment_says_enough(mode: str) -> None:
+    """A bare verdict is right, and no judgment to learn from: drawing goes on without it."""
+    answers = ["[[A]]", "So. [[A]]", "[[B]] because it is longer", "A names a bird. [[A]]", "A names another bird. [[A]]"]
+    told = answers if mode == "all" else answers[:4]
+    (result,) = run(program(mode=mode, samples=5, min_words=4), Replay(in_turn(told)), ROW)
+    assert [row["kept"] for row in result.rows] == [answer == "A names a bird. [[A]]" for answer in told]
+    assert [row["correct"] for row in result.rows][:3] == [True, True, False], "what is correct does not depend on it"
+    (nothing,) = run(program(mode=mode, samples=2, min_words=4), Replay(in_turn(answers[:2])), ROW)
+    assert (nothing.counters["kept"], nothing.counters["samples"]) == (0, 2)

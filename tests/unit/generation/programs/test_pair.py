@@ -12,7 +12,8 @@ from replaying import Call, Replay, run
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import PAIRS, derive_seed, pack_text, pair_id
 from ray_app.engine.base import Completion, EngineError, Sampling, UnitResult
-from ray_app.generation.programs.pair import PairProgram, clean_modified, pair_fault, similarity
+from ray_app.generation.pair_gate import Gate, pair_fault, similarity
+from ray_app.generation.programs.pair import PairProgram, clean_modified
 
 QUESTION, OTHER = "Name a bird that sings at night.", "Which fish lives longest in a cold lake?"
 ROW = {
@@ -25,11 +26,13 @@ ROW = {
 GOOD = {"chosen": "The nightingale.", "modified": OTHER, "rejected": "The lake trout."}
 
 
-def program(strategy: str = "modified_instruction", one_call: bool = False, **more: Any) -> PairProgram:
+def program(
+    strategy: str = "modified_instruction", one_call: bool = False, gate: dict[str, Any] | None = None, **more: Any
+) -> PairProgram:
     given: dict[str, Any] = {
         "sampling": Sampling(0.7, 0.9, 100),
         "modify_sampling": Sampling(0.9, 1, 50),
-        "max_similarity": 0.9,
+        "gate": Gate(**(gate or {})),
         **more,
     }
     return PairProgram(
@@ -84,6 +87,8 @@ def test_two_calls_answer_the_instruction_and_another_one() -> None:
         "split": "train",
         "category": "other",
         "complexity": 2,
+        "group": "i1",
+        "mirror": None,
     }
     assert set(pair) == set(PAIRS.names)
     calls = {purpose(call): call for call in engine.calls}
@@ -176,11 +181,11 @@ def test_the_similarity_that_is_too_much_is_a_setting() -> None:
     near = "Name a bird that sings at noon."
     between = similarity(QUESTION, near)
     assert 0 < between < 1
-    assert make(settings=program(max_similarity=between), modified=near)[0].rows
-    lost = make(settings=program(max_similarity=between - 0.01), modified=near)[0].quarantine
+    assert make(settings=program(gate={"max_similarity": between}), modified=near)[0].rows
+    lost = make(settings=program(gate={"max_similarity": between - 0.01}), modified=near)[0].quarantine
     assert lost[0]["reason"] == "modified_equals_original"
     # The other strategy has no modified instruction to compare.
-    assert make(settings=program("worse_response", max_similarity=0.01))[0].rows
+    assert make(settings=program("worse_response", gate={"max_similarity": 0.01}))[0].rows
 
 
 def test_reasoning_is_no_part_of_an_answer() -> None:
@@ -199,7 +204,7 @@ def test_an_instruction_of_several_turns_is_answered_as_a_conversation() -> None
     assert engine.calls[0].messages == turns
     assert "User: Hello" in next(c for c in engine.calls if purpose(c) == "modified").prompt
     # The last turn is what a modified instruction is compared with.
-    assert pair_fault(turns, QUESTION, "a", "b", [], 0.9) == "modified_equals_original"
+    assert pair_fault(turns, QUESTION, "a", "b", [], Gate()) == "modified_equals_original"
 
 
 def test_control_tokens_in_an_instruction_are_neutralised() -> None:
@@ -256,3 +261,14 @@ def test_similarity_is_symmetric_and_one_for_the_same(a: str, b: str) -> None:
     assert similarity(a, b) == similarity(b, a)
     assert 0 <= similarity(a, b) <= 1
     assert similarity(a, a) == 1
+
+
+def test_a_mirror_is_the_other_pair_of_the_same_responses() -> None:
+    result, _ = make(settings=program(mirror=True))
+    pair, other = result.rows
+    assert (other["instruction"], other["modified_instruction"]) == (OTHER, QUESTION)
+    assert (other["chosen"], other["rejected"]) == (pair["rejected"], pair["chosen"])
+    assert (pair["mirror"], other["mirror"]) == (other["pair_id"], pair["pair_id"])
+    assert {(row["group"], row["instruction_id"], row["split"]) for row in result.rows} == {("i1", "i1", "train")}
+    (alone,) = make(settings=program("worse_response", mirror=True))[0].rows
+    assert alone["mirror"] is None, "a response that was written worse answers no other instruction"

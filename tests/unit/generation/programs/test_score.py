@@ -39,7 +39,9 @@ def test_every_sample_of_every_side_is_a_row_scored_or_not() -> None:
         ("chosen", 2, 9),
         ("rejected", 2, 4),
     ]
-    assert set(result.rows[0]) == set(SCORES.names)
+    assert set(result.rows[0]) == set(SCORES.names) - {"token_ids"}, "which only what is trained on keeps"
+    (kept,) = run(program(keep_tokens=True), Replay(in_turn(["[[7]]"] * 6)), ROW)
+    assert set(kept.rows[0]) == set(SCORES.names)
     assert result.unit == program().unit_of(ROW) == "p1"
     assert (result.counters["samples"], result.counters["unparsed"], result.counters["kept"]) == (6, 1, 0)
     assert (engine.prepared, engine.most_running) == (2, 6)

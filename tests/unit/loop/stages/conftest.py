@@ -10,7 +10,7 @@ import pytest
 import yaml
 from loop_runs import base_settings, merged
 
-from ray_app.command.cli import load_settings
+from ray_app.command.load_settings import load_settings
 from ray_app.engine.manager import PoolManager
 from ray_app.generation.runner import Runner
 from ray_app.loop.config import IterateSettings

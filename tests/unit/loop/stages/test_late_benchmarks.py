@@ -8,7 +8,7 @@ from pathlib import Path
 from loop_runs import CONFIGS_DIR
 
 from ray_app.base.schema import INSTRUCTIONS
-from ray_app.command.cli import load_settings
+from ray_app.command.load_settings import load_settings
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages import instructions
 from ray_app.loop.stages.inputs import Inputs

@@ -147,6 +147,9 @@ def test_rows_are_prompts_and_the_kept_judgment(context: Any, monkeypatch: pytes
             "10": {"value": 0.5, "n": 2},
         },
         "pairs": 4,
+        "explanation_words_median": 4,
+        "bare_verdicts": 0,
+        "distinct_explanations": 1,
     }
     assert (result.rows_in, result.rows_out) == (sum(map(len, LETTERS.values())), 6)
 

@@ -13,8 +13,8 @@ from ray_app.errors import InputError
 from ray_app.train.export import describe
 from ray_app.train.gather import stored_buffers
 from ray_app.train.lora import refuse_output_layer
-from ray_app.train.names import left_out_names, on_hub, shapes_on_hub, unknown_names
 from ray_app.train.settings import LoraSettings
+from ray_app.train.tensor_names import left_out_names, on_hub, shapes_on_hub, unknown_names
 from ray_app.train.tiny import tiny_config
 from ray_app.train.trial import refuse_wrappers, skeleton
 

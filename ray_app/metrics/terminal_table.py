@@ -30,6 +30,8 @@ _LABELS = {
     "first_position_rate": "verdicts for the first shown",
     "unparsed_rate": "unparsed verdicts",
     "unparsed_vote_rate": "unparsed votes",
+    "mirrored_accuracy": "right in both orders, and of the mirror",
+    "instruction_sensitivity": "winner changes with the instruction",
     "length_baseline": "baseline: always the longer",
     "constant_baseline": "baseline: always A",
     "adversarial": "mean of adversarial subsets",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from loop_runs import CONFIGS_DIR, ROOT
 
-from ray_app.command.cli import load_settings, run_command
+from ray_app.command.load_settings import load_settings, run_command
 from ray_app.errors import InputError, RunError
 from ray_app.loop.config import IterateSettings
 

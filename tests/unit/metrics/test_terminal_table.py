@@ -15,7 +15,7 @@ from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.rewardbench import ROWS
 from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
 from ray_app.metrics.summary import summarise
-from ray_app.metrics.table import interval, percent, print_summary, to_text
+from ray_app.metrics.terminal_table import interval, percent, print_summary, to_text
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "benchmarks"
 
