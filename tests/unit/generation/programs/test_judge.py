@@ -160,7 +160,13 @@ def test_texts_cut_inside_their_reasoning_are_counted() -> None:
 @pytest.mark.parametrize("mode", ["until_correct", "all"])
 def test_a_kept_judgment_says_enough(mode: str) -> None:
     """A bare verdict is right, and no judgment to learn from: drawing goes on without it."""
-    answers = ["[[A]]", "So. [[A]]", "[[B]] because it is longer", "A names a bird. [[A]]", "A names another bird. [[A]]"]
+    answers = [
+        "[[A]]",
+        "So. [[A]]",
+        "[[B]] because it is longer",
+        "A names a bird. [[A]]",
+        "A names another bird. [[A]]",
+    ]
     told = answers if mode == "all" else answers[:4]
     (result,) = run(program(mode=mode, samples=5, min_words=4), Replay(in_turn(told)), ROW)
     assert [row["kept"] for row in result.rows] == [answer == "A names a bird. [[A]]" for answer in told]

@@ -147,7 +147,7 @@ def test_rows_are_prompts_and_the_kept_judgment(context: Any, monkeypatch: pytes
             "10": {"value": 0.5, "n": 2},
         },
         "pairs": 4,
-        "explanation_words_median": 4,
+        "explanation_words_median": 3,
         "bare_verdicts": 0,
         "distinct_explanations": 1,
     }
