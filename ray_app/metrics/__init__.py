@@ -1,7 +1,7 @@
 """Statistics of judges (docs/evaluation.md): every figure with its n and a clustered bootstrap interval.
 
 `summarise` makes the JSON-able summary, `score_verdict_file` does so from a verdict file, `compare` sets two
-runs on the same rows against each other, `table.render` prints a summary.
+runs on the same rows against each other, `terminal_table` prints a summary.
 """
 
 from ray_app.metrics.bootstrap import Estimate, Ratio, estimates

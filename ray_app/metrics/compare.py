@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from ray_app.errors import InputError
-from ray_app.metrics.bootstrap import RESAMPLES, Ratio, estimates
+from ray_app.metrics.bootstrap import CONFIDENCE, RESAMPLES, Ratio, cluster_sums, estimates
 from ray_app.metrics.outcome import Outcome
 
 
 def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Run b against run a, joined by id.
 
-    `difference` is accuracy of b minus that of a with its 95 % interval, clustered by instruction. `mcnemar`
-    is the exact two-sided test (McNemar, 1947) on rows that one run scores higher on; it takes rows as
-    independent, the interval does not. Raises InputError with counts when ids, labels or asked orders differ.
+    `difference` is accuracy of b minus that of a with its 95 % interval, clustered by instruction. `mcnemar` is the
+    exact two-sided test (McNemar, 1947) on clusters that one run scores higher on: rows of one instruction are not
+    independent. `significant` asks for both: with few clusters an interval alone is too narrow. Raises InputError with
+    counts when ids, labels or asked orders differ.
     """
     first, second = {o.id: o for o in a}, {o.id: o for o in b}
     _check(first, second)
@@ -35,19 +36,22 @@ def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, resamples
     }
     found = estimates(ratios, groups, seed, resamples)
     low, high = found["difference"]["low"], found["difference"]["high"]
+    better = cluster_sums((scores_b - scores_a)[:, None], groups)[:, 0]
+    test = mcnemar(int((better < 0).sum()), int((better > 0).sum()))
+    apart = low is not None and high is not None and (low > 0 or high < 0)
     return {
         "n": len(ids),
         "clusters": len(set(groups)),
         "accuracy_a": found["a"],
         "accuracy_b": found["b"],
         "difference": found["difference"],
-        "significant": low is not None and high is not None and (low > 0 or high < 0),
-        "mcnemar": mcnemar(int((scores_a > scores_b).sum()), int((scores_b > scores_a).sum())),
+        "significant": apart and test["p_value"] < 1 - CONFIDENCE,
+        "mcnemar": test,
     }
 
 
 def mcnemar(a_better: int, b_better: int) -> dict[str, Any]:
-    """Exact binomial form: under no difference a discordant row favours either run with probability ½."""
+    """Exact binomial form: under no difference a discordant cluster favours either run with probability ½."""
     from scipy import stats  # half a second, which every command would pay at its start
 
     discordant = a_better + b_better

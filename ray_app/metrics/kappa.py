@@ -1,4 +1,8 @@
-"""Agreement with human votes beyond chance: Cohen's κ (1960), where a pair has several votes.
+"""Agreement with human votes beyond chance, where a pair has several votes: κ that no arrangement changes.
+
+Which of two responses is called A is nobody's choice, so every couple of votes counts in both arrangements: each letter
+is then as frequent as the other, chance agrees in half of the votes, and Cohen's κ (1960) is 2p - 1 with p the share of
+agreement. In one arrangement, a file that names the winner first would have nothing but A, and κ would be nonsense.
 
 A human vote is a row; rows that show the same texts, either way round, are votes on one pair. Only rows where the
 judge has a verdict about response_a / response_b enter (both orders agree); their share is reported as `coverage`.
@@ -67,9 +71,8 @@ def human_agreement(outcomes: Sequence[Outcome], seed: int, resamples: int = RES
 
 
 def cohen_kappa(rated: Sequence[Rated], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
-    """κ = (p_observed - p_chance) / (1 - p_chance) over A and B; undefined if both say only one letter."""
-    cells = [("A", "A"), ("A", "B"), ("B", "A"), ("B", "B")]
-    columns = np.array([[float((one, two) == cell) for cell in cells] for one, two, _ in rated])
+    """κ = (p - ½) / ½ with p the share of agreement: chance agrees in half, whatever the arrangement."""
+    columns = np.array([[float(one == two), 1.0] for one, two, _ in rated])
     if not len(rated):
         return estimate(np.nan, 0, np.nan, np.nan)
     value, low, high = intervals(columns, [group for _, _, group in rated], _kappa, seed, resamples)
@@ -77,11 +80,7 @@ def cohen_kappa(rated: Sequence[Rated], seed: int = 0, resamples: int = RESAMPLE
 
 
 def _kappa(sums: Array) -> Array:
-    n = sums.sum(axis=1)
-    observed = (sums[:, 0] + sums[:, 3]) / n
-    one, two = (sums[:, 0] + sums[:, 1]) / n, (sums[:, 0] + sums[:, 2]) / n
-    chance = one * two + (1 - one) * (1 - two)
-    return divide(observed - chance, 1 - chance)[:, None]
+    return 2 * divide(sums[:, 0], sums[:, 1])[:, None] - 1
 
 
 def _with_votes(votes: Sequence[Vote]) -> list[Rated]:
@@ -101,7 +100,5 @@ def _with_majority(several: Sequence[Sequence[Vote]]) -> list[Rated]:
 def _among_humans(several: Sequence[Sequence[Vote]]) -> list[Rated]:
     out = []
     for votes in several:
-        for one, two in combinations(votes, 2):
-            # No human is "the first rater", so both directions enter; n counts them.
-            out += [(one.label, two.label, one.group), (two.label, one.label, one.group)]
+        out += [(one.label, two.label, one.group) for one, two in combinations(votes, 2)]
     return out

@@ -23,7 +23,7 @@ from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 FILE = "seed_trial.json"
-SLOW = 3e-5  # a learning rate at which adapters hardly move
+SLOW, SLOW_DPO = 3e-5, 1e-6  # learning rates below which adapters hardly move
 DECIDES = (
     "attention",
     "batching",
@@ -133,9 +133,10 @@ def try_seed(
 
 def slow_adapters(settings: TrainSettings) -> list[str]:
     """A note where adapters would learn at full fine-tuning's rate."""
-    if settings.recipe == "dpo" or settings.lr >= SLOW:
+    if settings.lr >= (SLOW_DPO if settings.recipe == "dpo" else SLOW):
         return []
-    return [f"train.lr {settings.lr:g} is a rate of full fine-tuning: adapters (train.lora) learn at about 1e-4"]
+    usual = "5e-6" if settings.recipe == "dpo" else "1e-4"
+    return [f"train.lr {settings.lr:g} is a rate of full fine-tuning: adapters (train.lora) learn at about {usual}"]
 
 
 def try_names(lm: Any, seed_model: str, revision: str | None) -> list[str]:

@@ -45,6 +45,26 @@ def test_a_clear_difference_is_significant_and_none_is_not() -> None:
     assert not compare(rows("01" * 10), rows("10" * 10))["significant"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [("0" * 4 + "1" * 8, "1" * 12), ("00", "11"), ("0" * 4 + "1" * 28, "1" * 32)]
+)
+def test_a_few_better_rows_are_not_significant(before: str, after: str) -> None:
+    """The bootstrap's interval excludes 0 here, although four of four coins fall alike once in eight times."""
+    found = compare(rows(before), rows(after))
+    assert found["difference"]["low"] >= 0
+    assert not found["significant"]
+
+
+def test_rows_of_one_instruction_are_one_case() -> None:
+    """Forty rows of two instructions are two coins, not forty."""
+    worse, better = rows("0" * 40), rows("1" * 40)
+    of_two = [[dataclasses.replace(row, group=f"g{i % 2}") for i, row in enumerate(run)] for run in (worse, better)]
+    found = compare(*of_two)
+    assert found["mcnemar"] == {"a_better": 0, "b_better": 2, "p_value": pytest.approx(0.5)}
+    assert not found["significant"]
+    assert compare(worse, better)["significant"]
+
+
 def test_rows_are_joined_by_id_not_by_place() -> None:
     one, two = rows("0101"), rows("0101")
     assert compare(one, two[::-1])["difference"]["value"] == 0

@@ -90,4 +90,6 @@ def test_adapters_have_a_rate_of_their_own() -> None:
     assert slow.lr_min == pytest.approx(1e-7)
     (note,) = trial.slow_adapters(slow)
     assert "train.lr 1e-06" in note
+    (note,) = trial.slow_adapters(TrainSettings(recipe="dpo", lora=LoraSettings()))
+    assert "5e-6" in note
     assert (TrainSettings().lr, TrainSettings(recipe="dpo", lora=LoraSettings()).lr) == (1e-6, 5.5e-8)

@@ -1,0 +1,90 @@
+"""The pair stage's work by strategy: what its source, key and fingerprint are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ray_app.base.schema import INSTRUCTIONS
+from ray_app.errors import InputError, RunError
+from ray_app.generation.programs.neighbour import NeighbourProgram
+from ray_app.generation.programs.pair import PairProgram
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.stages import pairs
+from ray_app.loop.stages.context import Context
+from ray_app.loop.stages.inputs import Inputs
+from ray_app.run.shards import ShardWriter
+from ray_app.run.storage import read_parquet
+
+TEXTS = [
+    "Name a bird that sings at night.",
+    "Name a bird that sings by day.",
+    "How do I cook a soup of lentils?",
+    "How do I cook a soup of beans?",
+    "Prove that two is prime.",
+]
+
+
+def with_instructions(context: Callable[..., Context], texts: list[str] = TEXTS, **part: Any) -> Context:
+    near = {"max_similarity": 0.9}  # of so few texts most words are rare
+    run = context(pairs={"strategy": "neighbour_instruction", "neighbours": near, **part})
+    empty = {name: None for name in INSTRUCTIONS.names}
+    with ShardWriter(run.folder.stage_dir("instructions"), INSTRUCTIONS, max_rows=2) as writer:
+        for number, text in enumerate(texts):
+            writer.add([{**empty, "instruction_id": f"i{number}", "text": text, "split": "train"}])
+    return run
+
+
+def test_couples_are_written_once_and_kept(context: Callable[..., Context]) -> None:
+    """An attempt that goes on couples as the one before, whatever a newer library would find."""
+    run = with_instructions(context)
+    directory = run.folder.stage_dir("pairs")
+    file = f"{pairs.coupled_rows(run, directory)}/shard-00000.parquet"
+    rows = read_parquet(file).to_pylist()
+    assert sorted(sorted((row["first"]["instruction_id"], row["second"]["instruction_id"])) for row in rows) == [
+        ["i0", "i1"],
+        ["i2", "i3"],
+    ]
+    assert len({row["group"] for row in rows}) == 2
+    with_instructions(context, ["another", "one"])  # further shards of instructions
+    assert pairs.coupled_rows(run, directory) == file.rpartition("/")[0]
+    assert read_parquet(file).to_pylist() == rows
+
+
+def test_a_couple_is_the_unit_of_neighbours(context: Callable[..., Context], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = with_instructions(context)
+    monkeypatch.setattr(Context, "dataset", lambda _, directory: directory)  # no Ray here
+    job = pairs.job(run, None)
+    assert (job.key, job.total) == (("group",), 2)
+    assert isinstance(job.program, NeighbourProgram)
+    plain = with_instructions(context, strategy="modified_instruction", mirror=True)
+    job = pairs.job(plain, None)
+    assert job.key == ("instruction_id",)
+    assert isinstance(job.program, PairProgram)
+    assert job.program.mirror
+
+
+def test_no_neighbours_stop_the_run_with_what_was_asked(context: Callable[..., Context]) -> None:
+    run = with_instructions(context, ["Name a bird.", "Prove that two is prime!"])
+    with pytest.raises(RunError, match=r"no two of 2 instructions are neighbours: .* a similarity of 0.1 to 0.9"):
+        pairs.coupled_rows(run, run.folder.stage_dir("pairs"))
+
+
+def test_newer_settings_are_covered_where_they_do_something(settings: Callable[..., IterateSettings]) -> None:
+    def covered(**part: Any) -> dict[str, Any]:
+        made = settings(pairs=part)
+        return dict(pairs.settings_of(made, Inputs(made))["pairs"])
+
+    assert not {"mirror", "heuristics", "max_length_ratio", "neighbours"} & covered().keys()
+    assert covered(mirror=True)["mirror"] is True
+    assert covered(max_length_ratio=4)["max_length_ratio"] == 4
+    near = {"min_similarity": 0.2}
+    assert covered(strategy="neighbour_instruction", neighbours=near)["neighbours"]["min_similarity"] == 0.2
+    assert covered(neighbours=near) == covered(), "no couples, no matter"
+
+
+def test_what_was_written_worse_has_no_mirror(settings: Callable[..., IterateSettings]) -> None:
+    with pytest.raises(InputError, match="a response that was written worse answers no other instruction"):
+        settings(pairs={"strategy": "worse_response", "mirror": True})
