@@ -121,11 +121,11 @@ Made by `make models`, which tries every family below on processors in fp32 and 
 run: a small random copy of its class with its flags, loss and every gradient against transformers' own eager attention,
 row by row; then its chat template, and the names of the tensors that would be exported.
 
-*vLLM*: the log-probabilities of given tokens that vLLM {served_with} gives for such an export on a processor, against
-transformers' (`make models-served`, {equal} are equal); what it refuses there it may serve on GPUs, and with the settings of
-its real models. *Rows*: packed rows are laid end to end, padded ones cost the padding. *Tensors*: what an export holds
-against what `save_pretrained` writes: `differ` is refused before any work where the seed's own files show it. What is not here is
-tried like the others. {len(right)} of {len(rows)} families are trained right.
+*Rows*: packed rows are laid end to end, padded ones cost the padding. *Tensors*: what an export holds against what
+`save_pretrained` writes: `differ` is refused before any work where the seed's own files show it. *vLLM*: the
+log-probabilities of given tokens that vLLM {served_with} gives for such an export on a processor, against transformers'
+(`make models-served`, {equal} are equal); what it refuses there it may serve on GPUs, or with the settings of its real
+models. What is not here is tried like the others. {len(right)} of {len(rows)} families are trained right.
 
 | family | rows | attention | tensors | vLLM | why not packed, or not at all |
 | --- | --- | --- | --- | --- | --- |
@@ -133,8 +133,8 @@ tried like the others. {len(right)} of {len(rows)} families are trained right.
 
 Kernels for GPUs are tried when a run on GPUs begins. On one H200 in bf16, 18 of these families gave the same rows and
 attention as here, 14 with Liger's kernels and 9 without (`benchmarks/results/seed_trial-h200.json`; where there are
-experts, Liger tunes its kernels for half a minute and more), and SmolLM2 as a mixture of equal experts (`tests/mixture.py`) went
-through two iterations of the whole loop, its checkpoints served by vLLM.
+experts, Liger tunes its kernels for half a minute and more), and SmolLM2 as a mixture of equal experts
+(`tests/mixture.py`) went through two iterations of the whole loop, its checkpoints served by vLLM.
 
 Not tried: 4-bit weights.
 """

@@ -38,7 +38,15 @@ def command(main: str, limit: float = 30.0) -> subprocess.Popen[str]:
     times = f"stopping.STOP_S, stopping.LAST_S = {limit}, 0.2\n"
     code = HEAD + times + main + "\nleave(run_command(CommandSettings, main, []))\n"
     line = [sys.executable, "-c", code]
-    process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        line,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # In the background of a script SIGINT is ignored, and so it would be here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     return process
