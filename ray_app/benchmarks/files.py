@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_app.base.json_value import parse_json
-from ray_app.benchmarks.listing import COMPRESSED, format_of, list_files
+from ray_app.benchmarks.data_files import COMPRESSED, format_of, list_files
 from ray_app.errors import InputError, first_line
 
 Types = type | tuple[type, ...]  # `object` stands for any type

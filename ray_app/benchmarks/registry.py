@@ -22,9 +22,9 @@ from ray_app.benchmarks import (
     rewardbench2,
 )
 from ray_app.benchmarks.base import Benchmark, Item, Spec, collect
+from ray_app.benchmarks.data_files import has_suffix
 from ray_app.benchmarks.files import Numbered, columns_of, read_numbered
 from ray_app.benchmarks.hub import parse_id, read_hub
-from ray_app.benchmarks.listing import has_suffix
 from ray_app.errors import InputError
 
 _MODULES = (rewardbench, helpsteer2, mtbench_human, judgebench, llmbar, rewardbench2, pairwise)

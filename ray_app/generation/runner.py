@@ -22,7 +22,7 @@ from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.run.lease import Fence
-from ray_app.run.settings import ShardSettings
+from ray_app.run.shard_settings import ShardSettings
 from ray_app.run.shards import closed_units, column_sums, row_counts
 from ray_app.run.storage import list_files
 from ray_app.run.writer_actor import start_writer

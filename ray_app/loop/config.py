@@ -14,7 +14,7 @@ from ray_app.base.prompts import CATEGORIES
 from ray_app.base.settings_parts import CommandSettings, Part, SamplingSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.judging.settings import JudgingSettings
-from ray_app.run.settings import ShardSettings
+from ray_app.run.shard_settings import ShardSettings
 from ray_app.system.cluster_settings import RaySettings
 from ray_app.train.settings import TrainSettings
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from ray_app.base.schema import QUARANTINE
 from ray_app.errors import InputError
-from ray_app.run.settings import MAX_ROWS, MAX_SECONDS
+from ray_app.run.shard_settings import MAX_ROWS, MAX_SECONDS
 from ray_app.run.storage import (
     count_rows,
     join,

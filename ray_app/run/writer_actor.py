@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.run.lease import Fence
-from ray_app.run.settings import MAX_ROWS, MAX_SECONDS
+from ray_app.run.shard_settings import MAX_ROWS, MAX_SECONDS
 from ray_app.run.shards import ShardWriter, shard_files
 
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from ray_app.base.schema import content_id
 from ray_app.benchmarks.base import pairwise_item
+from ray_app.benchmarks.data_files import list_files
 from ray_app.benchmarks.files import clean_text, read_numbered, read_rows
-from ray_app.benchmarks.listing import list_files
 from ray_app.errors import InputError
 
 ZSTD = pa.Codec("zstd").compress
