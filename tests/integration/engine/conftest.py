@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 import ray.data
+from local_ray import start_ray
 
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import PairwiseRow
@@ -45,7 +46,7 @@ def cluster() -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), before) if p)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    ray.init(num_cpus=4, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
+    start_ray(num_cpus=4, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from local_ray import start_ray
 
 from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT
 
@@ -26,7 +27,7 @@ def cluster():
     paths = [str(root), str(root / "tests" / "stand_ins"), os.environ.get("PYTHONPATH", "")]
     with pytest.MonkeyPatch.context() as patch:  # Ray's processes are started with it; later tests are not
         patch.setenv("PYTHONPATH", os.pathsep.join(paths).rstrip(os.pathsep))
-        ray.init(num_cpus=4, object_store_memory=200 * 2**20, logging_level="WARNING", log_to_driver=False)
+        start_ray(num_cpus=4, object_store_memory=200 * 2**20, logging_level="WARNING", log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -35,7 +36,7 @@ def cluster():
 def sft_file(tmp_path_factory) -> str:
     rows = [{**row, "completion": row["correct"]} for row in map(judged, range(24))]
     return write_rows(
-        tmp_path_factory, "sft", [{name: row[name] for name in TRAIN_SFT.names} for row in rows], TRAIN_SFT
+        tmp_path_factory, "sft", [{name: row.get(name) for name in TRAIN_SFT.names} for row in rows], TRAIN_SFT
     )
 
 
@@ -43,7 +44,7 @@ def sft_file(tmp_path_factory) -> str:
 def dpo_file(tmp_path_factory) -> str:
     rows = [{**row, "chosen": row["correct"], "rejected": row["wrong"]} for row in map(judged, range(16))]
     return write_rows(
-        tmp_path_factory, "dpo", [{name: row[name] for name in TRAIN_DPO.names} for row in rows], TRAIN_DPO
+        tmp_path_factory, "dpo", [{name: row.get(name) for name in TRAIN_DPO.names} for row in rows], TRAIN_DPO
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import ray
 import ray.data
+from local_ray import start_ray
 
 from ray_app.base.prompts import load_prompt
 from ray_app.engine.base import Sampling
@@ -27,7 +28,7 @@ def cluster() -> Iterator[None]:
     """Four CPUs on this machine; workers find ray_app."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), before) if p)
-    ray.init(num_cpus=4, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
+    start_ray(num_cpus=4, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it prints every counter of a failed graph
     yield
