@@ -52,4 +52,4 @@ def dpo_file(tmp_path_factory) -> str:
 def sft_run(cluster, shallow, sft_file, tmp_path_factory):
     """The undisturbed run: 4 steps of 6 rows, a checkpoint every 2 steps, weights in several files."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, run(small(checkpoint_every=2, export_shard_gib=0.02), folder, sft_file, shallow)
+    return folder, run(small(checkpoint_every=2, export_shard_gib=0.01), folder, sft_file, shallow)

@@ -60,7 +60,7 @@ def test_the_curves_are_in_tensorboards_files(sft_run):
 
 def test_a_committed_fit_returns_at_once(sft_run, sft_file, shallow):
     folder, result = sft_run
-    assert run(small(checkpoint_every=2, export_shard_gib=0.02), folder, sft_file, shallow) == result
+    assert run(small(checkpoint_every=2, export_shard_gib=0.01), folder, sft_file, shallow) == result
 
 
 def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
