@@ -13,7 +13,7 @@ from typing import Any
 from ray_app.base.verdict import THINK_CLOSE, THINK_OPEN
 
 # What opens and closes reasoning, by families: most; Mistral; Seed-OSS; Cohere; Kimi; Gemma 4. Harmony (gpt-oss) has no
-# such pair: there, and where a vocabulary marks otherwise, `engine.vllm: {reasoning_parser: NAME}` tells.
+# such pair (`tokens.marks_of`); where a vocabulary marks otherwise, `engine.vllm: {reasoning_parser: NAME}` tells.
 MARKS = (
     (THINK_OPEN, THINK_CLOSE),
     ("[THINK]", "[/THINK]"),

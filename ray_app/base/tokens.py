@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_app.base.reasoning import MARKS
-from ray_app.base.verdict import THINK_CLOSE, THINK_OPEN
+from ray_app.base.verdict import THINK_CLOSE, THINK_OPEN, WORD_JOINER
 
-WORD_JOINER = "\u2060"  # invisible, zero width: a reader sees the same text, a tokenizer does not
 # Elements of HTML are ordinary text, although some vocabularies (Gemma's) have tokens for them.
 HTML = re.compile(
     r"</?(?:a|b|blockquote|br|caption|code|d[dlt]|div|em|h[1-6r]|i|img|li|ol|p|pre|s|span|strong|su[bp]|table|tbody|t[dhr]|"

@@ -23,7 +23,7 @@ _CONTROL_LIKE = re.compile(
     re.IGNORECASE,
 )
 _INST_LIKE = re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])")
-_WORD_JOINER = "\u2060"  # invisible, zero width: a reader sees the same text, a parser and a tokeniser do not
+WORD_JOINER = "\u2060"  # invisible, zero width: a reader sees the same text, a parser and a tokeniser do not
 
 
 def neutralise(text: str) -> str:
@@ -33,7 +33,7 @@ def neutralise(text: str) -> str:
     same. Applying it twice changes nothing.
     """
     for pattern in (_VERDICT_LIKE, _SECTION_LIKE, _CONTROL_LIKE, _INST_LIKE):
-        text = pattern.sub(lambda match: match.group(0) + _WORD_JOINER, text)
+        text = pattern.sub(lambda match: match.group(0) + WORD_JOINER, text)
     return text
 
 

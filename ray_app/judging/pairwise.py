@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.generation.programs.rows import judge_messages, pair_units, pairwise_units
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
-from ray_app.judging.rejection_sampling import Choice, Unit, choose
+from ray_app.judging.rejection_sampling import Choice, Rule, choose
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
 from ray_app.metrics import Outcome, outcomes_of, summarise
@@ -105,17 +105,8 @@ class Pairwise(PairProtocol):
     def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> JudgeProgram:
         return JudgeProgram(**self.drawn(judge, settings, seed, iteration), min_words=settings.min_explanation)
 
-    def choice(
-        self,
-        files: Sequence[str],
-        *,
-        seed: int,
-        iteration: int,
-        balance: bool,
-        recipe: str,
-        lost: Collection[Unit] = (),
-    ) -> Choice:
-        return choose(files, seed=seed, iteration=iteration, balance=balance, recipe=recipe, lost=lost)
+    def choice(self, files: Sequence[str], rule: Rule) -> Choice:
+        return choose(files, rule)
 
     def pair_prompts(self, pair: Mapping[str, Any], prompt: Prompt) -> Iterator[tuple[tuple[str, str], list[Message]]]:
         for unit in pair_units(pair):

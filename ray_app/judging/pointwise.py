@@ -7,7 +7,7 @@ DIR/shard-*.parquet  one row a score (schema RATINGS); the unit of resume is (be
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from ray_app.generation.programs.score import ScoreProgram
 from ray_app.judging.judge import Judge
 from ray_app.judging.pairwise import HEADLINE
 from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
-from ray_app.judging.rejection_sampling import Choice, Unit, choose_scored
+from ray_app.judging.rejection_sampling import Choice, Rule, choose_scored
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
 from ray_app.metrics import Outcome, summarise
@@ -89,17 +89,8 @@ class Pointwise(PairProtocol):
     def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> ScoreProgram:
         return ScoreProgram(**self.drawn(judge, settings, seed, iteration), keep_tokens=True)
 
-    def choice(
-        self,
-        files: Sequence[str],
-        *,
-        seed: int,
-        iteration: int,
-        balance: bool,
-        recipe: str,
-        lost: Collection[Unit] = (),
-    ) -> Choice:
-        return choose_scored(files, lost)
+    def choice(self, files: Sequence[str], rule: Rule) -> Choice:
+        return choose_scored(files, rule)
 
     def pair_prompts(self, pair: Mapping[str, Any], prompt: Prompt) -> Iterator[tuple[tuple[str, str], list[Message]]]:
         for side in SIDES:

@@ -7,7 +7,7 @@ none of them knows which one it is. Two of them judge pairs as well, which is wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from ray_app.base.settings_parts import SamplingSettings
 from ray_app.benchmarks import Benchmark
 from ray_app.engine.base import Program, UnitResult, sampling_from
 from ray_app.judging.judge import Judge
-from ray_app.judging.rejection_sampling import Choice, Unit
+from ray_app.judging.rejection_sampling import Choice, Rule
 from ray_app.judging.settings import JudgingSettings
 from ray_app.metrics import Outcome
 from ray_app.metrics.outcome import Protocol as Orders
@@ -148,17 +148,8 @@ class PairProtocol(JudgingProtocol):
         }
 
     @abstractmethod
-    def choice(
-        self,
-        files: Sequence[str],
-        *,
-        seed: int,
-        iteration: int,
-        balance: bool,
-        recipe: str,
-        lost: Collection[Unit] = (),
-    ) -> Choice:
-        """Which judgments are trained on. `lost`: units of which none can be."""
+    def choice(self, files: Sequence[str], rule: Rule) -> Choice:
+        """Which judgments are trained on."""
 
     @abstractmethod
     def pair_prompts(self, pair: Mapping[str, Any], prompt: Prompt) -> Iterator[tuple[tuple[str, str], list[Message]]]:

@@ -67,29 +67,32 @@ class Choice:
     empty_cause: str
 
 
-def choose(
-    judgment_files: Iterable[str],
-    *,
-    seed: int,
-    iteration: int,
-    balance: bool,
-    recipe: str,
-    lost: Collection[Unit] = (),
-) -> Choice:
-    """Pairwise: balanced letters for SFT, (correct, wrong) for DPO; of the units that are not `lost`."""
+@dataclass(frozen=True)
+class Rule:
+    """How judgments are chosen. `lost`: units of which none can be trained on."""
+
+    seed: int
+    iteration: int
+    balance: bool
+    recipe: str
+    lost: frozenset[Unit] = frozenset()
+
+
+def choose(judgment_files: Iterable[str], rule: Rule) -> Choice:
+    """Pairwise: balanced letters for SFT, (correct, wrong) for DPO; of the units that are not lost."""
     samples, files = read_samples(judgment_files)
-    selection = select(samples, seed, iteration, balance, lost)
+    selection = select(samples, rule.seed, rule.iteration, rule.balance, rule.lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
-    if recipe == "dpo":
-        usable = [s for s in samples if s.unit not in lost]
-        selected = preferences(usable, seed, iteration, balance)
-        dropped = len(preferences(usable, seed, iteration, balance=False)) - len(selected)
+    if rule.recipe == "dpo":
+        usable = [s for s in samples if s.unit not in rule.lost]
+        selected = preferences(usable, rule.seed, rule.iteration, rule.balance)
+        dropped = len(preferences(usable, rule.seed, rule.iteration, balance=False)) - len(selected)
         selection = replace(selection, dropped_by_balance=dropped)
     cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
     return Choice(selection, selected, files, len(samples), cause)
 
 
-def choose_scored(judgment_files: Iterable[str], lost: Collection[Unit] = ()) -> Choice:
+def choose_scored(judgment_files: Iterable[str], rule: Rule) -> Choice:
     """Pointwise: both judgments of the first sample whose chosen score is higher."""
     drawn: dict[str, dict[int, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
     files: dict[str, set[str]] = defaultdict(set)
@@ -105,7 +108,7 @@ def choose_scored(judgment_files: Iterable[str], lost: Collection[Unit] = ()) ->
     }
     selection = select_scored(scores)
     cause = empty_scored_cause(selection, unparsed, rows)
-    gone = {unit[0] for unit in lost}  # with one of a pair's judgments goes the other: better and worse stay equal
+    gone = {unit[0] for unit in rule.lost}  # with one of a pair's judgments goes the other: better and worse stay equal
     kept = [row for row in selection.rows if row.pair_id not in gone]
     return Choice(replace(selection, rows=tuple(kept)), [(row,) for row in kept], files, rows, cause)
 
@@ -172,8 +175,7 @@ def preferences(
     """DPO's (correct, wrong) judgments of the same prompt: the kept one, and a wrong parsed one by seeded hash.
 
     Balanced by the correct one's letter, unless `balance` is off. An unparsed judgment is no rejected answer: it
-    teaches format, not
-    judgment (paper, appendix on preference training).
+    teaches format, not judgment (paper, appendix on preference training).
     """
     wrong: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     kept: dict[tuple[str, str], Sample] = {}

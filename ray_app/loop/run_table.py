@@ -19,8 +19,16 @@ CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
 # Beside an accuracy: right in both orders, no verdict, right of the mirror too, and what always the longer one scores.
 BESIDE = ("position_consistent_accuracy", "unparsed_rate", "mirrored_accuracy", "length_baseline")
 OF_TRAINING_SET = (
-    *("tried", "kept", "keep_rate", "pass_rate", "rows", "pairs", "trained_by_letter"),
-    *("explanation_words_median", "bare_verdicts", "distinct_explanations"),
+    "tried",
+    "kept",
+    "keep_rate",
+    "pass_rate",
+    "rows",
+    "pairs",
+    "trained_by_letter",
+    "explanation_words_median",
+    "bare_verdicts",
+    "distinct_explanations",
 )
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE)
 

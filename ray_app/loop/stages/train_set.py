@@ -10,13 +10,12 @@ letters are balanced among the others.
 
 from __future__ import annotations
 
-import functools
 import pickle
 import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +30,7 @@ from ray_app.base.verdict import explanation
 from ray_app.errors import RunError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.protocol import PairProtocol
-from ray_app.judging.rejection_sampling import Choice, Sample, Selection, Unit, pass_rates
+from ray_app.judging.rejection_sampling import Choice, Rule, Sample, Selection, Unit, pass_rates
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.run.shards import ShardWriter, row_counts
@@ -125,15 +124,14 @@ def run(context: Context, iteration: int) -> StageResult:
     context.folder.clear(directory)  # quick and deterministic: an interrupted attempt starts again
     judgment_files = list_files(context.folder.stage_dir("judgments", iteration), "shard-*.parquet")
     protocol = settings.protocol
-    choice = functools.partial(
-        protocol.choice, judgment_files, seed=settings.seed, iteration=iteration, recipe=settings.train.recipe
-    )
-    kept = choice(balance=False)
+    every = Rule(settings.seed, iteration, balance=False, recipe=settings.train.recipe)
+    kept = protocol.choice(judgment_files, every)
     pairs_files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
     rates = pass_rates_by(kept.selection, pairs_files)
     join = Join(context.inputs.prompt(protocol.prompt_setting), iteration, protocol, trainer_of(settings))
     faults = list(streamed(join.faults, plan(pairs_files, kept.selected, kept.files))) if kept.selected else []
-    made = choice(balance=settings.judging.balance, lost=frozenset(fault.unit for fault in faults))
+    lost_units = frozenset(fault.unit for fault in faults)
+    made = protocol.choice(judgment_files, replace(every, balance=settings.judging.balance, lost=lost_units))
     if not made.selected:
         raise RunError(cause(made, faults, len(kept.selected)))
     with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:

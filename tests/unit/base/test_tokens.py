@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken
+from toy_tokenizers import make
 
 from ray_app.base.prompts import as_messages, load_prompt
 from ray_app.base.tokens import broken, control_tokens, decode, drawn_text, marks_of
@@ -45,13 +45,7 @@ FAMILIES: dict[str, tuple[list[str], list[str]]] = {
 
 def vocabulary(special: list[str], added: list[str]) -> Any:
     """A tokenizer of bytes with these added tokens."""
-    raw = Tokenizer(
-        models.BPE(vocab={b: i for i, b in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
-    )
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    raw.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    raw.add_tokens([AddedToken(token, special=False, normalized=False) for token in added])
-    return PreTrainedTokenizerFast(tokenizer_object=raw)
+    return make(None, eos=None, special=special, added=added)
 
 
 TOKENIZERS = {name: vocabulary(*tokens) for name, tokens in FAMILIES.items()}

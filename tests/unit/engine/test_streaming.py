@@ -16,6 +16,7 @@ import pytest
 import ray
 import yaml
 from loop_runs import base_settings, merged, scripted
+from toy_tokenizers import PLAIN, make
 
 from ray_app.base.schema import CHOSEN_FIRST, HELDOUT, INSTRUCTIONS, REJECTED_FIRST, TRAIN
 from ray_app.command.load_settings import load_settings
@@ -33,10 +34,6 @@ from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.train.trainable import Trainer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
-
-from toy_tokenizers import PLAIN, make
 
 pytestmark = pytest.mark.usefixtures("cluster")
 GENERATOR = scripted("generator", delay_s=0.05)

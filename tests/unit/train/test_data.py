@@ -1,13 +1,7 @@
 """Encoding: the prompt carries no loss, nothing is cut, faults go to the quarantine with their reason."""
 
-import sys
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from toy_tokenizers import LATE_SYSTEM, PLAIN, make
 
 from ray_app.errors import InputError

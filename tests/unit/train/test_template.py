@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from toy_tokenizers import CUTS, DATED, LATE_SYSTEM, NO_END, NO_SYSTEM, PLAIN, THINKS, make
 
 from ray_app.base.schema import Message

@@ -21,12 +21,12 @@ def source(identity: str, text: str) -> dict[str, Any]:
 COUPLE = {"group": "g", "first": source("i1", BIRD), "second": source("i2", FISH)}
 
 
-def made(answers: dict[str, Any], gate: Gate = Gate()) -> tuple[UnitResult, Replay]:  # noqa: B008 (frozen)
+def made(answers: dict[str, Any], gate: Gate | None = None) -> tuple[UnitResult, Replay]:
     def answer(call: Call) -> Any:
         return answers[call.prompt]
 
     engine = Replay(answer)
-    program = NeighbourProgram(Sampling(0.7, 0.9, 100), gate, "the generator", run_seed=5, iteration=1)
+    program = NeighbourProgram(Sampling(0.7, 0.9, 100), gate or Gate(), "the generator", run_seed=5, iteration=1)
     (result,) = run(program, engine, COUPLE)
     return result, engine
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from toy_tokenizers import PLAIN, make
 
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import CHOSEN_FIRST, JUDGMENTS, PAIRS, REJECTED_FIRST, TRAIN_DPO, TRAIN_SFT
@@ -20,10 +20,6 @@ from ray_app.loop.stages import train_set
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.train.trainable import Trainer
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "train"))
-
-from toy_tokenizers import PLAIN, make
 
 PROMPT = load_prompt("judge_pairwise_small")
 ORDERS = (CHOSEN_FIRST, REJECTED_FIRST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -30,14 +31,20 @@ CUTS = TURN.replace("{{ m.content }}", "{{ m.content.split('Response B')[0] }}")
 DATED = "Today is {{ strftime_now('%d %B') }}.\n" + PLAIN
 
 
-def make(template: str | None, eos: str | None = "<|end|>") -> Any:
-    """A byte-level tokenizer with two control tokens."""
+def make(
+    template: str | None,
+    eos: str | None = "<|end|>",
+    special: Sequence[str] = ("<|turn|>", "<|end|>"),
+    added: Sequence[str] = (),
+) -> Any:
+    """A byte-level tokenizer with two control tokens, or with these `special` and other `added` ones."""
     raw = Tokenizer(
         models.BPE(vocab={b: i for i, b in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
     )
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens([AddedToken(token, special=True) for token in ("<|turn|>", "<|end|>")])
+    raw.add_special_tokens([AddedToken(token, special=True) for token in special])
+    raw.add_tokens([AddedToken(token, special=False, normalized=False) for token in added])
     made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos)
     made.chat_template = template
     return made
