@@ -52,9 +52,9 @@ def finished(shallow: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         loop.stop()
 
 
-def metrics_line(loop: Loop) -> dict:
+def metrics_line(loop: Loop, stage: str = "training") -> dict:
     lines = [json.loads(line) for line in (loop.run / "metrics.jsonl").read_text().splitlines()]
-    return next(line for line in lines if line["stage"] == "training")
+    return next(line for line in lines if line["stage"] == stage)
 
 
 def test_every_candidate_has_its_score(finished: Loop) -> None:
@@ -85,14 +85,16 @@ def test_cards_lie_beside_what_they_describe(finished: Loop) -> None:
     assert list(loaded) == trained_on(finished)
 
 
-def test_rows_too_long_are_in_the_quarantine(finished: Loop) -> None:
-    faults = finished.rows("iter_01/training", "quarantine")
-    line = metrics_line(finished)
+def test_rows_too_long_are_quarantined_before_letters_are_balanced(finished: Loop) -> None:
+    faults = finished.rows("iter_01/train_set", "quarantine")
+    line, training = metrics_line(finished, "train_set"), metrics_line(finished)
     assert {fault["reason"] for fault in faults} == {"too_long"}
     assert line["quarantined"] == {"too_long": len(faults)}
-    keys = {"/".join(str(r[k]) for k in ("pair_id", "order", "sample", "iteration")) for r in trained_on(finished)}
-    assert {fault["id"] for fault in faults} < keys
-    assert line["rows_in"] == len(keys)
+    trained = {"/".join(str(r[k]) for k in ("pair_id", "order", "sample", "iteration")) for r in trained_on(finished)}
+    assert not {fault["id"] for fault in faults} & trained
+    assert (training["rows_in"], training["quarantined"]) == (len(trained), {})
+    letters = line["extra"]["trained_by_letter"]
+    assert letters["A"] == letters["B"]
 
 
 def trained_on(loop: Loop) -> list[dict]:

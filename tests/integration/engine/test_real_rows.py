@@ -73,6 +73,9 @@ class Examples:
         ("How can I sleep better?", "asking for advice", 3),
     )
 
+    def guarded(self, control: object) -> Examples:
+        return self  # no instruction of the demo holds a control token
+
     def render(self, instruction: str, categories: list[str]) -> list[dict[str, str]]:
         assert {category for _, category, _ in self.SHOWN} <= set(categories)
         turns = []

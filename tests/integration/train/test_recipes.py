@@ -9,10 +9,11 @@ from train_runs import judged, run, small
 
 
 def test_dpo_lowers_its_loss_and_raises_the_margin(cluster, dpo_file, shallow, tmp_path):
-    settings = small(recipe="dpo", lr=5e-5, lr_min=5e-5, batch_rows=8, epochs=2, tokens_per_batch=1024)
+    """In fp32: how rows are packed together changes a sum of log-probabilities in bf16 by about a tenth."""
+    settings = small(recipe="dpo", lr=5e-5, lr_min=5e-5, batch_rows=8, epochs=2, tokens_per_batch=1024, dtype="float32")
     points = run(settings, tmp_path, dpo_file, shallow).metrics
-    assert points[0]["margin"] == pytest.approx(0, abs=5e-3)  # the policy is the reference before the first step
-    assert points[0]["dpo_loss"] == pytest.approx(0.6931, abs=5e-3)
+    assert points[0]["margin"] == pytest.approx(0, abs=1e-4)  # the policy is the reference before the first step
+    assert points[0]["dpo_loss"] == pytest.approx(0.6931, abs=1e-4)
     assert points[-1]["dpo_loss"] < points[0]["dpo_loss"]
     assert points[-1]["loss"] < points[0]["loss"]
     assert points[-1]["margin"] > 0.05
