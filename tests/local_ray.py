@@ -18,7 +18,7 @@ def start_ray(**options: Any) -> None:
         try:
             ray.init(**options)
             return
-        except RuntimeError:
+        except Exception:  # Ray raises no class of its own for this
             ray.shutdown()
             if attempt == ATTEMPTS:
                 raise

@@ -95,8 +95,8 @@ def _qlora(s: TrainSettings) -> None:
             "ZeRO-3 shards 4-bit weights only when bnb_4bit_quant_storage is the training dtype "
             f"{' or '.join(trained_in)}, not {s.lora.quant_storage}",
         )
-    if not s.use_gpu:
-        _fail("lora.quantize", "4-bit training needs GPUs (train.use_gpu)")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        _fail("lora.quantize", "4-bit training needs bitsandbytes: pip install 'self-taught-evaluators[qlora]'")
 
 
 def _zero(s: TrainSettings) -> None:

@@ -1,7 +1,8 @@
-"""Encoding of training files as Ray tasks, one a file. Tokens stay in Ray's object store, once a node."""
+"""Encoding of training files: Ray tasks, one a file; few rows in place. Tokens stay in Ray's object store, once a node."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 from fsspec.core import url_to_fs
 from huggingface_hub import hf_hub_download
@@ -20,6 +22,7 @@ from ray_app.train.data import concatenate, encode_table, read_rows, unit_rows
 from ray_app.train.settings import TrainSettings
 
 Quarantine = list[dict[str, str]]
+IN_PLACE = 2_000  # rows; about two seconds of work, and a process of Ray's takes ten to import what encodes
 
 
 def encode_files(
@@ -33,19 +36,34 @@ def encode_files(
 
     Raises InputError for a file that is not a training set.
     """
-    task = ray.remote(num_cpus=1)(_encode_file).options(num_returns=2)
     arguments = (seed_model, revision, settings.recipe, settings.sequence_length, template)
-    pairs = [task.remote(file, *arguments) for file in files]
-    lengths: list[int] = []
-    quarantine: Quarantine = []
-    for _, summary in pairs:
-        try:
-            units, faults = ray.get(summary)
-        except ray.exceptions.RayTaskError as fault:
-            raise fault.cause if isinstance(fault.cause, InputError) else fault from None
-        lengths += units
-        quarantine += faults
-    return [table for table, _ in pairs], lengths, quarantine
+    if _rows(files) <= IN_PLACE:
+        encoded = [_encode_file(file, *arguments) for file in files]
+        refs, summaries = [ray.put(table) for table, _ in encoded], [summary for _, summary in encoded]
+    else:
+        task = ray.remote(num_cpus=1)(_encode_file).options(num_returns=2)
+        pairs = [task.remote(file, *arguments) for file in files]
+        refs, summaries = [table for table, _ in pairs], [_arrived(summary) for _, summary in pairs]
+    lengths = [length for units, _ in summaries for length in units]
+    return refs, lengths, [fault for _, faults in summaries for fault in faults]
+
+
+def _rows(files: Sequence[str]) -> int:
+    """Rows by the files' footers; a file that is no Parquet file has none, and is refused where it is read."""
+    total = 0
+    for file in files:
+        filesystem, path = url_to_fs(file)
+        with contextlib.suppress(pa.ArrowInvalid), filesystem.open(path, "rb") as opened:
+            total += pq.read_metadata(opened).num_rows
+    return total
+
+
+def _arrived(summary: Any) -> tuple[list[int], Quarantine]:
+    try:
+        found: tuple[list[int], Quarantine] = ray.get(summary)
+    except ray.exceptions.RayTaskError as fault:
+        raise fault.cause if isinstance(fault.cause, InputError) else fault from None
+    return found
 
 
 def _encode_file(

@@ -154,7 +154,7 @@ def quantized(seed_model: str, revision: str | None, settings: TrainSettings, at
         dtype=dtype,
         quantization_config=quantization,
         attn_implementation=attention_name,
-        device_map={"": torch.cuda.current_device()},
+        device_map={"": torch.cuda.current_device() if settings.use_gpu else "cpu"},
     )
 
 

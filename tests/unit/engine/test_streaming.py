@@ -299,5 +299,15 @@ def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(
     monkeypatch.setattr(train_set, "trainer_of", lambda _: Trainer(str(tmp_path), None, 4096))
     options = ray.data.DataContext.get_current().execution_options
     assert options.preserve_order is False
+    directory = undisturbed.context.folder.stage_dir("train_set", 1)
     train_set.run(undisturbed.context, 1)
+    in_place = rows_of(directory)
+    monkeypatch.setattr(train_set, "IN_PLACE", 0)
+    train_set.run(undisturbed.context, 1)
+    assert len(in_place) > 1
+    assert rows_of(directory) == in_place
     assert ray.data.DataContext.get_current().execution_options.preserve_order is False
+
+
+def rows_of(directory: str) -> list[dict[str, Any]]:
+    return [row for file in list_files(directory, "shard-*.parquet") for row in read_parquet(file).to_pylist()]

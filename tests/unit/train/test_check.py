@@ -1,5 +1,7 @@
 """Bad settings stop early, with the setting named."""
 
+import importlib.util
+
 import pytest
 
 from ray_app.errors import InputError
@@ -27,7 +29,6 @@ def test_the_papers_defaults_pass():
         ("cpus_per_worker", {"cpus_per_worker": 9}),
         ("lora.quant_storage", {"lora": {"quantize": True, "quant_storage": "uint8"}}),
         ("lora.quant_storage", {"bf16": False, "lora": {"quantize": True}}),
-        ("lora.quantize", {"use_gpu": False, "lora": {"quantize": True}}),
         ("attention", {"use_gpu": False, "attention": "varlen"}),
         ("attention", {"batching": "bucketed", "attention": "varlen"}),
         ("attention", {"bf16": False, "attention": "varlen"}),
@@ -50,6 +51,15 @@ def test_a_cluster_that_scaled_down_is_waited_for(caplog):
     assert "train.workers: 8 workers need 8 GPUs, the cluster has 0; training waits" in caplog.text
     with pytest.raises(InputError, match=r"train\.workers: 8 workers need 8 GPUs"):
         check(TrainSettings(), MODEL, head, may_grow=False)
+
+
+def test_qlora_without_bitsandbytes_is_refused(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else found(name, *a)
+    )
+    with pytest.raises(InputError, match=r"^train\.lora\.quantize: .*\[qlora\]"):
+        check(TrainSettings(lora={"quantize": True}), MODEL, None)
 
 
 def test_qlora_without_zero3_takes_any_storage():

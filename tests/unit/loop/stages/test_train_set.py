@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +78,8 @@ def run_of(context: Any, letters: dict[tuple[int, str], str], **settings: Any) -
     return run
 
 
-def made(run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[dict[str, Any]]]:
-    """The stage's result and rows; the joins run here instead of as Ray tasks."""
-
-    def streamed(made_of: Any, tasks: Any) -> Any:
-        return itertools.chain.from_iterable(map(made_of, tasks))
-
-    monkeypatch.setattr(train_set, "streamed", streamed)
+def made(run: Any) -> tuple[Any, list[dict[str, Any]]]:
+    """The stage's result and rows. They are few, so the joins run here; as Ray's tasks in engine/test_streaming.py."""
     result = train_set.run(run, 1)
     files = list_files(run.folder.stage_dir("train_set", 1), "shard-*.parquet")
     return result, [row for file in files for row in read_parquet(file).to_pylist()]
@@ -105,8 +99,8 @@ LETTERS = {
 }
 
 
-def test_rows_are_prompts_and_the_kept_judgment(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    result, rows = made(run_of(context, LETTERS), monkeypatch)
+def test_rows_are_prompts_and_the_kept_judgment(context: Any) -> None:
+    result, rows = made(run_of(context, LETTERS))
     assert {(row["pair_id"], row["order"], row["sample"]) for row in rows} == {
         ("p1", CHOSEN_FIRST, 1),
         ("p1", REJECTED_FIRST, 0),
@@ -150,17 +144,17 @@ def test_rows_are_prompts_and_the_kept_judgment(context: Any, monkeypatch: pytes
     assert (result.rows_in, result.rows_out) == (sum(map(len, LETTERS.values())), 6)
 
 
-def test_the_surplus_letter_is_dropped_unless_told_otherwise(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surplus_letter_is_dropped_unless_told_otherwise(context: Any) -> None:
     letters = {(n, order): "A" for n in range(6) for order in ORDERS} | {(0, REJECTED_FIRST): "B"}
-    result, rows = made(run_of(context, letters), monkeypatch)
+    result, rows = made(run_of(context, letters))
     assert sorted(row["order"] for row in rows) == [CHOSEN_FIRST, REJECTED_FIRST]
     assert result.extra["dropped_by_balance"] == 5
-    result, rows = made(run_of(context, letters, judging={"balance": False}, name="other"), monkeypatch)
+    result, rows = made(run_of(context, letters, judging={"balance": False}, name="other"))
     assert (len(rows), result.extra["dropped_by_balance"]) == (7, 0)
 
 
-def test_dpo_rows_hold_a_correct_and_a_wrong_judgment(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    result, rows = made(run_of(context, LETTERS, train={"recipe": "dpo"}), monkeypatch)
+def test_dpo_rows_hold_a_correct_and_a_wrong_judgment(context: Any) -> None:
+    result, rows = made(run_of(context, LETTERS, train={"recipe": "dpo"}))
     by_unit = {(row["pair_id"], row["order"]): row for row in rows}
     # p2 and p3 each have a wrong parsed judgment in the order that shows the better one second; one stays in balance.
     assert len(rows) == 2
@@ -176,10 +170,10 @@ def test_dpo_rows_hold_a_correct_and_a_wrong_judgment(context: Any, monkeypatch:
 
 
 @pytest.mark.parametrize("recipe", ["sft", "dpo"])
-def test_an_empty_set_stops_the_run_with_its_cause(context: Any, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+def test_an_empty_set_stops_the_run_with_its_cause(context: Any, recipe: str) -> None:
     letters = {(n, order): "A-" for n in range(3) for order in ORDERS}
     with pytest.raises(RunError, match=r"6 \(pair, order\) judged with 12 samples, 6 of them unparsed.*3 A\."):
-        made(run_of(context, letters, train={"recipe": recipe}), monkeypatch)
+        made(run_of(context, letters, train={"recipe": recipe}))
 
 
 def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +190,7 @@ def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monk
         return rows
 
     monkeypatch.setattr(train_set.Join, "rows", longer)
-    result, rows = made(run, monkeypatch)
+    result, rows = made(run)
     assert [(row["pair_id"], row["order"]) for row in rows] == [
         ("p0", REJECTED_FIRST), ("p1", REJECTED_FIRST), ("p4", CHOSEN_FIRST), ("p5", CHOSEN_FIRST)
     ]  # fmt: skip
@@ -206,10 +200,10 @@ def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monk
     assert row_counts(run.folder.stage_dir("train_set", 1)) == (4, {"too_long": 4})
 
 
-def test_nothing_left_to_train_on_says_what_was_lost(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_left_to_train_on_says_what_was_lost(context: Any) -> None:
     letters = {(n, order): "A" if order == CHOSEN_FIRST else "B" for n in range(2) for order in ORDERS}
     with pytest.raises(RunError, match=r"of 4 kept judgments 4 cannot be trained on \(too_long 4: \d+ tokens, train"):
-        made(run_of(context, letters, train={"sequence_length": 64}), monkeypatch)
+        made(run_of(context, letters, train={"sequence_length": 64}))
 
 
 def test_control_tokens_of_the_seed_are_broken_in_prompts_and_answers_keep_their_tokens(
@@ -219,7 +213,7 @@ def test_control_tokens_of_the_seed_are_broken_in_prompts_and_answers_keep_their
     drawn = [1, 2, 3]
     monkeypatch.setitem(globals(), "judgments", lambda *a: [{**row, "token_ids": drawn} for row in JUDGMENTS_OF(*a)])
     letters = {(0, CHOSEN_FIRST): "A", (0, REJECTED_FIRST): "B"}
-    _, rows = made(run_of(context, letters), monkeypatch)
+    _, rows = made(run_of(context, letters))
     for row in rows:
         assert "<\u2060|end|>" in row["prompt"][-1]["content"]
         assert row["completion_ids"] == drawn
@@ -228,20 +222,20 @@ def test_control_tokens_of_the_seed_are_broken_in_prompts_and_answers_keep_their
 PAIR, JUDGMENTS_OF = pair, judgments
 
 
-def test_judgments_without_their_pair_stop_the_run(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judgments_without_their_pair_stop_the_run(context: Any) -> None:
     run = run_of(context, LETTERS)
     write(run.folder.stage_dir("judgments", 1), JUDGMENTS, [judgments("p7", CHOSEN_FIRST, "A")], 4)
     with pytest.raises(RunError, match="1 judged pairs are not in the table of pairs, p7 among them"):
-        made(run, monkeypatch)
+        made(run)
 
 
-def test_an_interrupted_attempt_leaves_nothing_behind(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_attempt_leaves_nothing_behind(context: Any) -> None:
     run = run_of(context, LETTERS)
     stale = [{"pair_id": "stale", "order": "x", "sample": 0, "iteration": 1, "prompt": [], "completion": []}]
     write(run.folder.stage_dir("train_set", 1), TRAIN_SFT, [[{**row, "completion_ids": None} for row in stale]], 1)
-    first, rows = made(run, monkeypatch)
+    first, rows = made(run)
     assert "stale" not in {row["pair_id"] for row in rows}
-    again, same = made(run, monkeypatch)
+    again, same = made(run)
     assert (again.extra, same) == (first.extra, rows)
     assert row_counts(run.folder.stage_dir("train_set", 1)) == (6, {})
 
