@@ -1,4 +1,8 @@
-"""JudgeBench (arXiv 2410.12784): pairs with objective labels; knowledge, reasoning, math and coding."""
+"""JudgeBench (arXiv 2410.12784): pairs with objective labels; knowledge, reasoning, math and coding.
+
+Its two sets are two benchmarks, as they are published: `judgebench` (350 pairs of GPT-4o's responses, what most tables
+show) and `judgebench_claude` (270 of Claude 3.5 Sonnet's). They share questions, so they are not pooled.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +42,22 @@ def subset_of(source: str) -> str:
     return next((category for prefix, category in _CATEGORIES.items() if source.startswith(prefix)), source)
 
 
-SPEC = Spec(
-    name=NAME,
-    required={
-        "pair_id": ID,
-        "source": str,
-        "question": TEXT,
-        "response_A": TEXT,
-        "response_B": TEXT,
-        "label": str,
-    },
-    parse=parse,
-    hub=("ScalerLab/JudgeBench", None, ("gpt", "claude")),
-    subset=subset_of,
-)
+def spec(name: str, split: str) -> Spec:
+    """The benchmark of one of the two sets."""
+    return Spec(
+        name=name,
+        required={
+            "pair_id": ID,
+            "source": str,
+            "question": TEXT,
+            "response_A": TEXT,
+            "response_B": TEXT,
+            "label": str,
+        },
+        parse=parse,
+        hub=("ScalerLab/JudgeBench", None, (split,)),
+        subset=subset_of,
+    )
+
+
+SPEC, CLAUDE = spec(NAME, "gpt"), spec(f"{NAME}_claude", "claude")

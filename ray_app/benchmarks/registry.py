@@ -27,8 +27,17 @@ from ray_app.benchmarks.files import Numbered, columns_of, read_numbered
 from ray_app.benchmarks.hub import parse_id, read_hub
 from ray_app.errors import InputError
 
-_MODULES = (rewardbench, helpsteer2, mtbench_human, judgebench, llmbar, rewardbench2, pairwise)
-BENCHMARKS: dict[str, Spec] = {module.SPEC.name: module.SPEC for module in _MODULES}
+_SPECS = (
+    rewardbench.SPEC,
+    helpsteer2.SPEC,
+    mtbench_human.SPEC,
+    judgebench.SPEC,
+    judgebench.CLAUDE,
+    llmbar.SPEC,
+    rewardbench2.SPEC,
+    pairwise.SPEC,
+)
+BENCHMARKS: dict[str, Spec] = {spec.name: spec for spec in _SPECS}
 
 
 def load_benchmark(spec: str, limit: int | None = None, labelled: bool = True, *, all_ids: bool = False) -> Benchmark:

@@ -26,7 +26,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
     benchmarks = load_all(settings)
     judge = None if settings.verdicts else load_judge(settings)
-    others = [other_run(settings, judge, benchmark) for benchmark in benchmarks]
+    others = [other_run(settings, benchmark) for benchmark in benchmarks]
     require_kept("--output", settings.output, Path.cwd())
     make_folder(settings.output)
     summaries = score_judge(settings, judge, benchmarks) if judge else [score_given(settings, benchmarks[0])]
@@ -71,7 +71,7 @@ def other_file(settings: EvaluateSettings, benchmark: Benchmark) -> str:
     return storage.join(settings.compare or "", benchmark.name, VERDICTS)
 
 
-def other_run(settings: EvaluateSettings, judge: Judge | None, benchmark: Benchmark) -> list[Outcome] | None:
+def other_run(settings: EvaluateSettings, benchmark: Benchmark) -> list[Outcome] | None:
     """The run of `--compare`. Raises InputError, before any judging, where this run cannot be set against it."""
     if settings.compare is None:
         return None
@@ -79,21 +79,9 @@ def other_run(settings: EvaluateSettings, judge: Judge | None, benchmark: Benchm
         raise InputError(f"--compare: {benchmark.name} has no response pairs to compare on")
     path = other_file(settings, benchmark)
     try:
-        other = joined(settings, benchmark, path)
+        return joined(settings, benchmark, path)
     except InputError as fault:
         raise InputError(f"--compare: {fault}" if path in str(fault) else f"--compare: {path}: {fault}") from fault
-    if settings.verdicts is not None:
-        asked = {outcome.id: outcome.orders for outcome in joined(settings, benchmark, settings.verdicts)}
-    else:
-        assert judge is not None
-        asked = protocol_of(judge.mode).orders_asked(benchmark, voting_of(settings, settings.protocol))
-    differ = [outcome.id for outcome in other if outcome.orders != asked[outcome.id]]
-    if differ:
-        raise InputError(
-            f"--compare: {path} was judged in other orders than this run asks for: {len(differ)} of {len(other)} rows "
-            f"(first: {differ[0][:80]}); give this run the --protocol, --mode and --seed of the other"
-        )
-    return other
 
 
 def joined(settings: EvaluateSettings, benchmark: Benchmark, path: str) -> list[Outcome]:

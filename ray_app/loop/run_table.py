@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ray_app.loop.stages.evaluation import FIRST_JUDGE
+from ray_app.loop.stages.inputs import VALIDATION
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
@@ -54,6 +55,8 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             row["lost"] = sum(line["quarantined"].values())
         elif line["stage"] == "judgments":
             row["unparsed_rate"] = extra.get("unparsed_rate")
+        elif line["stage"] == "training":
+            row["selected"] = len(extra.get("candidates") or []) > 1
         elif line["stage"] in ("evaluation", FIRST_JUDGE):
             row["sets"][extra["set"]] = extra["headline"]
             if extra.get("change"):
@@ -65,7 +68,7 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     """Print the tables."""
     console = console or Console(soft_wrap=False)
     rows = iteration_rows(metrics)
-    console.print(_iterations(rows))
+    console.print(_iterations(rows, notes(rows, metrics)))
     if any(row.get("trained_by_letter") is not None for row in rows):
         console.print(_training_sets(rows))
     if any(row["changes"] for row in rows):
@@ -73,10 +76,26 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     console.print(_stages(metrics))
 
 
-def _iterations(rows: list[dict[str, Any]]) -> Table:
+def notes(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str]:
+    """What a reader has to know of the figures before trusting them."""
+    said = []
+    if any(row.get("selected") for row in rows):
+        said.append("* the checkpoint was selected on this set: its figure flatters")
+    again = any(row.get("pass_rate") is not None and row["iteration"] not in ("first", 0, 1) for row in rows)
+    if again and any(line["stage"] == "pairs" and line["iteration"] is None for line in metrics):
+        said.append("pass and keep from iteration 2 on: of pairs that the judge was trained on")
+    return said
+
+
+def _iterations(rows: list[dict[str, Any]], said: list[str]) -> Table:
     first = "first is the first judge, " if rows and rows[0]["iteration"] == "first" else ""
     table = Table(
-        title=f"Iterations ({first}0 is the seed model; %)", box=box.SIMPLE_HEAD, title_justify="left", **CLOSE
+        title=f"Iterations ({first}0 is the seed model; %)",
+        caption="\n".join(said) or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        **CLOSE,
     )
     for name in ("iter", "pairs", "pass", "keep", "unp."):
         table.add_column(name, justify="right", no_wrap=True)
@@ -88,7 +107,8 @@ def _iterations(rows: list[dict[str, Any]]) -> Table:
         cells += [_percent(row.get(name)) for name in ("pass_rate", "keep_rate", "unparsed_rate")]
         sets = row["sets"] or {"-": None}
         for name, headline in sets.items():
-            table.add_row(*cells, name, *_set_cells(headline))
+            marked = name + "*" * (name == VALIDATION and row.get("selected", False))
+            table.add_row(*cells, marked, *_set_cells(headline))
             cells = [""] * len(cells)
     return table
 

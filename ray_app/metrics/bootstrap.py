@@ -1,8 +1,9 @@
-"""Ratios with 95 % intervals from a bootstrap that resamples whole clusters (instructions). Pure, seeded.
+"""Figures with 95 % intervals, rows clustered by instruction. Pure, seeded.
 
-Rows of one instruction are not independent, so clusters are drawn with replacement, as many as there are, and
-a statistic is recomputed from their summed columns: percentile intervals (Efron & Tibshirani, 1993, chapter
-13). Clusters are sorted by name first, so the order of the rows never matters.
+Shares get theirs from `proportion`; what is no share (differences, composites) from a bootstrap that resamples whole
+clusters. Rows of one instruction are not independent, so clusters are drawn with replacement, as many as there are, and
+a statistic is recomputed from their summed columns: percentile intervals (Efron & Tibshirani, 1993, chapter 13).
+Clusters are sorted by name first, so the order of the rows never matters.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_app.metrics import proportion
+from ray_app.metrics.proportion import CONFIDENCE
+
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 _CELLS = 4_000_000  # of the counts matrix held at once: 32 MB
 
 
@@ -47,28 +50,48 @@ class Ratio:
         """The plain mean over rows."""
         return Ratio.of(values, [1.0] * len(values))
 
+    @property
+    def is_share(self) -> bool:
+        """Whether every row counts between nothing and all of what it could."""
+        return bool(np.all((self.numerator >= 0) & (self.numerator <= self.denominator)))
+
 
 def estimates(
     ratios: Mapping[str, Ratio], groups: Sequence[str], seed: int, resamples: int = RESAMPLES
 ) -> dict[str, Estimate]:
-    """Each ratio with its interval, all from the same resamples. `groups` is one cluster key a row."""
+    """Each ratio with its interval; those that are no shares from the same resamples. `groups`: a cluster key a row."""
     columns = [c for r in ratios.values() for c in (r.numerator, r.denominator)]
     matrix = np.stack(columns, axis=1) if columns else np.empty((len(groups), 0))
-
-    def all_ratios(sums: Array) -> Array:
-        return divide(sums[:, 0::2], sums[:, 1::2])
-
-    values, low, high = intervals(matrix, groups, all_ratios, seed, resamples)
+    sums = cluster_sums(matrix, groups)
+    values = divide(*sums.sum(axis=0).reshape(-1, 2).T)
+    low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
+    others = [i for i, ratio in enumerate(ratios.values()) if not ratio.is_share]
+    for i in set(range(len(values))) - set(others):
+        low[i], high[i] = proportion.interval(sums[:, 2 * i], sums[:, 2 * i + 1])
+    if others:
+        chosen = [column for i in others for column in (2 * i, 2 * i + 1)]
+        _, low[others], high[others] = intervals(matrix[:, chosen], groups, _ratios, seed, resamples)
     return {
         name: estimate(values[i], int(np.count_nonzero(ratio.denominator)), low[i], high[i])
         for i, (name, ratio) in enumerate(ratios.items())
     }
 
 
+def _ratios(sums: Array) -> Array:
+    return divide(sums[:, 0::2], sums[:, 1::2])
+
+
 def intervals(
-    columns: Array, groups: Sequence[str], statistic: Statistic, seed: int, resamples: int = RESAMPLES
+    columns: Array,
+    groups: Sequence[str],
+    statistic: Statistic,
+    seed: int,
+    resamples: int = RESAMPLES,
+    *,
+    shares: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """(value, low, high) of the outputs of `statistic`, which maps column sums (B, K) to figures (B, M).
+    """(value, low, high) of the outputs of `statistic`, which maps column sums (B, K) to figures (B, M); `shares`: all
+    figures lie between 0 and 1, and near these a bootstrap alone is too narrow.
 
     Resamples in which a figure is undefined (no row of a subset was drawn) are left out of its interval.
     """
@@ -83,6 +106,9 @@ def intervals(
     low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
     if defined.any():
         low[defined], high[defined] = np.nanquantile(drawn[:, defined], [tail, 1 - tail], axis=0)
+        if shares:
+            bounds = (value[defined], low[defined], high[defined], drawn[:, defined])
+            low[defined], high[defined] = proportion.widened(*bounds, len(sums))
     return value, low, high
 
 

@@ -2,6 +2,8 @@
 
 Needs all k votes of every order (`early_stop: false`): counts that stopped when settled say nothing about
 shares. ECE with ten equal bins after Guo et al. (arXiv 1706.04599): Σ n_bin / n · |accuracy - mean share|.
+Chance alone moves the bins of a calibrated judge too, so no ECE is 0: `if_calibrated` is what one with these shares
+would show on as many verdicts, and only what lies above it speaks against the judge.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_app.metrics.bootstrap import RESAMPLES, Array, divide, estimate, intervals
 from ray_app.metrics.outcome import Outcome
 
 BINS = 10
+SIMULATED = 400
 
 
 def calibration(outcomes: Sequence[Outcome], seed: int, resamples: int = RESAMPLES) -> dict[str, Any] | None:
@@ -33,6 +37,7 @@ def calibration(outcomes: Sequence[Outcome], seed: int, resamples: int = RESAMPL
     value, low, high = intervals(columns, groups, _ece, seed, resamples)
     return {
         "ece": estimate(value[0], len(share), low[0], high[0]),
+        "if_calibrated": _if_calibrated(share, index, seed),
         "bins": [_bin(b, share[index == b], right[index == b]) for b in range(BINS) if (index == b).any()],
     }
 
@@ -51,6 +56,16 @@ def _points(outcomes: Sequence[Outcome]) -> tuple[Array, Array, list[str]]:
             right.append(float(verdict == outcome.gold(order)))
             groups.append(outcome.group)
     return np.array(share), np.array(right), groups
+
+
+def _if_calibrated(share: Array, index: NDArray[np.int64], seed: int) -> dict[str, float]:
+    """Mean and 95th percentile of the ECE where every verdict is right with its share's probability."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(SIMULATED):
+        right = rng.random(len(share)) < share
+        found.append(np.abs(np.bincount(index, right - share, BINS)).sum() / len(share))
+    return {"mean": float(np.mean(found)), "p95": float(np.quantile(found, 0.95))}
 
 
 def _ece(sums: Array) -> Array:

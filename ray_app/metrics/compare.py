@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ray_app.errors import InputError
-from ray_app.metrics.bootstrap import CONFIDENCE, RESAMPLES, Ratio, cluster_sums, estimates
-from ray_app.metrics.outcome import Outcome
+from ray_app.metrics.bootstrap import RESAMPLES, Ratio, cluster_sums, estimates
+from ray_app.metrics.outcome import ANY, Outcome
+from ray_app.metrics.proportion import CONFIDENCE
 
 
 def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
@@ -20,8 +21,9 @@ def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, resamples
 
     `difference` is accuracy of b minus that of a with its 95 % interval, clustered by instruction. `mcnemar` is the
     exact two-sided test (McNemar, 1947) on clusters that one run scores higher on: rows of one instruction are not
-    independent. `significant` asks for both: with few clusters an interval alone is too narrow. Raises InputError with
-    counts when ids, labels or asked orders differ.
+    independent. `significant` asks for both: with few clusters an interval alone is too narrow. `measures` says what
+    each run's accuracy is of, since runs of different modes and vote rules can be compared (a row scores the share of
+    its orders that are right). Raises InputError with counts when ids or labels differ.
     """
     first, second = {o.id: o for o in a}, {o.id: o for o in b}
     _check(first, second)
@@ -42,12 +44,23 @@ def compare(a: Sequence[Outcome], b: Sequence[Outcome], seed: int = 0, resamples
     return {
         "n": len(ids),
         "clusters": len(set(groups)),
+        "measures": {"a": measure(first.values()), "b": measure(second.values())},
         "accuracy_a": found["a"],
         "accuracy_b": found["b"],
         "difference": found["difference"],
         "significant": apart and test["p_value"] < 1 - CONFIDENCE,
         "mcnemar": test,
     }
+
+
+def measure(outcomes: Iterable[Outcome]) -> str:
+    """What an accuracy of these rows is of, in words."""
+    rows = [outcome for outcome in outcomes if outcome.label is not None]
+    drawn = max((votes.drawn for row in rows for _, _, votes in row.verdicts() if votes is not None), default=1)
+    verdict = f"majority of up to {drawn} votes" if drawn > 1 else "one verdict"
+    kinds = {ANY if ANY in row.orders else len(row.orders) for row in rows}
+    where = {2: "in each of both orders", 1: "in one order", ANY: "on the pair, whatever its order"}
+    return f"{verdict} {where[kinds.pop()] if len(kinds) == 1 else 'in different orders from row to row'}"
 
 
 def mcnemar(a_better: int, b_better: int) -> dict[str, Any]:
@@ -66,6 +79,5 @@ def _check(first: dict[str, Outcome], second: dict[str, Outcome]) -> None:
     if not first:
         raise InputError("the runs hold no rows to compare")
     labels = sum(first[i].label != second[i].label for i in first)
-    orders = sum(first[i].orders != second[i].orders for i in first)
-    if labels or orders:
-        raise InputError(f"the runs do not match: {labels} rows differ in the label, {orders} in the orders asked")
+    if labels:
+        raise InputError(f"the runs do not match: {labels} rows differ in the label")

@@ -17,16 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ray_app.metrics.bootstrap import (
-    RESAMPLES,
-    Array,
-    Estimate,
-    Ratio,
-    divide,
-    estimate,
-    estimates,
-    intervals,
-)
+from ray_app.metrics.bootstrap import RESAMPLES, Estimate, Ratio, estimate, estimates
 from ray_app.metrics.outcome import TURNED, Outcome
 
 Rated = tuple[str, str, str]  # (first rater's letter, second rater's letter, cluster)
@@ -72,15 +63,12 @@ def human_agreement(outcomes: Sequence[Outcome], seed: int, resamples: int = RES
 
 def cohen_kappa(rated: Sequence[Rated], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """κ = (p - ½) / ½ with p the share of agreement: chance agrees in half, whatever the arrangement."""
-    columns = np.array([[float(one == two), 1.0] for one, two, _ in rated])
     if not len(rated):
         return estimate(np.nan, 0, np.nan, np.nan)
-    value, low, high = intervals(columns, [group for _, _, group in rated], _kappa, seed, resamples)
-    return estimate(value[0], len(rated), low[0], high[0])
-
-
-def _kappa(sums: Array) -> Array:
-    return 2 * divide(sums[:, 0], sums[:, 1])[:, None] - 1
+    agree = Ratio.mean([float(one == two) for one, two, _ in rated])
+    found = estimates({"agree": agree}, [group for _, _, group in rated], seed, resamples)["agree"]
+    value, low, high = (np.nan if p is None else 2 * p - 1 for p in (found["value"], found["low"], found["high"]))
+    return estimate(value, len(rated), low, high)
 
 
 def _with_votes(votes: Sequence[Vote]) -> list[Rated]:

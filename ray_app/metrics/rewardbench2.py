@@ -17,7 +17,6 @@ import numpy as np
 from ray_app.benchmarks.base import Benchmark
 from ray_app.benchmarks.rewardbench2 import OPTIONS, ROWS, SUBSETS, TIES
 from ray_app.metrics.bootstrap import (
-    CONFIDENCE,
     RESAMPLES,
     Array,
     Estimate,
@@ -27,6 +26,7 @@ from ray_app.metrics.bootstrap import (
     estimates,
     intervals,
 )
+from ray_app.metrics.proportion import CONFIDENCE
 
 NO_ANSWER = 1 / OPTIONS
 _INVALID = -1.0  # what the official script stores for a rating it cannot parse
@@ -128,7 +128,7 @@ def overall_score(outcomes: Sequence[BestOfOutcome], seed: int, resamples: int =
         six: Array = np.concatenate([means, _ties(sums[:, 2 * len(plain) :])], axis=1)
         return np.asarray(six.mean(axis=1, keepdims=True), dtype=np.float64)
 
-    value, low, high = intervals(columns, groups, statistic, seed, resamples)
+    value, low, high = intervals(columns, groups, statistic, seed, resamples, shares=True)
     return estimate(value[0], len(rows) + len(ties), low[0], high[0])
 
 
@@ -163,7 +163,7 @@ def _subset(subset: str, rows: Sequence[BestOfOutcome], seed: int, resamples: in
     columns, groups = _ties_columns(rows)
     if not len(columns):
         return estimate(np.nan, len(rows), np.nan, np.nan)
-    value, low, high = intervals(columns, groups, _ties, seed, resamples)
+    value, low, high = intervals(columns, groups, _ties, seed, resamples, shares=True)
     return estimate(value[0], len(rows), low[0], high[0])
 
 

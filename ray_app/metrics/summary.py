@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_app.base.schema import derive_seed
+from ray_app.benchmarks import judgebench
 from ray_app.benchmarks.base import Benchmark
 from ray_app.errors import InputError
 from ray_app.metrics.accuracy import accuracy, sample_accuracy
-from ray_app.metrics.bootstrap import CONFIDENCE, RESAMPLES, Estimate, Ratio, estimates
+from ray_app.metrics.bootstrap import RESAMPLES, Estimate, Ratio, estimates
 from ray_app.metrics.calibration import calibration
 from ray_app.metrics.constant_baseline import constant_baseline
 from ray_app.metrics.first_position import first_position_rate
@@ -30,6 +31,7 @@ from ray_app.metrics.mirrored import instruction_sensitivity, mirrored_accuracy
 from ray_app.metrics.mtbench import mtbench
 from ray_app.metrics.outcome import ANY, Outcome
 from ray_app.metrics.position_consistent import inconsistent_rate, position_consistent_accuracy
+from ray_app.metrics.proportion import CONFIDENCE
 from ray_app.metrics.rewardbench import rewardbench
 from ray_app.metrics.unparsed import unparsed_rate, unparsed_vote_rate
 
@@ -118,7 +120,7 @@ def _special(
     out: dict[str, Any] = {}
     if benchmark.spec == "rewardbench":
         out["rewardbench"] = rewardbench(outcomes, _seed(seed, "rewardbench"), resamples)
-    elif benchmark.spec == "judgebench":
+    elif benchmark.spec in (judgebench.SPEC.name, judgebench.CLAUDE.name):
         out["judgebench"] = _judgebench(outcomes, seed, resamples)
     elif benchmark.spec == "mtbench_human":
         out["mtbench"] = mtbench(outcomes, _seed(seed, "mtbench"), resamples)

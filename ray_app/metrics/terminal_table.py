@@ -196,6 +196,8 @@ def _compared(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]
     table.add_row("rows better : worse", "", f"{test['b_better']} : {test['a_better']}", str(discordant))
     table.add_row("McNemar's exact test of these", "", f"p = {test['p_value']:.3g}", str(discordant))
     yield table
+    a, b = found["measures"]["a"], found["measures"]["b"]
+    yield _note(f"accuracy of {a}" if a == b else f"the other run: accuracy of {a}; this run: of {b}")
     yield _note(f"the other run: {found['with']}")
 
 
@@ -222,6 +224,8 @@ def _calibration(found: Mapping[str, Any], plain: bool) -> Table:
         span = f"{percent(row['from'])} to {percent(row['to'])}"
         table.add_row(span, str(row["n"]), percent(row["share"]), percent(row["accuracy"]))
     table.add_row(f"calibration error (ECE): {percent(ece['value'])}, {interval(ece)}", str(ece["n"]), "", "")
+    chance = found["if_calibrated"]
+    table.add_row(f"  of a calibrated judge: {percent(chance['mean'])}, up to {percent(chance['p95'])}", "", "", "")
     return table
 
 

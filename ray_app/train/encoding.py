@@ -1,4 +1,4 @@
-"""Encoding of training files: Ray tasks, one a file; few rows in place. Tokens stay in Ray's object store, once a node."""
+"""Encoding of training files: Ray tasks, one a file; few rows in place. Tokens stay in the object store."""
 
 from __future__ import annotations
 

@@ -135,7 +135,8 @@ def test_a_hub_dataset_goes_through_the_loader(monkeypatch: pytest.MonkeyPatch) 
         }
 
     monkeypatch.setattr(hub, "_stream", stream)
-    assert [row.id for row in load_benchmark("judgebench").rows] == ["p-gpt", "p-claude"]
+    assert [row.id for row in load_benchmark("judgebench").rows] == ["p-gpt"]
+    assert [row.id for row in load_benchmark("judgebench_claude").rows] == ["p-claude"]
     assert load_benchmark("judgebench=other/set:dev").rows[0].label == "B"
     assert asked[0] == ("ScalerLab/JudgeBench", None, "gpt")
     assert asked[-1] == ("other/set", None, "dev")

@@ -70,23 +70,23 @@ def summary_in(tmp_path: Path, name: str = "set") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("other", "options"),
+    ("other", "measured"),
     [
-        ([both("1"), both("2")], ["--protocol", "official", "--mode", "pointwise"]),
-        ([both("1"), both("2")], ["--mode", "pointwise"]),
-        ([{"id": "1", "verdict": "A"}, {"id": "2", "verdict": "A"}], []),
-        ([{"id": i, "verdict": "A", "orders": {"ab": {"verdict": "A"}}} for i in "12"], []),
+        (both("1"), "one verdict in each of both orders"),
+        ({"id": "1", "verdict": "A"}, "one verdict on the pair, whatever its order"),
+        ({"id": "1", "verdict": "A", "orders": {"ab": {"verdict": "A"}}}, "one verdict in one order"),
     ],
 )
-def test_compare_with_other_orders_is_refused_before_judging(
-    evaluate: Run, tmp_path: Path, other: list[dict[str, Any]], options: list[str]
+def test_runs_of_other_orders_are_compared_and_named(
+    evaluate: Run, tmp_path: Path, other: dict[str, Any], measured: str
 ) -> None:
     lines(tmp_path / "set.jsonl", pair("1"), pair("2"))
-    lines(tmp_path / "other" / "set" / "verdicts.jsonl", *other)
-    _, told = evaluate(*SCRIPTED, *options, "--compare", tmp_path / "other")
-    assert "was judged in other orders than this run asks for: 2 of 2 rows (first: 1)" in told
-    assert "other/set/verdicts.jsonl" in told
-    assert not (tmp_path / "out").exists()
+    lines(tmp_path / "other" / "set" / "verdicts.jsonl", other, {**other, "id": "2"})
+    full = lines(tmp_path / "full.jsonl", both("1"), both("2", "B", "A"))
+    assert evaluate("--verdicts", full, "--compare", tmp_path / "other")[0] == 0
+    compared = summary_in(tmp_path)["compared"]
+    assert compared["measures"] == {"a": measured, "b": "one verdict in each of both orders"}
+    assert compared["difference"]["value"] == -0.5
 
 
 def test_compare_on_other_rows_is_refused_before_judging(evaluate: Run, tmp_path: Path) -> None:
@@ -112,9 +112,6 @@ def test_compare_of_one_order_with_another_seed_is_refused_before_judging(evalua
 def test_given_verdicts_are_compared_like_with_like(evaluate: Run, tmp_path: Path) -> None:
     lines(tmp_path / "set.jsonl", pair("1"), pair("2"), pair("3", label="C"))
     lines(tmp_path / "other" / "set" / "verdicts.jsonl", both("1"), both("2", "B", "A"))
-    bare = lines(tmp_path / "bare.jsonl", {"id": "1", "verdict": "A"}, {"id": "2", "verdict": "A"})
-    assert "other orders" in evaluate("--verdicts", bare, "--compare", tmp_path / "other")[1]
-    assert not (tmp_path / "out").exists()
     full = lines(tmp_path / "full.jsonl", both("1"), both("2"))
     assert evaluate("--verdicts", full, "--compare", tmp_path / "other")[0] == 0
     compared = summary_in(tmp_path)["compared"]

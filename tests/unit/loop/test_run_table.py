@@ -64,6 +64,25 @@ def test_one_line_an_iteration_and_set() -> None:
     assert "…" not in text, "80 columns are enough"
 
 
+def test_figures_that_flatter_are_marked() -> None:
+    lines = [
+        line("pairs", None),
+        line("training", 1, candidates=[{"step": 1}, {"step": 2}]),
+        line("evaluation", 1, set="validation", headline=HEADLINE),
+        line("evaluation", 1, set="test", headline=HEADLINE),
+        line("train_set", 2, rows=6, pairs=4, keep_rate=0.75, pass_rate=0.5),
+    ]
+    text = " ".join(shown(lines).split())
+    assert "validation* 50.0" in text
+    assert " test 50.0" in text
+    assert "* the checkpoint was selected on this set: its figure flatters" in text
+    assert "pass and keep from iteration 2 on: of pairs that the judge was trained on" in text
+    one = " ".join(shown([line("training", 1, candidates=[{"step": 2}]), *lines[2:4]]).split())
+    assert "flatters" not in one
+    fresh = [line("pairs", 1), line("pairs", 2), lines[4]]
+    assert "trained on" not in shown(fresh)
+
+
 def test_long_names_and_full_figures_fit_into_80_columns() -> None:
     full = {name: figure(1.0, 1.0, 1.0) for name in HEADLINE | CONTROLS}
     text = shown(

@@ -44,7 +44,7 @@ def test_quarantined_rows_are_no_obstacle() -> None:
 def test_a_calibrated_judge_has_a_small_error_and_an_overconfident_one_a_large() -> None:
     draw = random.Random(5)
 
-    def judge(confident: bool) -> float:
+    def judge(confident: bool) -> tuple[float, float]:
         rows = []
         for i in range(600):
             share = draw.choice([0.65, 0.75, 0.85])
@@ -56,7 +56,10 @@ def test_a_calibrated_judge_has_a_small_error_and_an_overconfident_one_a_large()
         found = calibration(rows, 0, 200)
         assert found is not None
         assert found["ece"]["low"] <= found["ece"]["high"]
-        return float(found["ece"]["value"])
+        assert 0 < found["if_calibrated"]["mean"] < found["if_calibrated"]["p95"]
+        return float(found["ece"]["value"]), float(found["if_calibrated"]["p95"])
 
-    assert judge(confident=False) < 0.06
-    assert judge(confident=True) > 0.15
+    ece, by_chance = judge(confident=False)
+    assert ece < min(0.06, by_chance)
+    ece, by_chance = judge(confident=True)
+    assert ece > max(0.15, by_chance)
