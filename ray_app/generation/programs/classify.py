@@ -53,15 +53,29 @@ class ClassifyProgram:
 
 def parse_classification(text: str) -> tuple[str | None, int | None]:
     """(category, complexity) from a classifier's two lines; None for what is not there or not on the scale."""
-    category, complexity = None, None
-    named = re.search(r"category\W+([^\n]+)", text, re.IGNORECASE)
-    if named:
-        near = difflib.get_close_matches(named.group(1).strip(" *.`\"'").lower(), CATEGORIES, n=1, cutoff=0.8)
-        category = near[0] if near else None
-    number = re.search(r"complexity\D{0,10}(\d+)", text, re.IGNORECASE)
-    if number and 1 <= int(number.group(1)) <= 10:
-        complexity = int(number.group(1))
-    return category, complexity
+    named = re.search(r"category\W+(?:is\W+)?([^\n]+)", text, re.IGNORECASE)
+    rated = re.search(r"complexity([^\n]*)", text, re.IGNORECASE)
+    return _category(named.group(1)) if named else None, _complexity(rated.group(1)) if rated else None
+
+
+def _category(answer: str) -> str | None:
+    """The category that an answer means: itself or nearly so, with an example in brackets ("coding (Python)"), the
+    start of just one ("math"), or a phrase that holds one ("logical reasoning": the longest).
+    """
+    said = re.sub(r"\([^)]*\)", " ", answer).strip(" *.`\"'").lower()
+    near = difflib.get_close_matches(said, CATEGORIES, n=1, cutoff=0.8)
+    if near:
+        return near[0]
+    begun = [category for category in CATEGORIES if len(said) > 3 and category.startswith(said)]
+    held = [category for category in CATEGORIES if re.search(rf"\b{category}\b", said)]
+    return begun[0] if len(begun) == 1 else max(held, key=len, default=None)
+
+
+def _complexity(answer: str) -> int | None:
+    """The rating behind the last colon, or the first number that is not the scale's ("(1-10)", "from 1 to 10")."""
+    said = re.sub(r"\([^)]*\)|\b1\s*(?:-|–|to)\s*10\b", " ", answer.rpartition(":")[2])
+    number = re.search(r"\d+", said)
+    return int(number.group()) if number and 1 <= int(number.group()) <= 10 else None
 
 
 def filtered_out(
