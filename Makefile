@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test unit lint models models-served setup clean
+.PHONY: demo test unit browser lint models models-served setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -25,6 +25,11 @@ test: setup
 
 unit: $(READY)
 	$(PYTEST) tests/unit
+
+# The report in a real browser, light and dark, wide and narrow, by keyboard. Debian's Chromium: apt-get install chromium
+browser: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50'
+	$(BIN)/python -m pytest -q tests/browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -84,13 +84,23 @@ def _heuristic_fault(original: str, modified: str | None, chosen: str, rejected:
             return "not_an_instruction"
         if modified is not None and adds_to(original, modified):
             return "adds_to_original"
-        if any(_META.match(response) for response in (chosen, rejected)):
+        if is_meta_talk(chosen) or is_meta_talk(rejected):
             return "meta_talk"
-        if any(_REFUSAL.match(response) for response in (chosen, rejected)):
+        if is_refusal(chosen) or is_refusal(rejected):
             return "refusal"
     if gate.max_length_ratio is not None and length_ratio(chosen, rejected) > gate.max_length_ratio:
         return "lengths_apart"
     return None
+
+
+def is_meta_talk(response: str) -> bool:
+    """Whether a response talks about being an assistant, or asks for the instruction, in place of an answer."""
+    return _META.match(response) is not None
+
+
+def is_refusal(response: str) -> bool:
+    """Whether a response begins by declining."""
+    return _REFUSAL.match(response) is not None
 
 
 def last_turn(instruction: Text) -> str:

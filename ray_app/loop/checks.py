@@ -91,11 +91,15 @@ def check_benchmarks(settings: IterateSettings, inputs: Inputs, todo: list[Step]
             inputs.gold_set(spec, settings.evaluation.limit)
 
 
-def warn_of_late_benchmarks(settings: IterateSettings, inputs: Inputs, folder: RunFolder) -> None:
-    """Warn of benchmarks that were configured after the instructions were decontaminated."""
+def warn_of_late_benchmarks(settings: IterateSettings, inputs: Inputs, folder: RunFolder) -> dict[str, int]:
+    """Warn of benchmarks that were configured after the instructions were decontaminated; returns how many instructions
+    share text with each.
+    """
     made = read_record(folder.stage_dir(instructions.STAGE))
     if made is None:
-        return
+        return {}
     checked = made.extra.get(instructions.CHECKED, ())
-    for name, count in instructions.late_overlap(settings, inputs, folder, checked).items():
+    late = instructions.late_overlap(settings, inputs, folder, checked)
+    for name, count in late.items():
         log.warning("%s came after the instructions: %d of %d share an n-gram with it", name, count, made.rows_out)
+    return late

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from ray_app.base.prompts import CATEGORIES
 from ray_app.base.settings_parts import CommandSettings, Part, SamplingSettings
 from ray_app.engine.settings import EngineSettings
+from ray_app.findings.settings import AlarmSettings
 from ray_app.judging.settings import JudgingSettings
 from ray_app.run.shard_settings import ShardSettings
 from ray_app.system.cluster_settings import RaySettings
@@ -153,6 +154,7 @@ class IterateSettings(CommandSettings):
     judging: JudgingSettings = JudgingSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    alarms: AlarmSettings = AlarmSettings()
 
     @model_validator(mode="after")
     def _recipe_fits_mode(self) -> IterateSettings:

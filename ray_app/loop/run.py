@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 from ray_app.engine.manager import PoolManager
+from ray_app.findings.page import REPORT
+from ray_app.findings.run_tables import RunTables
 from ray_app.generation.runner import Runner, StageResult
 from ray_app.judging.judge import warn_of_reasoning
 from ray_app.loop.card_files import write_cards
@@ -21,13 +23,14 @@ from ray_app.loop.checks import (
 )
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.dtypes import decided_dtype, with_older_dtypes
+from ray_app.loop.reporting import look_for_alarms, write_report
 from ray_app.loop.run_record import describe
-from ray_app.loop.run_table import show
+from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.stages.training import STAGE as TRAINING
 from ray_app.loop.steps import Step, run_step, steps_of
-from ray_app.run import metrics_log
+from ray_app.run import metrics_log, storage
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
 from ray_app.run.lease import Lease
 from ray_app.run.location import resolved_runs
@@ -58,14 +61,19 @@ def run(settings: IterateSettings) -> int:
         if settings.judging.stop_after_verdict and not settings.stop_after_verdict:
             log.info("judging.stop_after_verdict is off: a judge reasons before it answers")
         warn_of_reasoning(settings.judges, settings.stop_after_verdict)
-        warn_of_late_benchmarks(settings, inputs, folder)
+        late = warn_of_late_benchmarks(settings, inputs, folder)
         with Lease(folder.uri) as lease:
-            write_run(folder.uri, describe(settings, steps, earlier.get("dtype")))
+            write_run(folder.uri, {**describe(settings, steps, earlier.get("dtype")), "late_overlap": late})
             with connected(settings.ray):
                 run_steps(settings, inputs, folder, steps, todo, lease, earlier.get("dtype"))
     write_cards(settings, folder, range(1, settings.iterations + 1))
     show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
+    show_alarms(RunTables(folder.uri).alarms())
     print(f"run folder: {folder.uri}")
+    report = storage.join(folder.uri, REPORT)
+    if todo or not storage.exists(report):
+        write_report(folder.uri)
+    print(f"report: {report}")
     return 0
 
 
@@ -88,7 +96,7 @@ def run_steps(
         if settings.iterations and not settings.train.use_gpu:
             precision.warn_if_slow("train.dtype", settings.train.dtype, "cpu")
         if dtype is not None:  # what could not begin binds no later command to its format
-            write_run(folder.uri, describe(settings, steps, dtype))
+            write_run(folder.uri, {**read_run(folder.uri), "dtype": dtype})
             settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
             check_training(settings)
         if any(step.stage == TRAINING for step in todo):
@@ -109,6 +117,8 @@ def run_steps(
                 log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
             metrics_log.rebuild(folder.uri, [s.directory for s in steps])
             write_cards(settings, folder, [step.iteration] if step.iteration else [])
+            for made, _ in results:
+                look_for_alarms(settings, folder.uri, made, [s for s in todo if s.directory not in done])
     finally:
         pools.close()
 

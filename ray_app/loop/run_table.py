@@ -76,6 +76,21 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     console.print(_stages(metrics))
 
 
+def show_alarms(alarms: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print what the run's figures warn of, where there is any."""
+    if not alarms:
+        return
+    title = "Alarms (rows and advice: report.html)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    table.add_column("iter", justify="right", no_wrap=True)
+    table.add_column("alarm", no_wrap=True)
+    table.add_column("what")
+    for alarm in alarms:
+        iteration = "-" if alarm["iteration"] is None else str(alarm["iteration"])
+        table.add_row(iteration, alarm["name"].replace("_", " "), alarm["message"])
+    (console or Console(soft_wrap=False)).print(table)
+
+
 def notes(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str]:
     """What a reader has to know of the figures before trusting them."""
     said = []

@@ -24,7 +24,7 @@ from ray_app import __version__
 from ray_app.base.prompts import PROMPTS_DIR, load_prompt
 
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-COMMANDS = ["iterate", "judge", "evaluate"]
+COMMANDS = ["iterate", "judge", "evaluate", "report"]
 LOOK = """
 import json, sys
 from pathlib import Path

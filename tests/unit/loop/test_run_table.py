@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_app.loop.run_table import iteration_rows, show
+from ray_app.loop.run_table import iteration_rows, show, show_alarms
 
 
 def line(stage: str, iteration: int | None, **extra: Any) -> dict[str, Any]:
@@ -138,3 +138,16 @@ def test_the_first_judge_has_a_line_of_its_own() -> None:
         "0 - - - - validation 10.0 25 12 - -",
     ]
     assert [row["iteration"] for row in iteration_rows(lines)] == ["first", 0]
+
+
+def test_alarms_fit_into_80_columns() -> None:
+    buffer = io.StringIO()
+    alarm = {"name": "few_phrasings", "iteration": 3, "message": "only 15% of the explanations differ; " * 3}
+    show_alarms([{**alarm, "iteration": None}, alarm], Console(file=buffer, width=80, no_color=True))
+    text = buffer.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "- few phrasings" in " ".join(text.split())
+    assert "3 few phrasings" in " ".join(text.split())
+    silent = io.StringIO()
+    show_alarms([], Console(file=silent))
+    assert silent.getvalue() == ""

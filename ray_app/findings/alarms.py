@@ -1,0 +1,266 @@
+"""Alarms: the signatures of a run that fools its owner. Pure: figures and thresholds in, alarms out.
+
+The paper names three (pairs that mean nothing, a judge that does not find the right one, one that fits only the
+synthetic); the others were seen in real runs (docs/report.md tells each, and what to try).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeGuard
+
+from ray_app.findings.facts import ExplanationFacts, PairFacts, Share, VerdictFacts
+from ray_app.findings.settings import AlarmSettings
+
+HELDOUT, VALIDATION = "heldout", "validation"
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What was found, where, beside its limit, and what to try. `rows`: ids of the rows that raised it, a few."""
+
+    name: str
+    iteration: int | None
+    message: str
+    advice: str
+    value: float
+    limit: float
+    n: int
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that alarms look at, by iteration; None stands for pairs that are made once."""
+
+    metrics: Sequence[Line]
+    pairs: Mapping[int | None, PairFacts] = field(default_factory=dict)
+    explanations: Mapping[int, ExplanationFacts] = field(default_factory=dict)
+    judgments: Mapping[int, VerdictFacts] = field(default_factory=dict)
+    late_overlap: Mapping[str, int] = field(default_factory=dict)  # {benchmark: instructions that share text with it}
+    votes: Mapping[tuple[int, str], VerdictFacts] = field(default_factory=dict)  # by iteration and set
+
+
+def alarms_of(evidence: Evidence, limits: AlarmSettings) -> list[Alarm]:
+    """Every alarm of a run so far, by iteration."""
+    found = [
+        *_instructions(evidence, limits),
+        *(a for iteration, facts in evidence.pairs.items() for a in _pairs(iteration, facts, limits)),
+        *_judging(evidence, limits),
+        *(a for iteration, facts in evidence.explanations.items() for a in _explanations(iteration, facts, limits)),
+        *_evaluations(evidence, limits),
+    ]
+    return sorted(found, key=lambda alarm: -1 if alarm.iteration is None else alarm.iteration)
+
+
+def as_rows(alarms: Sequence[Alarm]) -> list[dict[str, Any]]:
+    """Alarms as JSON has them."""
+    return [{**asdict(alarm), "rows": list(alarm.rows)} for alarm in alarms]
+
+
+def _instructions(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
+    for line in _lines(evidence, "instructions"):
+        for name, count in evidence.late_overlap.items():
+            if line["rows_out"] >= limits.min_rows and count / line["rows_out"] > limits.overlap:
+                yield Alarm(
+                    "benchmark_overlap",
+                    None,
+                    f"{count} of {line['rows_out']} instructions share text with {name}, which came later",
+                    "start a run anew with this benchmark configured: its instructions are then checked against it",
+                    *(count / line["rows_out"], limits.overlap, line["rows_out"]),
+                )
+
+
+def _pairs(iteration: int | None, facts: PairFacts, limits: AlarmSettings) -> Iterator[Alarm]:
+    longer, shorter = facts.chosen_longer, facts.chosen_shorter
+    more, word = (longer, "longer") if longer.count >= shorter.count else (shorter, "shorter")
+    gate = "set pairs.heuristics, or a larger generator, or another strategy"
+    yield from _over(
+        *("shortcut_length", iteration, more, limits.longer, limits),
+        f"{{share}} of the chosen responses are the {word} ones: a judge that looks at length alone finds them",
+        "pairs.strategy neighbour_instruction, pairs.mirror or pairs.max_length_ratio make length say nothing",
+    )
+    yield from _over(
+        *("meta_talk", iteration, facts.meta_talk, limits.meta_talk, limits),
+        "{share} of the rejected responses talk about being an assistant: they are told from answers without judging",
+        gate,
+    )
+    yield from _over(
+        *("refusals", iteration, facts.refusals, limits.refusals, limits),
+        "{share} of the rejected responses decline: they are told from answers without judging",
+        gate,
+    )
+    yield from _over(
+        *("near_copies", iteration, facts.near_copies, limits.near_copies, limits),
+        "{share} of the pairs hold two responses that are nearly the same: their label means little",
+        "lower pairs.max_similarity, or raise the temperature of pairs.sampling",
+    )
+
+
+def _judging(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
+    for iteration, facts in evidence.judgments.items():
+        yield from _over(
+            *("unparsed_judgments", iteration, facts.unparsed, limits.unparsed, limits),
+            "{share} of the judgments hold no verdict",
+            "a prompt that the model follows (prompts.judge), or more judging.generation.max_tokens",
+        )
+    before: float | None = None
+    for line in _lines(evidence, "train_set"):
+        rate, tried = line["extra"].get("keep_rate"), line["extra"].get("tried") or 0
+        if rate is None or tried < limits.min_rows:
+            continue
+        if rate < limits.keep_rate:
+            yield Alarm(
+                "keep_rate_low",
+                line["iteration"],
+                f"of {rate:.0%} of the units a correct judgment was drawn: the judge does not find the right response",
+                "more judging.samples, a stronger judge, or pairs that are easier to tell apart",
+                *(rate, limits.keep_rate, tried),
+            )
+        if before is not None and before - rate > limits.keep_rate_fall:
+            yield Alarm(
+                "keep_rate_falls",
+                line["iteration"],
+                f"the keep rate fell from {before:.0%} to {rate:.0%}: the judge got worse on its own pairs",
+                "a lower train.lr, fewer train.epochs, or checkpoint selection (evaluation.validation)",
+                *(before - rate, limits.keep_rate_fall, tried),
+            )
+        before = rate
+
+
+def _explanations(iteration: int, facts: ExplanationFacts, limits: AlarmSettings) -> Iterator[Alarm]:
+    advice = "judging.min_explanation keeps drawing until a judgment says something; a prompt that asks for reasons"
+    yield from _over(
+        *("bare_verdicts", iteration, facts.bare, limits.bare_verdicts, limits),
+        "{share} of the trained judgments are a bare verdict: the judge learns to explain nothing",
+        advice,
+    )
+    if facts.distinct is not None and facts.said >= limits.min_rows and facts.distinct < limits.distinct:
+        yield Alarm(
+            "few_phrasings",
+            iteration,
+            f"only {facts.distinct:.0%} of the explanations differ; the commonest is {facts.commonest[:60]!r}",
+            advice,
+            *(facts.distinct, limits.distinct, facts.said, tuple(facts.commonest_ids)),
+        )
+
+
+def _evaluations(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
+    sets: dict[int, dict[str, Mapping[str, Any]]] = {}
+    changes: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for line in _lines(evidence, "evaluation"):
+        extra, iteration = line["extra"], line["iteration"]
+        if extra.get("headline"):
+            sets.setdefault(iteration, {})[extra["set"]] = extra["headline"]
+        if extra.get("change"):
+            changes.setdefault(iteration, {})[extra["set"]] = extra["change"]
+    for iteration, by_name in sets.items():
+        if iteration == 0:
+            continue  # the seed has learned nothing yet: its faults are no news
+        yield from _verdicts(iteration, evidence, limits)
+        yield from _shortcut(iteration, by_name, limits)
+        yield from _falls(iteration, changes.get(iteration, {}))
+
+
+def _verdicts(iteration: int, evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
+    """One alarm for all sets: what is wrong with a judge's verdicts is seldom wrong on one alone."""
+    votes = {name: facts for (number, name), facts in evidence.votes.items() if number == iteration}
+    unparsed = {name: facts.unparsed for name, facts in votes.items()}
+    yield from _of_sets(
+        "unparsed_verdicts",
+        iteration,
+        {name: (share, float(share.value or 0)) for name, share in unparsed.items()},
+        *(limits.unparsed, limits, "{sets} of the verdicts are none"),
+        "more evaluation.generation.max_tokens, or more training: every one counts as wrong",
+    )
+    first = {name: facts.first for name, facts in votes.items()}
+    yield from _of_sets(
+        "position_bias",
+        iteration,
+        {name: (share, abs((share.value or 0) - 0.5)) for name, share in first.items()},
+        *(limits.first_position, limits, "{sets} of the verdicts are for the response shown first"),
+        "judging.balance, more pairs; figures of one order alone (the official protocol) are not to be trusted",
+    )
+
+
+def _of_sets(
+    name: str,
+    iteration: int,
+    sets: Mapping[str, tuple[Share, float]],
+    limit: float,
+    limits: AlarmSettings,
+    message: str,
+    advice: str,
+) -> Iterator[Alarm]:
+    """An alarm for the sets, {name: (share, how far it is off)}, that are off by more than the limit."""
+    over = {s: found for s, found in sets.items() if found[0].of >= limits.min_rows and found[1] > limit}
+    if over:
+        told = ", ".join(f"{s} {share.value:.0%}" for s, (share, _) in over.items())
+        worst, off = max(over.values(), key=lambda found: found[1])
+        yield Alarm(name, iteration, message.format(sets=told), advice, off, limit, worst.of, tuple(worst.ids))
+
+
+def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: AlarmSettings) -> Iterator[Alarm]:
+    heldout = sets.get(HELDOUT, {})
+    sensitivity, right = heldout.get("instruction_sensitivity"), _main(heldout)
+    if _known(sensitivity, limits) and sensitivity["value"] < limits.sensitivity:
+        yield Alarm(
+            "shortcut_instruction",
+            iteration,
+            f"of held-out pairs whose instruction is exchanged, the winner changes in {sensitivity['value']:.0%}: the "
+            "judge looks at the responses, not at what was asked",
+            "pairs.strategy neighbour_instruction or pairs.mirror: nothing but the instruction tells there",
+            *(sensitivity["value"], limits.sensitivity, sensitivity["n"]),
+        )
+    others = [_main(headline) for name, headline in sets.items() if name != HELDOUT]
+    known = [figure for figure in others if _known(figure, limits) and figure["low"] is not None]
+    if _known(right, limits) and right["low"] is not None and right["low"] > 0.6 and known:
+        best = max(known, key=lambda figure: float(figure["low"]))
+        if best["low"] <= 0.5 + (right["value"] - 0.5) / 10:
+            yield Alarm(
+                "synthetic_only",
+                iteration,
+                f"{right['value']:.0%} right on held-out synthetic pairs, but on no other set more than a "
+                f"little better than chance (the best: {best['value']:.0%}, at least {best['low']:.0%})",
+                "read pairs (Samples) for what tells chosen from rejected besides the instruction, and mirror them",
+                *(right["value"], 0.6, right["n"]),
+            )
+
+
+def _falls(iteration: int, changes: Mapping[str, Mapping[str, Any]]) -> Iterator[Alarm]:
+    real, synthetic = changes.get(VALIDATION), changes.get(HELDOUT)
+    if real and synthetic and real["significant"] and synthetic["significant"]:
+        fall, rise = real["difference"]["value"], synthetic["difference"]["value"]
+        if fall < 0 < rise:
+            yield Alarm(
+                "validation_falls",
+                iteration,
+                f"validation fell by {-fall:.1%} while held-out synthetic pairs rose by {rise:.1%}",
+                "fewer iterations or epochs: the judge fits its pairs",
+                *(-fall, 0.0, real["n"]),
+            )
+
+
+def _over(
+    name: str, iteration: int | None, share: Share, limit: float, limits: AlarmSettings, message: str, advice: str
+) -> Iterator[Alarm]:
+    """An alarm where a share of enough rows is over its limit."""
+    if share.value is not None and share.of >= limits.min_rows and share.value > limit:
+        said = message.format(share=f"{share.value:.0%}")
+        yield Alarm(name, iteration, said, advice, share.value, limit, share.of, tuple(share.ids))
+
+
+def _known(figure: Any, limits: AlarmSettings) -> TypeGuard[Mapping[str, Any]]:
+    return bool(figure) and figure["value"] is not None and figure["n"] >= limits.min_rows
+
+
+def _main(headline: Mapping[str, Any]) -> Any:
+    """The accuracy of a set, of its votes where single samples were not all drawn."""
+    return headline.get("accuracy") or headline.get("vote_accuracy")
+
+
+def _lines(evidence: Evidence, stage: str) -> list[Line]:
+    found = [line for line in evidence.metrics if line["stage"] == stage]
+    return sorted(found, key=lambda line: -1 if line["iteration"] is None else line["iteration"])

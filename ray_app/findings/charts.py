@@ -1,0 +1,223 @@
+"""The report's figures as plotly specifications ({"title", "note", "data", "layout"}). Pure: metrics in, data out.
+
+Colours and fonts are the page's, which knows whether it is light or dark; here are only numbers and names.
+https://plotly.com/javascript/reference/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray_app.findings.verdict import main
+
+Line = Mapping[str, Any]
+Chart = dict[str, Any]
+GROUPS = 20  # more bars than that cannot be read
+PERCENT = {"range": [0, 100], "ticksuffix": " %"}
+
+
+def charts(metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mapping[int, Sequence[Line]]) -> list[Chart]:
+    """All that there is something to show in. `summaries`: {set: summary.json} of the last iteration; `losses`: the
+    points of each iteration's training.
+    """
+    made = [
+        accuracy(metrics),
+        controls(metrics),
+        rejection(metrics),
+        explanations(metrics),
+        bias(metrics),
+        by_group(metrics, "category"),
+        by_group(metrics, "complexity"),
+        calibration(summaries),
+        curves(losses),
+        candidates(metrics),
+        seconds(metrics),
+        tokens(metrics),
+    ]
+    return [chart for chart in made if chart["data"]]
+
+
+def chart(title: str, note: str, data: list[dict[str, Any]], y: Mapping[str, Any], x: str = "iteration") -> Chart:
+    """One figure. `x` names the axis; iterations are whole numbers."""
+    axis = {"title": {"text": x}} | ({"dtick": 1} if x == "iteration" else {})
+    return {"title": title, "note": note, "data": data, "layout": {"xaxis": axis, "yaxis": dict(y)}}
+
+
+def line(name: str, points: Sequence[tuple[Any, float | None]], **more: Any) -> dict[str, Any]:
+    known = [(x, y) for x, y in points if y is not None]
+    return {"type": "scatter", "mode": "lines+markers", "name": name, "x": [x for x, _ in known],
+            "y": [y for _, y in known], **more}  # fmt: skip
+
+
+def accuracy(metrics: Sequence[Line]) -> Chart:
+    data = []
+    for number, (name, rows) in enumerate(_by_set(metrics).items()):
+        found = [(i, figure) for i, headline in rows if (figure := main(headline)) and figure["value"] is not None]
+        if not found:
+            continue
+        values = [100 * figure["value"] for _, figure in found]
+        bars = [(figure["low"], figure["high"]) for _, figure in found]
+        error = {
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if high is None else 100 * high - v for (_, high), v in zip(bars, values, strict=True)],
+            "arrayminus": [0 if low is None else v - 100 * low for (low, _), v in zip(bars, values, strict=True)],
+        }
+        group = {"legendgroup": name, "colour": number}
+        data.append(line(name, [(i, v) for (i, _), v in zip(found, values, strict=True)], error_y=error, **group))
+        baseline = [(i, _percent(headline, "length_baseline")) for i, headline in rows]
+        if any(y is not None for _, y in baseline):
+            dotted = {"mode": "lines", "line": {"dash": "dot", "width": 1}, "showlegend": False}
+            data.append(line(f"{name}: always the longer", baseline, **dotted, **group))
+    note = "Bars are 95 % intervals; dotted: what always the longer response scores on the same rows; ½ is chance."
+    return chart("Accuracy by iteration", note, data, PERCENT)
+
+
+def controls(metrics: Sequence[Line]) -> Chart:
+    names = {
+        "mirrored_accuracy": "right in both orders, and of the mirror",
+        "instruction_sensitivity": "winner changes with the instruction",
+        "position_consistent_accuracy": "right in both orders",
+    }
+    rows = _by_set(metrics).get("heldout", [])
+    data = [line(text, [(i, _percent(headline, name)) for i, headline in rows]) for name, text in names.items()]
+    measured = any(headline.get("mirrored_accuracy") for _, headline in rows)
+    note = (
+        "A judge that looks at the responses alone is never right of a pair and its mirror; a coin in 6 %."
+        if measured
+        else "No mirrored pairs in this run: whether the judge reads the instruction is not measured (pairs.mirror)."
+    )
+    return chart("Does the instruction matter? (held-out pairs)", note, [d for d in data if d["x"]], PERCENT)
+
+
+def rejection(metrics: Sequence[Line]) -> Chart:
+    trained = _stage(metrics, "train_set")
+    data = [
+        line("kept: a correct judgment was drawn", [(i, _times(x.get("keep_rate"))) for i, x in trained]),
+        line("passed: the first judgment is correct", [(i, _times(x.get("pass_rate"))) for i, x in trained]),
+        line(
+            "judgments without a verdict",
+            [(i, _times(x.get("unparsed_rate"))) for i, x in _stage(metrics, "judgments")],
+        ),
+    ]
+    note = "Of (pair, order). From iteration 2 on these are pairs that the judge was trained on, unless made anew."
+    return chart("Rejection sampling", note, [d for d in data if d["x"]], PERCENT)
+
+
+def explanations(metrics: Sequence[Line]) -> Chart:
+    rows = _stage(metrics, "train_set")
+    data = [
+        line("bare verdicts", [(i, _times(x.get("bare_verdicts"))) for i, x in rows]),
+        line("distinct among the explanations", [(i, _times(x.get("distinct_explanations"))) for i, x in rows]),
+        line("median words", [(i, x.get("explanation_words_median")) for i, x in rows], yaxis="y2"),
+    ]
+    made = chart("What trained judgments say besides the verdict", "Words on the right axis.", data, PERCENT)
+    made["data"] = [d for d in data if d["x"]]
+    made["layout"]["yaxis2"] = {"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False}
+    return made
+
+
+def bias(metrics: Sequence[Line]) -> Chart:
+    data = [
+        line(name, [(i, _percent(headline, "first_position_rate")) for i, headline in rows])
+        for name, rows in _by_set(metrics).items()
+    ]
+    return chart(
+        "Position bias: verdicts for the response shown first", "50 % is even.", [d for d in data if d["x"]], PERCENT
+    )
+
+
+def by_group(metrics: Sequence[Line], what: str) -> Chart:
+    rows = _stage(metrics, "train_set")
+    data = []
+    for iteration, extra in rows[:1] + rows[1:][-1:]:
+        groups = {k: v for k, v in (extra.get(f"pass_rate_by_{what}") or {}).items() if v.get("value") is not None}
+        largest = sorted(groups, key=lambda name: -groups[name]["n"])[:GROUPS]
+        names = sorted(largest, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+        text = [f"n = {groups[name]['n']}" for name in names]
+        bars = {"type": "bar", "name": f"iteration {iteration}", "x": names, "text": text}
+        if len(names) > 1:
+            data.append({**bars, "y": [100 * groups[name]["value"] for name in names]})
+    note = f"Share of (pair, order) whose first judgment is correct; at most the {GROUPS} largest groups."
+    return chart(f"Pass rate by {what}", note, data, PERCENT, what)
+
+
+def calibration(summaries: Mapping[str, Line]) -> Chart:
+    data = []
+    for name, summary in summaries.items():
+        bins = (summary.get("calibration") or {}).get("bins") or []
+        if bins:
+            points = [(100 * b["share"], 100 * b["accuracy"]) for b in bins]
+            data.append(line(name, points, text=[f"n = {b['n']}" for b in bins]))
+    if data:
+        even = {"mode": "lines", "line": {"dash": "dot"}, "showlegend": False}
+        data.append(line("calibrated", [(50, 50), (100, 100)], **even))
+    note = "Vote share of the majority against how often it is right; on the dotted line the share is honest."
+    return chart("Calibration of votes", note, data, PERCENT, "vote share, %")
+
+
+def curves(losses: Mapping[int, Sequence[Line]]) -> Chart:
+    data = [
+        line(f"iteration {i}", [(n + 1, point.get("loss")) for n, point in enumerate(points)], mode="lines")
+        for i, points in losses.items()
+    ]
+    return chart("Training loss", "Per target token.", [d for d in data if d["x"]], {"rangemode": "tozero"}, "step")
+
+
+def candidates(metrics: Sequence[Line]) -> Chart:
+    data = []
+    for iteration, extra in _stage(metrics, "training"):
+        scores = extra.get("candidates") or []
+        if len(scores) > 1:
+            chosen = ["circle" if s["step"] == extra.get("selected_step") else "circle-open" for s in scores]
+            points = [(s["step"], _times(s["accuracy"])) for s in scores]
+            data.append(line(f"iteration {iteration}", points, marker={"symbol": chosen, "size": 10}))
+    note = "Validation accuracy of every saved step; the full marker became the checkpoint."
+    return chart("Checkpoint selection", note, data, PERCENT, "step")
+
+
+def seconds(metrics: Sequence[Line]) -> Chart:
+    note = "Wall time of the attempt that committed, engine start included; stages that ran side by side overlap."
+    return chart(
+        "Where the time went", note, _stacked(metrics, lambda row: float(row["seconds"])), {"ticksuffix": " s"}
+    )
+
+
+def tokens(metrics: Sequence[Line]) -> Chart:
+    return chart("Tokens made", "By engines.", _stacked(metrics, lambda row: float(row["completion_tokens"])), {})
+
+
+def _stacked(metrics: Sequence[Line], value: Any) -> list[dict[str, Any]]:
+    sums: dict[str, dict[str, float]] = {}
+    for row in metrics:
+        place = "once" if row["iteration"] is None else str(row["iteration"])
+        stage = sums.setdefault(row["stage"], {})
+        stage[place] = stage.get(place, 0.0) + value(row)
+    return [
+        {"type": "bar", "name": stage.replace("_", " "), "x": list(found), "y": [round(v, 1) for v in found.values()]}
+        for stage, found in sums.items()
+        if any(found.values())
+    ]
+
+
+def _by_set(metrics: Sequence[Line]) -> dict[str, list[tuple[int, Line]]]:
+    found: dict[str, list[tuple[int, Line]]] = {}
+    for row in metrics:
+        if row["stage"] == "evaluation" and row["extra"].get("headline"):
+            found.setdefault(row["extra"]["set"], []).append((row["iteration"], row["extra"]["headline"]))
+    return {name: sorted(rows, key=lambda entry: entry[0]) for name, rows in found.items()}
+
+
+def _stage(metrics: Sequence[Line], stage: str) -> list[tuple[int, Line]]:
+    return sorted(
+        ((row["iteration"], row["extra"]) for row in metrics if row["stage"] == stage), key=lambda e: e[0] or 0
+    )
+
+
+def _percent(headline: Line, name: str) -> float | None:
+    return _times((headline.get(name) or {}).get("value"))
+
+
+def _times(value: float | None) -> float | None:
+    return None if value is None else 100 * value

@@ -1,0 +1,81 @@
+"""From a run folder to its alarms: each table is read once, and only the columns that are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ray_app.findings.alarms import Alarm, Evidence, alarms_of, as_rows
+from ray_app.findings.facts import Share, VerdictFacts, explanation_facts, pair_facts, verdict_facts
+from ray_app.findings.run_tables import ALARMS, RunTables
+from ray_app.findings.settings import AlarmSettings
+from ray_app.run import storage
+
+PAIR_COLUMNS = ("pair_id", "chosen", "rejected")
+JUDGMENT_COLUMNS = ("pair_id", "order", "sample", "verdict")
+VOTE_COLUMNS = ("id", "order", "sample", "verdict")
+
+
+def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
+    """What alarms look at, of these iterations (None: of pairs that are made once). Metrics are those of the whole run:
+    they are few.
+    """
+    metrics = tables.metrics()
+    pairwise = tables.settings.get("judging", {}).get("mode", "pairwise") == "pairwise"
+    numbers = sorted(i for i in iterations if i is not None)
+    sets = {
+        (line["iteration"], line["extra"]["set"]): line["extra"].get("headline") or {}
+        for line in metrics
+        if line["stage"] == "evaluation" and line["iteration"] in numbers and line["iteration"] > 0
+    }
+    folder = tables.folder
+    return Evidence(
+        metrics,
+        late_overlap=tables.described.get("late_overlap", {}),
+        pairs={
+            i: pair_facts(tables.rows(folder.stage_dir("pairs", i), columns=PAIR_COLUMNS))
+            for i in iterations
+            if storage.list_files(folder.stage_dir("pairs", i), "shard-*.parquet")
+        },
+        explanations={i: explanation_facts(tables.train_set(i)) for i in numbers if i > 0},
+        judgments={
+            i: verdict_facts(tables.rows(folder.stage_dir("judgments", i), columns=JUDGMENT_COLUMNS))
+            for i in numbers
+            if i > 0 and pairwise
+        },
+        votes={
+            (i, name): _votes(tables, i, name, headline)
+            for (i, name), headline in sets.items()
+            if "first_position_rate" in headline
+        },
+    )
+
+
+def _votes(tables: RunTables, iteration: int, name: str, headline: Mapping[str, Any]) -> VerdictFacts:
+    """From the votes, which have ids; where the folder holds none, from the set's figures."""
+    facts = verdict_facts(tables.rows(tables.evaluation(iteration, name), columns=VOTE_COLUMNS))
+    if facts.unparsed.of:
+        return facts
+    shares = (headline.get(rate) or {} for rate in ("unparsed_rate", "first_position_rate"))
+    return VerdictFacts(*(Share(s.get("n") or 0, round((s.get("value") or 0) * (s.get("n") or 0))) for s in shares))
+
+
+def look(tables: RunTables, limits: AlarmSettings) -> list[dict[str, Any]]:
+    """Every alarm of a run, as it lies there now; nothing is written."""
+    return as_rows(alarms_of(gather(tables, [None, *tables.iterations()]), limits))
+
+
+def update(uri: str, limits: AlarmSettings, looked_at: Collection[int | None]) -> list[Alarm]:
+    """Look at these iterations (None: at what is made once), write alarms.json, and return what was found in them.
+    Alarms of other iterations stay as they were written, so that no look reads the whole run again.
+    """
+    tables = RunTables(uri)
+    found = [alarm for alarm in alarms_of(gather(tables, looked_at), limits) if alarm.iteration in looked_at]
+    kept = [row for row in tables.alarms() if row["iteration"] not in looked_at]
+    rows = sorted([*kept, *as_rows(found)], key=_place)
+    storage.write_json_atomic(storage.join(tables.folder.uri, ALARMS), {"alarms": rows})
+    return found
+
+
+def _place(row: dict[str, Any]) -> int:
+    return -1 if row["iteration"] is None else int(row["iteration"])

@@ -1,0 +1,156 @@
+"""From an id to all that came of it, and back: instruction → pair → judgments → training rows → checkpoint; and from
+a verdict of an evaluation to what taught the judge that gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_app.errors import InputError
+from ray_app.findings.facts import shown_text, training_row_id
+from ray_app.findings.run_tables import Row, RunTables
+
+SHOWN = 160  # characters of a text
+
+
+@dataclass
+class Node:
+    """One thing of a run, what is known of it, and what came of it."""
+
+    title: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    below: list[Node] = field(default_factory=list)
+
+
+def trace(tables: RunTables, identity: str) -> list[Node]:
+    """The lineage of an instruction's id, a pair's, a judgment's or training row's (PAIR/ORDER/SAMPLE…), or of a row of
+    an evaluation set. Raises InputError where the run holds no such id.
+    """
+    pair_id, *_ = identity.split("/")
+    found = list(_by_instruction(tables, identity)) or list(_by_pair(tables, pair_id)) or list(_by_row(tables, pair_id))
+    if not found:
+        raise InputError(f"{tables.folder.uri} holds no instruction, pair, judgment or evaluation row {identity!r}")
+    return found
+
+
+def told(nodes: list[Node], depth: int = 0) -> str:
+    """Nodes as indented lines."""
+    lines = []
+    for node in nodes:
+        known = "  ".join(f"{name}={_short(value)}" for name, value in node.facts.items() if value not in (None, ""))
+        lines.append("  " * depth + node.title + (f"  {known}" if known else ""))
+        if node.below:
+            lines.append(told(node.below, depth + 1))
+    return "\n".join(lines)
+
+
+def _by_instruction(tables: RunTables, identity: str) -> Iterator[Node]:
+    for row in tables.rows(tables.folder.stage_dir("instructions")):
+        if row["instruction_id"] == identity:
+            yield _instruction(row, [_pair(tables, pair, i) for pair, i in _pairs(tables, "instruction_id", identity)])
+
+
+def _by_pair(tables: RunTables, identity: str) -> Iterator[Node]:
+    found = list(_pairs(tables, "pair_id", identity))
+    of = {pair["instruction_id"] for pair, _ in found}
+    rows = {r["instruction_id"]: r for r in tables.rows(tables.folder.stage_dir("instructions")) if of}
+    for pair, iteration in found:
+        node, row = _pair(tables, pair, iteration), rows.get(pair["instruction_id"])
+        yield _instruction(row, [node]) if row else node
+
+
+def _by_row(tables: RunTables, identity: str) -> Iterator[Node]:
+    """A row of an evaluation set: every judge's verdicts on it, and what taught that judge."""
+    for line in tables.metrics():
+        if line["stage"] != "evaluation":
+            continue
+        iteration, name = line["iteration"], line["extra"]["set"]
+        votes = [row for row in tables.votes(iteration, name) if row["id"] == identity]
+        if votes:
+            verdicts = [_vote(row) for row in votes]
+            yield Node(
+                f"evaluation row {identity} of {name}, iteration {iteration}",
+                {},
+                [*verdicts, _judge(tables, iteration)],
+            )
+
+
+def _instruction(row: Row, below: list[Node]) -> Node:
+    facts = {name: row[name] for name in ("category", "complexity", "split", "source")}
+    return Node(f"instruction {row['instruction_id']}", {"text": shown_text(row["text"]), **facts}, below)
+
+
+def _pairs(tables: RunTables, column: str, value: str) -> Iterator[tuple[Row, int | None]]:
+    for iteration in (None, *tables.iterations()):
+        for row in tables.rows(tables.folder.stage_dir("pairs", iteration)):
+            if row[column] == value:
+                yield row, iteration
+
+
+def _pair(tables: RunTables, pair: Row, iteration: int | None) -> Node:
+    names = ("split", "strategy", "generator", "modified_instruction", "chosen", "rejected", "mirror")
+    facts = {name: shown_text(pair.get(name)) for name in names}
+    wanted = [i for i in tables.iterations() if i > 0 and iteration in (None, i)]
+    return Node(
+        f"pair {pair['pair_id']}", facts, [node for i in wanted for node in _of_pair(tables, pair["pair_id"], i)]
+    )
+
+
+def _of_pair(tables: RunTables, identity: str, iteration: int) -> Iterator[Node]:
+    """What an iteration made of a pair: its judgments, those trained on, and the checkpoint that learned from them."""
+    judged = [row for row in tables.judgments(iteration) if row["pair_id"] == identity]
+    trained = [row for row in tables.train_set(iteration) if row["pair_id"] == identity]
+    for row in judged:
+        names = ("verdict", "correct", "kept", "score", "seed", "judge", "text")
+        place = row.get("order") or row.get("side")
+        yield Node(f"judgment, iteration {iteration}: {place}/{row['sample']}", {n: row[n] for n in names if n in row})
+    if trained:
+        rows = [Node(f"training row {training_row_id(row)}") for row in trained]
+        yield Node(
+            f"training set, iteration {iteration}",
+            {"rows of this pair": len(trained)},
+            [*rows, _checkpoint(tables, iteration)],
+        )
+
+
+def _vote(row: Row) -> Node:
+    names = ("verdict", "score", "correct", "seed", "judge", "text")
+    place = row.get("order") or row.get("side")
+    return Node(f"verdict: {place}/{row['sample']}", {name: row[name] for name in names if name in row})
+
+
+def _judge(tables: RunTables, iteration: int) -> Node:
+    """What taught the judge of an iteration."""
+    if iteration == 0:
+        return Node("judge: the seed model, untrained", {"model": tables.settings.get("judge", {}).get("model")})
+    return Node(
+        f"judge: iteration {iteration}", {}, [_checkpoint(tables, iteration), *_training_set(tables, iteration)]
+    )
+
+
+def _training_set(tables: RunTables, iteration: int) -> Iterator[Node]:
+    for line in tables.metrics():
+        if line["stage"] == "train_set" and line["iteration"] == iteration:
+            names = ("rows", "pairs", "keep_rate", "pass_rate", "trained_by_letter")
+            judge = tables.settings.get("judge", {}).get("model") if iteration == 1 else f"iteration {iteration - 1}"
+            facts = {name: line["extra"].get(name) for name in names}
+            yield Node(f"its training set: iter_{iteration:02d}/train_set", {**facts, "judged by": judge})
+
+
+def _checkpoint(tables: RunTables, iteration: int) -> Node:
+    facts: dict[str, Any] = {}
+    for line in tables.metrics():
+        if line["stage"] == "training" and line["iteration"] == iteration:
+            names = ("steps", "epochs", "first_loss", "last_loss", "selected_step")
+            facts = {name: line["extra"].get(name) for name in names}
+    train = tables.settings.get("train", {})
+    return Node(
+        f"checkpoint iter_{iteration:02d}/checkpoint", {**facts, "recipe": train.get("recipe"), "lr": train.get("lr")}
+    )
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

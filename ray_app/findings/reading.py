@@ -1,0 +1,107 @@
+"""The rows of a run that are worth reading, read from its tables: one pass a table, a bounded number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ray_app.findings import samples
+from ray_app.findings.facts import training_row_id
+from ray_app.findings.run_tables import Row, RunTables
+from ray_app.findings.samples import Sample
+
+RANDOM, EXTREME, OF_AN_ALARM = 15, 5, 8  # rows of each
+
+
+def readable(tables: RunTables, alarms: Sequence[Row]) -> list[Sample]:
+    """Samples of every table, those of alarms first."""
+    seed, iterations = int(tables.settings.get("seed", 0)), [i for i in tables.iterations() if i > 0]
+    last = iterations[-1] if iterations else None
+    alarmed = alarmed_ids(alarms)
+    found = [
+        *instructions(tables, seed),
+        *pairs(tables, seed, None, alarmed),
+        *(row for i in iterations for row in pairs(tables, seed, i, alarmed)),
+        *(row for i in iterations for row in judgments(tables, seed, i)),
+        *(row for i in iterations for row in training_rows(tables, seed, i, alarmed)),
+        *(wrong(tables, seed, last) if last else ()),
+        *quarantined(tables, seed, iterations),
+    ]
+    return sorted(found, key=lambda sample: not sample["why"].startswith("alarm"))
+
+
+def alarmed_ids(alarms: Sequence[Row]) -> dict[str, str]:
+    """{id: name of its alarm} of a few rows of each alarm."""
+    return {identity: alarm["name"] for alarm in alarms for identity in alarm["rows"][:OF_AN_ALARM]}
+
+
+def instructions(tables: RunTables, seed: int) -> Iterator[Sample]:
+    folder = tables.folder.stage_dir("instructions")
+    drawn = samples.at_random(tables.rows(folder), RANDOM, seed, lambda row: row["instruction_id"])
+    yield from samples.instruction_samples(drawn, "at random")
+    longest = samples.lowest(tables.rows(folder), EXTREME, lambda row: -len(row["text"]))
+    yield from samples.instruction_samples(longest, "longest")
+
+
+def pairs(tables: RunTables, seed: int, iteration: int | None, alarmed: dict[str, str]) -> Iterator[Sample]:
+    folder = tables.folder.stage_dir("pairs", iteration)
+    drawn = samples.at_random(tables.rows(folder), RANDOM, seed, lambda row: row["pair_id"])
+    yield from samples.pair_samples(drawn, "at random")
+    apart = samples.lowest(tables.rows(folder), EXTREME, lambda row: -abs(len(row["chosen"]) - len(row["rejected"])))
+    yield from samples.pair_samples(apart, "lengths furthest apart")
+    mirrors = {row["mirror"] for row in drawn if row.get("mirror")}
+    for row in samples.by_id(tables.rows(folder), {*alarmed, *mirrors}, lambda row: str(row["pair_id"])):
+        why = f"alarm: {alarmed[row['pair_id']]}" if row["pair_id"] in alarmed else "mirror of a pair drawn at random"
+        yield from samples.pair_samples([row], why)
+
+
+def judgments(tables: RunTables, seed: int, iteration: int) -> Iterator[Sample]:
+    """Of some units every judgment that was drawn: what was kept stands beside what was dropped."""
+    folder = tables.folder.stage_dir("judgments", iteration)
+    pairwise = tables.settings.get("judging", {}).get("mode", "pairwise") == "pairwise"
+    keys = tables.rows(folder, columns=("pair_id", "order" if pairwise else "side", "sample"))
+    units = {unit(row) for row in samples.at_random(keys, RANDOM, seed, unit)}
+    yield from samples.judgment_samples(samples.by_id(tables.rows(folder), units, unit), "at random", iteration)
+
+
+def unit(row: Mapping[str, Any]) -> str:
+    return f"{row['pair_id']}/{row.get('order') or row['side']}"
+
+
+def training_rows(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, str]) -> Iterator[Sample]:
+    drawn = samples.at_random(tables.train_set(iteration), RANDOM, seed, training_row_id)
+    yield from samples.training_samples(drawn, "at random")
+    for row in samples.by_id(tables.train_set(iteration), set(alarmed), training_row_id):
+        yield from samples.training_samples([row], f"alarm: {alarmed[training_row_id(row)]}")
+
+
+def wrong(tables: RunTables, seed: int, iteration: int) -> Iterator[Sample]:
+    """Wrong verdicts of the last judge, by set; of pairwise sets, whose votes say whether they are right."""
+    for line in tables.metrics():
+        if line["stage"] != "evaluation" or line["iteration"] != iteration:
+            continue
+        name = line["extra"]["set"]
+        if tables.summary(iteration, name).get("kind", "pairwise") != "pairwise":
+            continue
+        votes = (row for row in tables.votes(iteration, name) if row.get("correct") is False)
+        drawn = samples.at_random(votes, RANDOM, seed, lambda row: f"{row['id']}/{row['order']}/{row['sample']}")
+        if not drawn:  # all right, or scores, which are neither
+            continue
+        wanted = {(row["id"], row["order"]) for row in drawn}
+        units = {(row["id"], row["order"]): row for row in tables.units(iteration, name) if _key(row) in wanted}
+        yield from samples.wrong_samples(drawn, units, name, iteration)
+
+
+def _key(row: Row) -> tuple[Any, Any]:
+    return row["id"], row["order"]
+
+
+def quarantined(tables: RunTables, seed: int, iterations: list[int]) -> Iterator[Sample]:
+    """Some lost rows of every stage."""
+    places: list[tuple[str, int | None]] = [("instructions", None), ("pairs", None)]
+    places += [(stage, i) for i in iterations for stage in ("pairs", "judgments", "train_set")]
+    for stage, iteration in places:
+        rows = tables.quarantine(tables.folder.stage_dir(stage, iteration))
+        where = stage if iteration is None else f"{stage}, iteration {iteration}"
+        drawn = samples.at_random(rows, EXTREME, seed, lambda row: str(row["id"]))
+        yield from samples.quarantine_samples(drawn, where)

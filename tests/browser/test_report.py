@@ -1,0 +1,91 @@
+"""report.html in Chromium: no error in its console, readable by keyboard, wide and narrow, light and dark.
+
+`make browser` runs it; it needs Playwright and a Chromium on the path, and is no part of `make test`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+
+from ray_app.loop.reporting import write_report
+
+api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make browser")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the recorded run in pairwise mode."""
+    where = tmp_path_factory.mktemp("browser")
+    with tarfile.open(recorded.FOLDERS) as packed:
+        packed.extractall(where, filter="data")
+    return Path(write_report(str(where / "runs" / "pairwise"))).resolve().as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=[(1280, "light"), (1280, "dark"), (420, "light"), (420, "dark")], ids=str)
+def page(browser: Any, report: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The open page with its figures drawn. Fails a test that leaves an error in the console, or fetches anything."""
+    width, scheme = request.param
+    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    faults: list[str] = []
+    opened.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda fault: faults.append(str(fault)))
+    opened.on(
+        "request", lambda asked: None if asked.url.startswith(("file:", "data:", "blob:")) else faults.append(asked.url)
+    )
+    opened.goto(report)
+    opened.wait_for_selector("body[data-ready=yes]", timeout=60_000)
+    yield opened
+    opened.close()
+    assert faults == []
+
+
+def test_it_fits_and_its_figures_are_drawn(page: Any) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    figures = page.locator("figure")
+    assert figures.count() > 5
+    assert page.locator("figure .main-svg").count() >= figures.count()
+
+
+def test_samples_are_read_and_marked_by_keyboard(page: Any) -> None:
+    page.keyboard.press("j")
+    second = page.locator("#sample h3").inner_text()
+    page.keyboard.press("g")
+    assert page.locator("#sample button[aria-pressed=true]").inner_text() == "good"
+    page.keyboard.press("k")
+    assert page.locator("#sample h3").inner_text() != second
+    page.keyboard.press("/")
+    page.keyboard.type(second.split()[-1])
+    page.keyboard.press("Escape")
+    assert page.locator("#sample h3").inner_text() == second
+    with page.expect_download() as begun:
+        page.click("#export")
+    (mark,) = [json.loads(line) for line in Path(begun.value.path()).read_text().splitlines()]
+    kind, identity = second.rsplit(" ", 1)
+    assert mark == {"run": "pairwise", "kind": kind, "id": identity, "mark": "good"}
+
+
+def test_a_kind_is_picked_and_the_parts_are_one_click_away(page: Any) -> None:
+    page.select_option("#kind", "judgment")
+    assert page.locator("#sample h3").inner_text().startswith("judgment ")
+    for link in page.locator("nav a").all():
+        link.click()
+        target = link.get_attribute("href").removeprefix("#")
+        assert page.evaluate(f"location.hash === '#{target}' && !!document.getElementById('{target}')")

@@ -1,0 +1,168 @@
+"""Made-up runs, one for each alarm, each beside a healthy one; and the real run that a shortcut fooled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from ray_app.findings.alarms import Evidence, alarms_of, as_rows
+from ray_app.findings.facts import (
+    ExplanationFacts,
+    PairFacts,
+    Share,
+    VerdictFacts,
+    explanation_facts,
+    pair_facts,
+    verdict_facts,
+)
+from ray_app.findings.settings import AlarmSettings
+
+LIMITS = AlarmSettings()
+
+
+def share(percent: int, of: int = 100) -> Share:
+    return Share(of, percent * of // 100, ["first", "second"])
+
+
+def figure(value: float, low: float | None = None, n: int = 200) -> dict[str, Any]:
+    return {"value": value, "n": n, "low": value - 0.05 if low is None else low, "high": value + 0.05}
+
+
+def line(stage: str, iteration: int | None, rows: int = 100, **extra: Any) -> dict[str, Any]:
+    return {"stage": stage, "iteration": iteration, "rows_out": rows, "extra": extra}
+
+
+def evaluated(name: str, iteration: int = 1, change: Any = None, **headline: Any) -> dict[str, Any]:
+    return line("evaluation", iteration, set=name, headline=headline, change=change)
+
+
+def change(difference: float) -> dict[str, Any]:
+    return {"difference": figure(difference), "significant": True, "n": 200}
+
+
+HEALTHY_PAIRS = PairFacts(share(2), share(2), share(1), share(52), share(48))
+HEALTHY = Evidence(
+    metrics=[
+        line("instructions", None),
+        line("train_set", 1, tried=100, keep_rate=0.7),
+        line("train_set", 2, tried=100, keep_rate=0.75),
+        evaluated("heldout", accuracy=figure(0.9), instruction_sensitivity=figure(0.95)),
+        evaluated("test", accuracy=figure(0.7)),
+    ],
+    pairs={None: HEALTHY_PAIRS},
+    explanations={1: ExplanationFacts(share(5), 12.0, 0.9, 95, "b is right", ["x"])},
+    judgments={1: VerdictFacts(share(3), share(50))},
+    votes={(1, "test"): VerdictFacts(share(0), share(55))},
+)
+
+
+def pairs(**changes: Share) -> Evidence:
+    return dataclasses.replace(HEALTHY, pairs={None: dataclasses.replace(HEALTHY_PAIRS, **changes)})
+
+
+def metrics(*lines: dict[str, Any]) -> Evidence:
+    return dataclasses.replace(HEALTHY, metrics=[*HEALTHY.metrics, *lines])
+
+
+BARE = ExplanationFacts(share(60), 0.0, 0.9, 40)
+SAME = ExplanationFacts(share(5), 3.0, 0.1, 95, "your final verdict is", ["p1/chosen_first/0/1"])
+MADE_UP = {
+    "shortcut_length": pairs(chosen_longer=share(80), chosen_shorter=share(20)),
+    "meta_talk": pairs(meta_talk=share(33)),
+    "refusals": pairs(refusals=share(20)),
+    "near_copies": pairs(near_copies=share(10)),
+    "unparsed_judgments": dataclasses.replace(HEALTHY, judgments={1: VerdictFacts(share(40), share(50))}),
+    "keep_rate_low": metrics(line("train_set", 3, tried=100, keep_rate=0.2)),
+    "keep_rate_falls": metrics(line("train_set", 3, tried=100, keep_rate=0.6)),
+    "bare_verdicts": dataclasses.replace(HEALTHY, explanations={1: BARE}),
+    "few_phrasings": dataclasses.replace(HEALTHY, explanations={1: SAME}),
+    "unparsed_verdicts": dataclasses.replace(HEALTHY, votes={(1, "test"): VerdictFacts(share(30), share(50))}),
+    "position_bias": dataclasses.replace(HEALTHY, votes={(1, "test"): VerdictFacts(share(0), share(20))}),
+    "shortcut_instruction": metrics(evaluated("heldout", 2, instruction_sensitivity=figure(0.4))),
+    "synthetic_only": metrics(
+        evaluated("heldout", 2, accuracy=figure(0.92)), evaluated("test", 2, accuracy=figure(0.55, 0.51))
+    ),
+    "validation_falls": metrics(
+        evaluated("validation", 2, change(-0.1), accuracy=figure(0.6)),
+        evaluated("heldout", 2, change(0.1), accuracy=figure(0.9)),
+        evaluated("test", 2, accuracy=figure(0.7)),
+    ),
+    "benchmark_overlap": dataclasses.replace(HEALTHY, late_overlap={"rewardbench": 5}),
+}
+
+
+def names(evidence: Evidence, limits: AlarmSettings = LIMITS) -> set[str]:
+    return {alarm.name for alarm in alarms_of(evidence, limits)}
+
+
+def test_a_healthy_run_raises_none() -> None:
+    assert alarms_of(HEALTHY, LIMITS) == []
+
+
+@pytest.mark.parametrize("name", MADE_UP)
+def test_each_alarm_has_its_run(name: str) -> None:
+    found = {alarm.name: alarm for alarm in alarms_of(MADE_UP[name], LIMITS)}
+    expected = {name, "keep_rate_falls"} if name == "keep_rate_low" else {name}
+    assert set(found) == expected
+    assert found[name].message
+    assert found[name].advice
+    assert "{" not in found[name].message
+    json.dumps(as_rows(list(found.values())), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", [name for name in MADE_UP if name not in ("keep_rate_falls", "validation_falls")])
+def test_few_rows_raise_none(name: str) -> None:
+    assert names(MADE_UP[name], LIMITS.model_copy(update={"min_rows": 1000})) == set()
+
+
+def test_every_alarm_is_tried() -> None:
+    source = Path(alarms_of.__code__.co_filename).read_text()
+    assert {name for name in MADE_UP if f'"{name}"' in source} == set(MADE_UP)
+    assert set(AlarmSettings.model_fields) - {"on_alarm", "min_rows"} == {
+        *("sensitivity", "longer", "meta_talk", "refusals", "near_copies", "keep_rate", "keep_rate_fall"),
+        *("first_position", "unparsed", "bare_verdicts", "distinct", "overlap"),
+    }
+
+
+def test_rows_are_named_where_a_table_has_them() -> None:
+    (alarm,) = alarms_of(MADE_UP["meta_talk"], LIMITS)
+    assert (alarm.rows, alarm.value, alarm.limit, alarm.n, alarm.iteration) == (
+        ("first", "second"),
+        0.33,
+        0.1,
+        100,
+        None,
+    )
+
+
+def test_the_seed_is_not_blamed() -> None:
+    seed = evaluated("heldout", 0, accuracy=figure(0.1), instruction_sensitivity=figure(0.1))
+    assert names(metrics(seed)) == set()
+
+
+EVIDENCE = Path(os.environ.get("STE_EVIDENCE", Path(__file__).resolve().parents[4] / "shared" / "evidence"))
+
+
+@pytest.mark.skipif(not EVIDENCE.is_dir(), reason="STE_EVIDENCE names no folder with the real run")
+def test_the_real_run_that_a_shortcut_fooled_is_caught() -> None:
+    run = EVIDENCE / "h100-modified"
+
+    def rows(folder: str) -> list[dict[str, Any]]:
+        return [
+            row for file in sorted((run / folder).glob("shard-*.parquet")) for row in pq.read_table(file).to_pylist()
+        ]
+
+    evidence = Evidence(
+        [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()],
+        pairs={None: pair_facts(rows("pairs"))},
+        explanations={i: explanation_facts(rows(f"iter_0{i}/train_set")) for i in (1, 3)},
+        judgments={i: verdict_facts(rows(f"iter_0{i}/judgments")) for i in (1, 3)},
+    )
+    found = names(evidence)
+    assert {"shortcut_length", "meta_talk", "bare_verdicts", "few_phrasings", "synthetic_only"} <= found

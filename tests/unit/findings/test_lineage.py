@@ -1,0 +1,50 @@
+"""From an id to all that came of it, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ray_app.errors import InputError
+from ray_app.findings.lineage import told, trace
+from ray_app.findings.run_tables import RunTables
+
+Runs = Callable[[str], str]
+
+
+@pytest.fixture
+def tables(runs: Runs) -> RunTables:
+    return RunTables(runs("pairwise"))
+
+
+def test_a_pair_leads_to_the_checkpoint(tables: RunTables) -> None:
+    row = next(iter(tables.train_set(1)))
+    by_pair = told(trace(tables, row["pair_id"]))
+    lines = [line.strip().split("  ")[0] for line in by_pair.splitlines()]
+    assert lines[0].startswith("instruction ")
+    assert lines[1] == f"pair {row['pair_id']}"
+    assert f"judgment, iteration 1: {row['order']}/{row['sample']}" in lines
+    assert f"training row {row['pair_id']}/{row['order']}/{row['sample']}/1" in lines
+    assert "checkpoint iter_01/checkpoint" in lines
+    assert "seed=" in by_pair
+    assert told(trace(tables, f"{row['pair_id']}/{row['order']}/{row['sample']}")) == by_pair
+
+
+def test_an_instruction_leads_to_its_pairs(tables: RunTables) -> None:
+    pair = next(iter(tables.pairs()))
+    (node,) = trace(tables, pair["instruction_id"])
+    assert f"pair {pair['pair_id']}" in [below.title for below in node.below]
+
+
+def test_a_verdict_leads_back_to_what_taught_its_judge(tables: RunTables) -> None:
+    vote = next(iter(tables.votes(1, "validation")))
+    text = told(trace(tables, vote["id"]))
+    assert "judge: the seed model, untrained" in text
+    assert "its training set: iter_01/train_set" in text
+    assert "judged by=" in text
+
+
+def test_an_unknown_id_is_named(tables: RunTables) -> None:
+    with pytest.raises(InputError, match="holds no instruction, pair, judgment or evaluation row 'nothing'"):
+        trace(tables, "nothing")

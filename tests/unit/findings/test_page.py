@@ -1,0 +1,166 @@
+"""report.html: whole, self-contained, and harmless whatever a model wrote."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_app import report
+from ray_app.errors import InputError
+from ray_app.findings import page
+from ray_app.findings.gather import look, update
+from ray_app.findings.run_tables import RunTables
+from ray_app.findings.settings import AlarmSettings
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.reporting import default_settings, write_report
+
+Runs = Callable[[str], str]
+
+
+def element(text: str, name: str) -> str:
+    found = re.search(rf'<script type="[^"]+" id="{name}">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def text(runs: Runs) -> str:
+    return Path(write_report(runs("pairwise"))).read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_else(text: str) -> None:
+    assert len(text) < 5_000_000
+    outside = re.findall(
+        r"""(?:src|href)=["']([^"'#][^"']*)""", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    )
+    assert outside == ["data:,"]
+    script = gzip.decompress(base64.b64decode(element(text, "plotly"))).decode()
+    assert "Plotly" in script
+
+
+def test_it_answers_what_a_newcomer_asks(text: str) -> None:
+    for question in ("Did it learn?", "Can I trust it?", "What was thrown away, and why", "Where the time went"):
+        assert question in text
+    assert "After 1 iteration the judge" in text
+    assert "gate" not in re.findall(r"\{\{|\}\}|\{%", text)
+
+
+def test_charts_and_samples_are_in_it(text: str) -> None:
+    data = json.loads(element(text, "data"))
+    titles = {chart["title"] for chart in data["charts"]}
+    assert {"Accuracy by iteration", "Rejection sampling", "Training loss", "Checkpoint selection"} <= titles
+    assert all(trace["x"] and len(trace["x"]) == len(trace["y"]) for chart in data["charts"] for trace in chart["data"])
+    kinds = {sample["kind"] for sample in data["samples"]}
+    assert {"instruction", "pair", "judgment", "training row", "evaluation"} <= kinds
+    judged = [sample for sample in data["samples"] if sample["kind"] == "judgment"]
+    assert {"kept", "dropped"} <= {tag for sample in judged for tag in sample["tags"]}
+
+
+def test_the_same_run_gives_the_same_page(runs: Runs, text: str) -> None:
+    assert Path(write_report(runs("pairwise"))).read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("name", ["pointwise", "dpo", "refresh", "one_call"])
+def test_every_kind_of_run_has_a_page(runs: Runs, name: str) -> None:
+    written = Path(write_report(runs(name))).read_text(encoding="utf-8")
+    data = json.loads(element(written, "data"))
+    assert data["samples"]
+    assert data["charts"]
+
+
+def test_what_a_model_wrote_is_never_markup() -> None:
+    value = {"text": "</script><script>alert(1)</script><!-- \u2028"}
+    packed = page.script_json(value)
+    assert "<" not in packed
+    assert json.loads(packed) == value
+
+
+def test_alarms_of_hostile_texts_are_escaped(runs: Runs) -> None:
+    alarm = {"name": "few_phrasings", "iteration": 1, "message": "the commonest is '<img src=x onerror=alert(1)>'"}
+    alarm |= {"advice": "a", "value": 0.1, "limit": 0.3, "n": 30, "rows": []}
+    shown = page.render(RunTables(runs("pairwise")), [alarm], {}, None, [])
+    assert "<img" not in shown
+    assert html.escape("<img src=x") in shown
+
+
+def test_settings_beside_the_defaults_and_another_run(runs: Runs) -> None:
+    own, other = RunTables(runs("pairwise")).settings, RunTables(runs("dpo")).settings
+    rows = {row["name"]: row for row in page.setting_rows(own, default_settings(), other)}
+    assert rows["seed"] == {"name": "seed", "here": "3", "default": "0", "other": "3", "differs": False}
+    assert rows["train.recipe"]["other"] == "dpo"
+    assert rows["train.recipe"]["differs"]
+    assert "train.zero.stage" not in rows
+
+
+def test_the_defaults_are_those_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STE_SEED", "7")
+    found = default_settings()
+    assert set(found) == set(IterateSettings.model_fields)
+    assert (found["seed"], found["judging"]["samples"]) == (0, 15)
+
+
+def test_alarms_of_other_iterations_stay(tmp_path: Path, runs: Runs) -> None:
+    uri = runs("pairwise")
+    strict = AlarmSettings(min_rows=1, unparsed=0.0, first_position=0.0, meta_talk=0.0)
+    found = update(uri, strict, [1])
+    assert found
+    assert {alarm.iteration for alarm in found} == {1}
+    update(uri, strict, [None])
+    assert [row["iteration"] for row in RunTables(uri).alarms()].count(1) == len(found)
+    assert len(update(uri, AlarmSettings(min_rows=10**6), [1])) == 0
+    assert look(RunTables(uri), AlarmSettings(min_rows=10**6)) == []
+    (Path(uri) / "alarms.json").unlink()
+
+
+def test_the_command(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    marks = tmp_path / "marks.jsonl"
+    mark = {"run": "pairwise", "kind": "pair", "id": "x", "mark": "good"}
+    marks.write_text(json.dumps(mark) + "\n" + json.dumps({**mark, "run": "another"}) + "\n")
+    written = tmp_path / "page.html"
+    settings = report.ReportSettings(run=runs("pairwise"), output=str(written), compare=runs("dpo"), marks=str(marks))
+    assert report.main(settings) == 0
+    assert f"report: {written}" in capsys.readouterr().out
+    assert json.loads(element(written.read_text(), "data"))["marks"] == [mark]
+    assert '<tr class="differs">' in written.read_text()
+
+
+@pytest.mark.parametrize("line", ["not json", '{"run": "pairwise"}', "[1]"])
+def test_a_file_of_other_things_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "marks.jsonl"
+    file.write_text("\n" + line)
+    with pytest.raises(InputError, match=r"marks\.jsonl line 1 is no mark of a report"):
+        report.read_marks(str(file), "pairwise")
+
+
+def test_what_is_no_run_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is no run folder: it has no run\.json"):
+        RunTables(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (["runs/x"], ["--run", "runs/x"]),
+        (["runs/x", "trace", "id"], ["--run", "runs/x", "--trace", "id"]),
+        (["runs/x", "--compare", "runs/y"], ["--run", "runs/x", "--compare", "runs/y"]),
+        (["--run", "runs/x"], ["--run", "runs/x"]),
+        (["--help"], ["--help"]),
+        ([], []),
+    ],
+)
+def test_the_run_stands_first(given: list[str], options: list[str]) -> None:
+    assert report.named(given) == options
+
+
+def test_limits_of_a_run_that_knew_no_alarms() -> None:
+    settings: dict[str, Any] = {"alarms": {"meta_talk": 0.5}}
+    assert page.limits_of({}) == AlarmSettings()
+    assert page.limits_of(settings).meta_talk == 0.5
