@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test unit browser lint models models-served setup clean
+.PHONY: demo test unit browser docs lint models models-served setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -30,6 +30,11 @@ unit: $(READY)
 browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50'
 	$(BIN)/python -m pytest -q tests/browser
+
+# The documentation as a site, in site/; a broken link fails
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.6'
+	$(BIN)/python -m mkdocs build --quiet
 
 lint: $(READY)
 	$(BIN)/ruff check .
