@@ -76,11 +76,28 @@ class Rule:
     balance: bool
     recipe: str
     lost: frozenset[Unit] = frozenset()
+    max_draws: int | None = None  # units whose kept sample came later are not trained on
+    min_pass_rate: float = 0.0  # nor those of which a smaller share of the samples is correct
+
+
+def unsure(samples: Iterable[Sample], rule: Rule) -> frozenset[Unit]:
+    """Units that were too seldom right to trust their one right judgment: it may have been a guess, or their label may
+    be wrong.
+    """
+    drawn, right, late = Counter[Unit](), Counter[Unit](), set[Unit]()
+    for sample in samples:
+        drawn[sample.unit] += 1
+        right[sample.unit] += sample.correct
+        if sample.kept and rule.max_draws is not None and sample.sample >= rule.max_draws:
+            late.add(sample.unit)
+    seldom = {unit for unit, count in drawn.items() if right[unit] / count < rule.min_pass_rate}
+    return frozenset(late | seldom)
 
 
 def choose(judgment_files: Iterable[str], rule: Rule) -> Choice:
     """Pairwise: balanced letters for SFT, (correct, wrong) for DPO; of the units that are not lost."""
     samples, files = read_samples(judgment_files)
+    rule = replace(rule, lost=rule.lost | unsure(samples, rule))
     selection = select(samples, rule.seed, rule.iteration, rule.balance, rule.lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
     if rule.recipe == "dpo":
@@ -109,7 +126,8 @@ def choose_scored(judgment_files: Iterable[str], rule: Rule) -> Choice:
     selection = select_scored(scores)
     cause = empty_scored_cause(selection, unparsed, rows)
     gone = {unit[0] for unit in rule.lost}  # with one of a pair's judgments goes the other: better and worse stay equal
-    kept = [row for row in selection.rows if row.pair_id not in gone]
+    latest = rule.max_draws
+    kept = [row for row in selection.rows if row.pair_id not in gone and (latest is None or row.sample < latest)]
     return Choice(replace(selection, rows=tuple(kept)), [(row,) for row in kept], files, rows, cause)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ray_app.base.settings_parts import Part, SamplingSettings
 
@@ -24,4 +24,19 @@ class JudgingSettings(Part):
     min_explanation: int = Field(
         0, ge=0, description="words besides the verdict that a judgment must have to be kept; drawing goes on without"
     )
+    max_draws: int | None = Field(
+        None, ge=1, description="train on a unit only if its first acceptable judgment was among so many; null: all N"
+    )
+    min_pass_rate: float = Field(
+        0, ge=0, le=1, description="train on a unit only if so large a share of its judgments is right (sampling: all)"
+    )
     balance: bool = Field(True, description="as many verdicts of A as of B in the training set")
+
+    @model_validator(mode="after")
+    def _rates_need_all_judgments(self) -> JudgingSettings:
+        if self.min_pass_rate and (self.sampling != "all" or self.mode != "pairwise"):
+            raise ValueError(
+                "judging.min_pass_rate needs judging.sampling all and mode pairwise: where drawing stops at the first "
+                "correct judgment, the share of correct ones is no pass rate"
+            )
+        return self

@@ -37,10 +37,10 @@ def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, A
 
 
 def uncovered(part: JudgingSettings) -> set[str]:
-    """What the fingerprint leaves out: the balance, which comes later, and a newer setting that changes nothing, so
-    that runs that were begun before it existed continue.
+    """What the fingerprint leaves out: what is decided later, in the training set, and a newer setting that changes
+    nothing, so that runs that were begun before it existed continue.
     """
-    return {"balance"} | ({"min_explanation"} if part.min_explanation == 0 else set())
+    return {"balance", "max_draws", "min_pass_rate"} | ({"min_explanation"} if part.min_explanation == 0 else set())
 
 
 def run(context: Context, iteration: int, judge: Judge) -> StageResult:

@@ -111,9 +111,14 @@ class Join:
 def settings_of(settings: IterateSettings) -> dict[str, Any]:
     """What the stage's fingerprint covers."""
     balance = settings.judging.balance if settings.protocol.has_preferences else None  # scores name no letter
+    judging: dict[str, Any] = {"balance": balance}
+    if settings.judging.max_draws is not None:  # newer settings are covered where they change something
+        judging["max_draws"] = settings.judging.max_draws
+    if settings.judging.min_pass_rate:
+        judging["min_pass_rate"] = settings.judging.min_pass_rate
     return {
         "seed": settings.seed,
-        "judging": {"balance": balance},
+        "judging": judging,
         "train": {"recipe": settings.train.recipe},
     }
 
@@ -125,7 +130,14 @@ def run(context: Context, iteration: int) -> StageResult:
     context.folder.clear(directory)  # quick and deterministic: an interrupted attempt starts again
     judgment_files = list_files(context.folder.stage_dir("judgments", iteration), "shard-*.parquet")
     protocol = settings.protocol
-    every = Rule(settings.seed, iteration, balance=False, recipe=settings.train.recipe)
+    every = Rule(
+        settings.seed,
+        iteration,
+        balance=False,
+        recipe=settings.train.recipe,
+        max_draws=settings.judging.max_draws,
+        min_pass_rate=settings.judging.min_pass_rate,
+    )
     kept = protocol.choice(judgment_files, every)
     pairs_files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
     rates = pass_rates_by(kept.selection, pairs_files)

@@ -1,9 +1,13 @@
 """Rejection sampling's decisions: what is kept, the balance, DPO's pairs."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_app.judging.rejection_sampling import (
+    Rule,
     Sample,
     balanced,
     empty_cause,
@@ -12,7 +16,9 @@ from ray_app.judging.rejection_sampling import (
     preferences,
     select,
     select_scored,
+    unsure,
 )
+from ray_app.judging.settings import JudgingSettings
 
 
 def sample(pair: int, order: str, index: int, verdict: str | None, kept: bool = False) -> Sample:
@@ -114,3 +120,27 @@ def test_pass_rates_by_group() -> None:
     }
     assert list(pass_rates(first, {"a": "x", "b": "y", "c": "a", "d": "x"})) == ["a", "x", "y"]
     assert pass_rates([], {}) == {}
+
+
+def test_units_that_were_right_too_late_or_too_seldom_are_not_trained_on() -> None:
+    def drawn(pair: int, verdicts: str) -> list[Sample]:
+        kept = verdicts.find("A")
+        return [Sample(f"p{pair}", "chosen_first", i, v, v == "A", i == kept) for i, v in enumerate(verdicts)]
+
+    samples = [*drawn(1, "ABBB"), *drawn(2, "BBBA"), *drawn(3, "BAAA"), *drawn(4, "BBBB")]
+    rule = Rule(0, 1, balance=False, recipe="sft")
+
+    def names(rule: Rule) -> set[str]:
+        return {pair for pair, _ in unsure(samples, rule)}
+
+    assert names(rule) == set()
+    assert names(replace(rule, max_draws=3)) == {"p2"}
+    assert names(replace(rule, max_draws=1)) == {"p2", "p3"}
+    assert names(replace(rule, min_pass_rate=0.5)) == {"p1", "p2", "p4"}
+    assert names(replace(rule, max_draws=1, min_pass_rate=0.5)) == {"p1", "p2", "p3", "p4"}
+
+
+def test_a_pass_rate_needs_all_judgments() -> None:
+    with pytest.raises(ValueError, match=r"judging\.min_pass_rate needs judging\.sampling all"):
+        JudgingSettings(min_pass_rate=0.2)
+    assert JudgingSettings(min_pass_rate=0.2, sampling="all").max_draws is None

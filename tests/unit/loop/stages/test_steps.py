@@ -159,6 +159,8 @@ EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
         ({"judging": {"sampling": "all"}}, {"judgments"}, FROM_JUDGMENTS),
         ({"judging": {"generation": {"top_p": 0.5}}}, {"judgments"}, FROM_JUDGMENTS),
         ({"judging": {"balance": False}}, {"train_set"}, FROM_TRAIN_SET),
+        ({"judging": {"max_draws": 2}}, {"train_set"}, FROM_TRAIN_SET),
+        ({"judging": {"sampling": "all", "min_pass_rate": 0.2}}, {"judgments", "train_set"}, FROM_JUDGMENTS),
         ({"train": {"lr": 1e-3}}, {"training"}, FROM_TRAINING),
         ({"train": {"recipe": "dpo"}}, {"train_set", "training"}, FROM_TRAIN_SET),
         ({"evaluation": {"votes": 3}}, {"evaluation"}, EVALUATIONS),
