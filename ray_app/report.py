@@ -2,6 +2,7 @@
 
     python -m ray_app.report runs/NAME                     writes runs/NAME/report.html, at any time of a run
     python -m ray_app.report runs/NAME --compare runs/OTHER --marks marks.jsonl --output elsewhere.html
+    python -m ray_app.report runs/NAME --serve             the same over HTTP, with every row of the run
     python -m ray_app.report runs/NAME trace ID            what became of an instruction, a pair, a judgment, a verdict
 
 The page is one file that needs no network: mail it, or put it beside a checkpoint. docs/report.md says how to read it.
@@ -34,6 +35,11 @@ class ReportSettings(CommandSettings):
     trace: str | None = Field(None, description="an id of the run: print what it came from and what came of it")
     output: str | None = Field(None, description="where the page goes; null: report.html in the run folder")
     compare: str | None = Field(None, description="another run folder, whose settings are set beside")
+    serve: bool = Field(False, description="serve the page over HTTP instead, with every row of the run")
+    host: str = Field(
+        "127.0.0.1", description="with --serve: whom to listen to; the page shows the run to all that reach it"
+    )
+    port: int = Field(8266, ge=0, le=65535, description="with --serve")
     marks: str | None = Field(None, description="a reviewer's marks (JSONL that the page has exported) to go on with")
 
 
@@ -47,15 +53,20 @@ def main(settings: ReportSettings) -> int:
     if settings.trace is not None:
         print(lineage.told(lineage.trace(tables, settings.trace)))
         return 0
-    alarms = gather.look(tables, page.limits_of(tables.settings))
-    where = page.write(
-        tables,
-        alarms,
-        default_settings(),
-        output=settings.output,
-        other=RunTables(settings.compare) if settings.compare else None,
-        marks=read_marks(settings.marks, tables.name) if settings.marks else (),
-    )
+    limits, defaults = page.limits_of(tables.settings), default_settings()
+    other = RunTables(settings.compare) if settings.compare else None
+    marks = read_marks(settings.marks, tables.name) if settings.marks else []
+    if settings.serve:
+        from ray_app.findings import server
+
+        service = server.application(
+            tables, lambda names: page.render(tables, gather.look(tables, limits), defaults, other, marks, names)
+        )
+        print(f"report of {tables.name}: http://{settings.host}:{settings.port}", flush=True)
+        server.serve(service, settings.host, settings.port)
+        return 0
+    alarms = gather.look(tables, limits)
+    where = page.write(tables, alarms, defaults, output=settings.output, other=other, marks=marks)
     for alarm in alarms:
         where_found = "pairs" if alarm["iteration"] is None else f"iteration {alarm['iteration']}"
         print(f"alarm {alarm['name']} ({where_found}): {alarm['message']}")

@@ -63,10 +63,10 @@ function fill(select, values) {
   for (const value of [...new Set(values)].sort()) select.append(element("option", value, { value }));
 }
 
-function filter() {
+function filter(table) {
   const kind = byId("kind").value, tag = byId("tag").value, text = byId("search").value.toLowerCase();
   shown = data.samples.filter((s) => (!kind || s.kind === kind)
-    && (!tag || s.tags.includes(tag) || marks.get(key(s)) === tag) && (!text || words.get(s).includes(text)));
+    && (!table || s.table === table) && (!tag || s.tags.includes(tag) || marks.get(key(s)) === tag) && (!text || words.get(s).includes(text)));
   at = 0;
   byId("list").replaceChildren(...shown.map((sample, number) => {
     const row = element("li");
@@ -136,9 +136,29 @@ for (const button of document.querySelectorAll("[data-find]")) {
     byId("list").focus();
   });
 }
+// Every row of a table, page by page, where a server stands behind the page (report --serve).
+async function more() {
+  const table = byId("table").value, find = byId("search").value;
+  const offset = data.samples.filter((s) => s.table === table && s.find === find).length;
+  const answer = await fetch(`rows?${new URLSearchParams({ table, offset, find })}`);
+  const rows = (await answer.json()).rows ?? [];
+  for (const row of rows) {
+    Object.assign(row, { table, find });
+    data.samples.push(row);
+    words.set(row, [row.id, row.why, ...row.tags, ...row.fields.map((f) => f[1])].join("\n").toLowerCase());
+  }
+  byId("kind").value = ""; byId("tag").value = "";
+  filter(find ? undefined : table);
+  byId("count").textContent += rows.length ? `, ${rows.length} came` : ", no more";
+}
+if (data.served.length) {
+  byId("tables").hidden = false;
+  for (const name of data.served) byId("table").append(element("option", name, { value: name }));
+  byId("more").addEventListener("click", more);
+}
 fill(byId("kind"), data.samples.map((s) => s.kind));
 fill(byId("tag"), [...data.samples.flatMap((s) => s.tags), "good", "bad", "unsure"]);
-for (const id of ["kind", "tag", "search"]) byId(id).addEventListener("input", filter);
+for (const id of ["kind", "tag", "search"]) byId(id).addEventListener("input", () => filter());
 byId("export").addEventListener("click", exportMarks);
 filter();
 figures().catch((fault) => byId("charts").append(element("p", `The figures could not be drawn: ${fault}`)));

@@ -56,10 +56,11 @@ def render(
     tables: RunTables,
     alarms: Sequence[dict[str, Any]],
     defaults: Mapping[str, Any],
-    other: RunTables | None,
-    marks: Sequence[Mapping[str, Any]],
+    other: RunTables | None = None,
+    marks: Sequence[Mapping[str, Any]] = (),
+    served: Sequence[str] = (),
 ) -> str:
-    """The page as text."""
+    """The page as text. `served`: tables whose every row the server beside the page has."""
     metrics, iterations = tables.metrics(), tables.iterations()
     sets = [line["extra"]["set"] for line in metrics if line["stage"] == "evaluation" and line["iteration"]]
     summaries = {name: tables.summary(iterations[-1], name) for name in dict.fromkeys(sets)}
@@ -69,6 +70,7 @@ def render(
         "charts": charts(metrics, summaries, losses),
         "samples": readable(tables, alarms),
         "marks": list(marks),
+        "served": list(served),
     }
     described = tables.described
     packages = ", ".join(f"{name} {version}" for name, version in described.get("packages", {}).items())

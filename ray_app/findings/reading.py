@@ -89,7 +89,7 @@ def wrong(tables: RunTables, seed: int, iteration: int) -> Iterator[Sample]:
             continue
         wanted = {(row["id"], row["order"]) for row in drawn}
         units = {(row["id"], row["order"]): row for row in tables.units(iteration, name) if _key(row) in wanted}
-        yield from samples.wrong_samples(drawn, units, name, iteration)
+        yield from samples.vote_samples(drawn, units, name, iteration, f"wrong on {name}")
 
 
 def _key(row: Row) -> tuple[Any, Any]:

@@ -87,10 +87,10 @@ def training_samples(rows: Iterable[Row], why: str) -> Iterator[Sample]:
         yield sample("training row", training_row_id(row), why, fields, tags)
 
 
-def wrong_samples(
-    votes: Iterable[Row], units: Mapping[tuple[str, str], Row], name: str, iteration: int
+def vote_samples(
+    votes: Iterable[Row], units: Mapping[tuple[str, str], Row], name: str, iteration: int, why: str = ""
 ) -> Iterator[Sample]:
-    """Verdicts that are wrong or none, beside what was shown."""
+    """Verdicts on an evaluation set beside what was shown for them."""
     for vote in votes:
         shown = units.get((vote["id"], vote["order"]), {})
         fields = {
@@ -102,7 +102,7 @@ def wrong_samples(
             "judgment": vote["text"],
         }
         tags = (name, f"iteration {iteration}", vote["order"])
-        yield sample("evaluation", f"{vote['id']}/{vote['order']}/{vote['sample']}", f"wrong on {name}", fields, tags)
+        yield sample("evaluation", f"{vote['id']}/{vote['order']}/{vote['sample']}", why or name, fields, tags)
 
 
 def quarantine_samples(rows: Iterable[Row], where: str) -> Iterator[Sample]:

@@ -56,8 +56,8 @@ def check_training(settings: IterateSettings) -> None:
         check(settings.train, model_facts(absolute(settings.judge.model), settings.judge.revision))
         if settings.train.recipe == "dpo" and settings.judging.sampling == "until_correct":
             log.warning(
-                "train.recipe dpo with judging.sampling until_correct: a unit whose first judgment is right has no wrong "
-                "one to prefer it to, so the better the judge, the fewer rows; sampling: all draws both"
+                "train.recipe dpo with judging.sampling until_correct: a unit whose first judgment is right has no "
+                "wrong one to prefer it to: the better the judge, the fewer rows. sampling: all draws both"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ray_app.findings.samples import LONGEST, at_random, clipped, lowest, sample, wrong_samples
+from ray_app.findings.samples import LONGEST, at_random, clipped, lowest, sample, vote_samples
 
 ROWS = [{"id": str(i), "length": i} for i in range(500)]
 
@@ -44,7 +44,7 @@ def test_empty_fields_are_left_out_and_long_ones_say_so() -> None:
 def test_a_wrong_verdict_stands_beside_what_was_shown() -> None:
     vote = {"id": "r", "order": "ba", "sample": 0, "verdict": None, "text": "hm", "correct": False}
     unit = {"instruction": "Q?", "first": "one", "second": "two", "gold": "A"}
-    (made,) = wrong_samples([vote], {("r", "ba"): unit}, "test", 2)
+    (made,) = vote_samples([vote], {("r", "ba"): unit}, "test", 2, "wrong on test")
     assert dict(made["fields"]) == {
         **{"instruction": "Q?", "shown first (A)": "one", "shown second (B)": "two", "gold": "A"},
         **{"verdict": "unparsed", "judgment": "hm"},
