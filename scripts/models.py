@@ -136,7 +136,7 @@ attention as here, 14 with Liger's kernels and 9 without (`benchmarks/results/se
 experts, Liger tunes its kernels for half a minute and more), and SmolLM2 as a mixture of equal experts
 (`tests/mixture.py`) went through two iterations of the whole loop, its checkpoints served by vLLM.
 
-Not tried: 4-bit weights.
+Not tried here: 4-bit weights (QLoRA; Llama alone is trained so in the tests).
 """
 
 
