@@ -12,8 +12,8 @@ from typing import Any, TypeGuard
 
 from ray_app.findings.facts import ExplanationFacts, PairFacts, Share, VerdictFacts
 from ray_app.findings.settings import AlarmSettings
+from ray_app.findings.verdict import HELDOUT, VALIDATION, chance_of, main
 
-HELDOUT, VALIDATION = "heldout", "validation"
 Line = Mapping[str, Any]
 
 
@@ -39,6 +39,7 @@ class Evidence:
     pairs: Mapping[int | None, PairFacts] = field(default_factory=dict)
     explanations: Mapping[int, ExplanationFacts] = field(default_factory=dict)
     judgments: Mapping[int, VerdictFacts] = field(default_factory=dict)
+    another_first_judge: bool = False  # iteration 1 was judged by another model than the seed
     late_overlap: Mapping[str, int] = field(default_factory=dict)  # {benchmark: instructions that share text with it}
     votes: Mapping[tuple[int, str], VerdictFacts] = field(default_factory=dict)  # by iteration and set
 
@@ -115,11 +116,13 @@ def _judging(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
             yield Alarm(
                 "keep_rate_low",
                 line["iteration"],
-                f"of {rate:.0%} of the units a correct judgment was drawn: the judge does not find the right response",
-                "more judging.samples, a stronger judge, or pairs that are easier to tell apart",
+                f"of {rate:.0%} of the units a judgment was kept: the judge does not find the right response, or does "
+                "not explain it (judging.min_explanation)",
+                "more judging.samples, a stronger judge, another prompt, or pairs that are easier to tell apart",
                 *(rate, limits.keep_rate, tried),
             )
-        if before is not None and before - rate > limits.keep_rate_fall:
+        another = line["iteration"] == 2 and evidence.another_first_judge
+        if before is not None and not another and before - rate > limits.keep_rate_fall:
             yield Alarm(
                 "keep_rate_falls",
                 line["iteration"],
@@ -176,12 +179,14 @@ def _verdicts(iteration: int, evidence: Evidence, limits: AlarmSettings) -> Iter
         "more evaluation.generation.max_tokens, or more training: every one counts as wrong",
     )
     first = {name: facts.first for name, facts in votes.items()}
+    second = {name: facts.second for name, facts in votes.items()}
     yield from _of_sets(
         "position_bias",
         iteration,
-        {name: (share, abs((share.value or 0) - 0.5)) for name, share in first.items()},
+        {name: (share, abs((share.value or 0) - 0.5)) for name, share in first.items() if share.of},
         *(limits.first_position, limits, "{sets} of the verdicts are for the response shown first"),
         "judging.balance, more pairs; figures of one order alone (the official protocol) are not to be trusted",
+        {name: first[name] if (first[name].value or 0) > 0.5 else second[name] for name in first},
     )
 
 
@@ -193,18 +198,23 @@ def _of_sets(
     limits: AlarmSettings,
     message: str,
     advice: str,
+    examples: Mapping[str, Share] | None = None,
 ) -> Iterator[Alarm]:
-    """An alarm for the sets, {name: (share, how far it is off)}, that are off by more than the limit."""
+    """An alarm for the sets, {name: (share, how far it is off)}, that are off by more than the limit. `examples`: where
+    the rows are that show it, if not in the share itself.
+    """
     over = {s: found for s, found in sets.items() if found[0].of >= limits.min_rows and found[1] > limit}
     if over:
         told = ", ".join(f"{s} {share.value:.0%}" for s, (share, _) in over.items())
-        worst, off = max(over.values(), key=lambda found: found[1])
-        yield Alarm(name, iteration, message.format(sets=told), advice, off, limit, worst.of, tuple(worst.ids))
+        worst = max(over, key=lambda s: over[s][1])
+        share, off = over[worst]
+        shown = (examples or {}).get(worst, share)
+        yield Alarm(name, iteration, message.format(sets=told), advice, off, limit, share.of, tuple(shown.ids))
 
 
 def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: AlarmSettings) -> Iterator[Alarm]:
     heldout = sets.get(HELDOUT, {})
-    sensitivity, right = heldout.get("instruction_sensitivity"), _main(heldout)
+    sensitivity, right = heldout.get("instruction_sensitivity"), main(heldout)
     if _known(sensitivity, limits) and sensitivity["value"] < limits.sensitivity:
         yield Alarm(
             "shortcut_instruction",
@@ -214,7 +224,8 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
             "pairs.strategy neighbour_instruction or pairs.mirror: nothing but the instruction tells there",
             *(sensitivity["value"], limits.sensitivity, sensitivity["n"]),
         )
-    others = [_main(headline) for name, headline in sets.items() if name != HELDOUT]
+    pairs = (headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == 0.5)
+    others = [main(headline) for headline in pairs]
     known = [figure for figure in others if _known(figure, limits) and figure["low"] is not None]
     if _known(right, limits) and right["low"] is not None and right["low"] > 0.6 and known:
         best = max(known, key=lambda figure: float(figure["low"]))
@@ -254,11 +265,6 @@ def _over(
 
 def _known(figure: Any, limits: AlarmSettings) -> TypeGuard[Mapping[str, Any]]:
     return bool(figure) and figure["value"] is not None and figure["n"] >= limits.min_rows
-
-
-def _main(headline: Mapping[str, Any]) -> Any:
-    """The accuracy of a set, of its votes where single samples were not all drawn."""
-    return headline.get("accuracy") or headline.get("vote_accuracy")
 
 
 def _lines(evidence: Evidence, stage: str) -> list[Line]:

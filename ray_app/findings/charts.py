@@ -41,7 +41,13 @@ def charts(metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mappi
 def chart(title: str, note: str, data: list[dict[str, Any]], y: Mapping[str, Any], x: str = "iteration") -> Chart:
     """One figure. `x` names the axis; iterations are whole numbers."""
     axis = {"title": {"text": x}} | ({"dtick": 1} if x == "iteration" else {})
+    data = [{**trace, "name": plain(trace["name"]), "x": [plain(value) for value in trace["x"]]} for trace in data]
     return {"title": title, "note": note, "data": data, "layout": {"xaxis": axis, "yaxis": dict(y)}}
+
+
+def plain(value: Any) -> Any:
+    """A name as text: Plotly reads `<a href=…>` and other markup in names, which come from the user's files."""
+    return value.replace("<", "&lt;") if isinstance(value, str) else value
 
 
 def line(name: str, points: Sequence[tuple[Any, float | None]], **more: Any) -> dict[str, Any]:

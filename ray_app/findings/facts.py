@@ -87,7 +87,7 @@ def explanation_facts(rows: Iterable[Mapping[str, Any]]) -> ExplanationFacts:
         if said:
             facts.said += 1
             phrase = " ".join(said)
-            if phrase in phrasings or len(phrasings) < PHRASINGS:
+            if len(phrasings) < PHRASINGS:  # then both counts stand still, so that their share stays true
                 phrasings[phrase] += 1
                 known = ids.setdefault(phrase, [])
                 if len(known) < EXAMPLES:
@@ -95,7 +95,7 @@ def explanation_facts(rows: Iterable[Mapping[str, Any]]) -> ExplanationFacts:
     if facts.bare.of:
         facts.words_median = float(statistics.median(lengths.elements()))
     if facts.said:
-        facts.distinct = len(phrasings) / min(facts.said, sum(phrasings.values()))
+        facts.distinct = len(phrasings) / sum(phrasings.values())
         facts.commonest, _ = phrasings.most_common(1)[0]
         facts.commonest_ids = ids[facts.commonest]
     return facts
@@ -107,6 +107,7 @@ class VerdictFacts:
 
     unparsed: Share = field(default_factory=Share)
     first: Share = field(default_factory=Share)
+    second: Share = field(default_factory=Share)
 
 
 def verdict_facts(rows: Iterable[Mapping[str, Any]]) -> VerdictFacts:
@@ -119,6 +120,7 @@ def verdict_facts(rows: Iterable[Mapping[str, Any]]) -> VerdictFacts:
         facts.unparsed.see(identity, row["verdict"] is None)
         if row["verdict"] in ("A", "B"):
             facts.first.see(identity, row["verdict"] == "A")
+            facts.second.see(identity, row["verdict"] == "B")
     return facts
 
 

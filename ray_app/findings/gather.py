@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.alarms import Alarm, Evidence, alarms_of, as_rows
@@ -31,6 +31,7 @@ def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
     folder = tables.folder
     return Evidence(
         metrics,
+        another_first_judge=_another_first_judge(tables.settings),
         late_overlap=tables.described.get("late_overlap", {}),
         pairs={
             i: pair_facts(tables.rows(folder.stage_dir("pairs", i), columns=PAIR_COLUMNS))
@@ -44,20 +45,31 @@ def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
             if i > 0 and pairwise
         },
         votes={
-            (i, name): _votes(tables, i, name, headline)
+            (i, name): _votes(tables, i, name, headline, pairwise)
             for (i, name), headline in sets.items()
-            if "first_position_rate" in headline
+            if "unparsed_rate" in headline
         },
     )
 
 
-def _votes(tables: RunTables, iteration: int, name: str, headline: Mapping[str, Any]) -> VerdictFacts:
-    """From the votes, which have ids; where the folder holds none, from the set's figures."""
-    facts = verdict_facts(tables.rows(tables.evaluation(iteration, name), columns=VOTE_COLUMNS))
-    if facts.unparsed.of:
-        return facts
-    shares = (headline.get(rate) or {} for rate in ("unparsed_rate", "first_position_rate"))
-    return VerdictFacts(*(Share(s.get("n") or 0, round((s.get("value") or 0) * (s.get("n") or 0))) for s in shares))
+def _another_first_judge(settings: Mapping[str, Any]) -> bool:
+    first, seed = settings.get("first_judge") or {}, settings.get("judge") or {}
+    return bool(first) and first.get("model") != seed.get("model")
+
+
+def _votes(tables: RunTables, iteration: int, name: str, headline: Mapping[str, Any], pairwise: bool) -> VerdictFacts:
+    """From the votes, which have ids; from the set's figures where its votes are no letters, or are not there."""
+    if pairwise and tables.summary(iteration, name).get("kind", "pairwise") == "pairwise":
+        facts = verdict_facts(tables.rows(tables.evaluation(iteration, name), columns=VOTE_COLUMNS))
+        if facts.unparsed.of:
+            return facts
+    unparsed, first = (headline.get(rate) or {} for rate in ("unparsed_rate", "first_position_rate"))
+    return VerdictFacts(_share(unparsed), _share(first))
+
+
+def _share(figure: Mapping[str, Any]) -> Share:
+    n = int(figure.get("n") or 0)
+    return Share(n, round((figure.get("value") or 0) * n))
 
 
 def look(tables: RunTables, limits: AlarmSettings) -> list[dict[str, Any]]:
@@ -72,9 +84,13 @@ def update(uri: str, limits: AlarmSettings, looked_at: Collection[int | None]) -
     tables = RunTables(uri)
     found = [alarm for alarm in alarms_of(gather(tables, looked_at), limits) if alarm.iteration in looked_at]
     kept = [row for row in tables.alarms() if row["iteration"] not in looked_at]
-    rows = sorted([*kept, *as_rows(found)], key=_place)
-    storage.write_json_atomic(storage.join(tables.folder.uri, ALARMS), {"alarms": rows})
+    write(uri, sorted([*kept, *as_rows(found)], key=_place))
     return found
+
+
+def write(uri: str, alarms: Sequence[dict[str, Any]]) -> None:
+    """Write alarms.json."""
+    storage.write_json_atomic(storage.join(uri, ALARMS), {"alarms": list(alarms)})
 
 
 def _place(row: dict[str, Any]) -> int:

@@ -28,8 +28,12 @@ def trace(tables: RunTables, identity: str) -> list[Node]:
     """The lineage of an instruction's id, a pair's, a judgment's or training row's (PAIR/ORDER/SAMPLE…), or of a row of
     an evaluation set. Raises InputError where the run holds no such id.
     """
-    pair_id, *_ = identity.split("/")
-    found = list(_by_instruction(tables, identity)) or list(_by_pair(tables, pair_id)) or list(_by_row(tables, pair_id))
+    row_id = identity.rsplit("/", 2)[0]  # of a verdict: ID/ORDER/SAMPLE, and an id of the user's may hold a slash
+    found = [
+        *_by_instruction(tables, identity),
+        *_by_pair(tables, identity.split("/")[0]),
+        *(node for name in dict.fromkeys((identity, row_id)) for node in _by_row(tables, name)),
+    ]
     if not found:
         raise InputError(f"{tables.folder.uri} holds no instruction, pair, judgment or evaluation row {identity!r}")
     return found
@@ -55,7 +59,8 @@ def _by_instruction(tables: RunTables, identity: str) -> Iterator[Node]:
 def _by_pair(tables: RunTables, identity: str) -> Iterator[Node]:
     found = list(_pairs(tables, "pair_id", identity))
     of = {pair["instruction_id"] for pair, _ in found}
-    rows = {r["instruction_id"]: r for r in tables.rows(tables.folder.stage_dir("instructions")) if of}
+    instructions = tables.rows(tables.folder.stage_dir("instructions")) if of else iter(())
+    rows = {row["instruction_id"]: row for row in instructions if row["instruction_id"] in of}
     for pair, iteration in found:
         node, row = _pair(tables, pair, iteration), rows.get(pair["instruction_id"])
         yield _instruction(row, [node]) if row else node
@@ -134,7 +139,8 @@ def _training_set(tables: RunTables, iteration: int) -> Iterator[Node]:
     for line in tables.metrics():
         if line["stage"] == "train_set" and line["iteration"] == iteration:
             names = ("rows", "pairs", "keep_rate", "pass_rate", "trained_by_letter")
-            judge = tables.settings.get("judge", {}).get("model") if iteration == 1 else f"iteration {iteration - 1}"
+            first = tables.settings.get("first_judge") or tables.settings.get("judge", {})
+            judge = first.get("model") if iteration == 1 else f"iteration {iteration - 1}"
             facts = {name: line["extra"].get(name) for name in names}
             yield Node(f"its training set: iter_{iteration:02d}/train_set", {**facts, "judged by": judge})
 

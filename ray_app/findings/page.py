@@ -63,7 +63,8 @@ def render(
     """The page as text. `served`: tables whose every row the server beside the page has."""
     metrics, iterations = tables.metrics(), tables.iterations()
     sets = [line["extra"]["set"] for line in metrics if line["stage"] == "evaluation" and line["iteration"]]
-    summaries = {name: tables.summary(iterations[-1], name) for name in dict.fromkeys(sets)}
+    last = tables.last_evaluated()
+    summaries = {name: tables.summary(last, name) for name in dict.fromkeys(sets)} if last else {}
     losses = {i: found for i in iterations if (found := tables.training(i).get("metrics"))}
     data = {
         "run": tables.name,
@@ -77,7 +78,7 @@ def render(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_asset("page.html.j2")).render(
         name=tables.name,
-        subtitle=f"as of {described.get('updated', '?')}, {len(metrics)} stages done",
+        subtitle=f"{len(metrics)} stages done, the last at {max((m['finished'] for m in metrics), default='?')}",
         parts=PARTS,
         verdict=sentences(metrics, alarms),
         alarms=by_name(alarms),

@@ -23,8 +23,10 @@ def tables_of(tables: RunTables) -> list[str]:
             if _any(tables.rows(tables.folder.stage_dir(name, i))):
                 found.append(f"{name} {i}")
     for line in tables.metrics():
-        if line["stage"] == "evaluation" and "first_position_rate" in (line["extra"].get("headline") or {}):
-            found.append(f"evaluation {line['iteration']} {line['extra']['set']}")
+        if line["stage"] == "evaluation":
+            name = f"evaluation {line['iteration']} {line['extra']['set']}"
+            rows = tables.votes(line["iteration"], line["extra"]["set"])
+            found += [name] if "order" in next(rows, {}) else []  # votes that are letters
     return found
 
 

@@ -16,23 +16,27 @@ RANDOM, EXTREME, OF_AN_ALARM = 15, 5, 8  # rows of each
 def readable(tables: RunTables, alarms: Sequence[Row]) -> list[Sample]:
     """Samples of every table, those of alarms first."""
     seed, iterations = int(tables.settings.get("seed", 0)), [i for i in tables.iterations() if i > 0]
-    last = iterations[-1] if iterations else None
+    last = tables.last_evaluated()
     alarmed = alarmed_ids(alarms)
     found = [
         *instructions(tables, seed),
         *pairs(tables, seed, None, alarmed),
         *(row for i in iterations for row in pairs(tables, seed, i, alarmed)),
-        *(row for i in iterations for row in judgments(tables, seed, i)),
+        *(row for i in iterations for row in judgments(tables, seed, i, alarmed)),
         *(row for i in iterations for row in training_rows(tables, seed, i, alarmed)),
-        *(wrong(tables, seed, last) if last else ()),
+        *(wrong(tables, seed, last, alarmed) if last else ()),
         *quarantined(tables, seed, iterations),
     ]
     return sorted(found, key=lambda sample: not sample["why"].startswith("alarm"))
 
 
 def alarmed_ids(alarms: Sequence[Row]) -> dict[str, str]:
-    """{id: name of its alarm} of a few rows of each alarm."""
-    return {identity: alarm["name"] for alarm in alarms for identity in alarm["rows"][:OF_AN_ALARM]}
+    """{id: its alarms, as they are searched for} of a few rows of each alarm."""
+    found: dict[str, list[str]] = {}
+    for alarm in alarms:
+        for identity in alarm["rows"][:OF_AN_ALARM]:
+            found.setdefault(identity, []).append(f"alarm: {alarm['name']}")
+    return {identity: ", ".join(dict.fromkeys(names)) for identity, names in found.items()}
 
 
 def instructions(tables: RunTables, seed: int) -> Iterator[Sample]:
@@ -51,17 +55,20 @@ def pairs(tables: RunTables, seed: int, iteration: int | None, alarmed: dict[str
     yield from samples.pair_samples(apart, "lengths furthest apart")
     mirrors = {row["mirror"] for row in drawn if row.get("mirror")}
     for row in samples.by_id(tables.rows(folder), {*alarmed, *mirrors}, lambda row: str(row["pair_id"])):
-        why = f"alarm: {alarmed[row['pair_id']]}" if row["pair_id"] in alarmed else "mirror of a pair drawn at random"
-        yield from samples.pair_samples([row], why)
+        yield from samples.pair_samples([row], alarmed.get(row["pair_id"], "mirror of a pair drawn at random"))
 
 
-def judgments(tables: RunTables, seed: int, iteration: int) -> Iterator[Sample]:
+def judgments(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, str]) -> Iterator[Sample]:
     """Of some units every judgment that was drawn: what was kept stands beside what was dropped."""
     folder = tables.folder.stage_dir("judgments", iteration)
     pairwise = tables.settings.get("judging", {}).get("mode", "pairwise") == "pairwise"
     keys = tables.rows(folder, columns=("pair_id", "order" if pairwise else "side", "sample"))
-    units = {unit(row) for row in samples.at_random(keys, RANDOM, seed, unit)}
-    yield from samples.judgment_samples(samples.by_id(tables.rows(folder), units, unit), "at random", iteration)
+    firsts = (row for row in keys if row["sample"] == 0)  # each unit once, however many samples it has
+    units = {unit(row) for row in samples.at_random(firsts, RANDOM, seed, unit)}
+    for row in tables.rows(folder):
+        why = alarmed.get(f"{unit(row)}/{row['sample']}") or ("at random" if unit(row) in units else "")
+        if why:
+            yield from samples.judgment_samples([row], why, iteration)
 
 
 def unit(row: Mapping[str, Any]) -> str:
@@ -72,28 +79,35 @@ def training_rows(tables: RunTables, seed: int, iteration: int, alarmed: dict[st
     drawn = samples.at_random(tables.train_set(iteration), RANDOM, seed, training_row_id)
     yield from samples.training_samples(drawn, "at random")
     for row in samples.by_id(tables.train_set(iteration), set(alarmed), training_row_id):
-        yield from samples.training_samples([row], f"alarm: {alarmed[training_row_id(row)]}")
+        yield from samples.training_samples([row], alarmed[training_row_id(row)])
 
 
-def wrong(tables: RunTables, seed: int, iteration: int) -> Iterator[Sample]:
-    """Wrong verdicts of the last judge, by set; of pairwise sets, whose votes say whether they are right."""
+def wrong(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, str]) -> Iterator[Sample]:
+    """Wrong verdicts of the last judge, by set, and those of its alarms; of pairwise sets, whose votes are letters."""
     for line in tables.metrics():
         if line["stage"] != "evaluation" or line["iteration"] != iteration:
             continue
         name = line["extra"]["set"]
         if tables.summary(iteration, name).get("kind", "pairwise") != "pairwise":
             continue
-        votes = (row for row in tables.votes(iteration, name) if row.get("correct") is False)
-        drawn = samples.at_random(votes, RANDOM, seed, lambda row: f"{row['id']}/{row['order']}/{row['sample']}")
-        if not drawn:  # all right, or scores, which are neither
+        if "order" not in next(tables.votes(iteration, name), {}):  # scores, which are neither right nor wrong
             continue
-        wanted = {(row["id"], row["order"]) for row in drawn}
-        units = {(row["id"], row["order"]): row for row in tables.units(iteration, name) if _key(row) in wanted}
+        votes = (row for row in tables.votes(iteration, name) if row.get("correct") is False)
+        drawn = samples.at_random(votes, RANDOM, seed, _vote_id)
+        raised = samples.by_id(tables.votes(iteration, name), set(alarmed), _vote_id)
+        wanted = {_key(row) for row in (*drawn, *raised)}
+        units = {_key(row): row for row in tables.units(iteration, name) if _key(row) in wanted}
         yield from samples.vote_samples(drawn, units, name, iteration, f"wrong on {name}")
+        for row in raised:
+            yield from samples.vote_samples([row], units, name, iteration, alarmed[_vote_id(row)])
 
 
-def _key(row: Row) -> tuple[Any, Any]:
+def _key(row: Mapping[str, Any]) -> tuple[Any, Any]:
     return row["id"], row["order"]
+
+
+def _vote_id(row: Mapping[str, Any]) -> str:
+    return f"{row['id']}/{row['order']}/{row['sample']}"
 
 
 def quarantined(tables: RunTables, seed: int, iterations: list[int]) -> Iterator[Sample]:

@@ -46,6 +46,11 @@ class RunTables:
         """Iterations that any stage has committed something of."""
         return sorted({line["iteration"] for line in self.metrics() if line["iteration"] is not None})
 
+    def last_evaluated(self) -> int | None:
+        """The last iteration whose judge was evaluated; None where none but the seed was."""
+        found = [line["iteration"] for line in self.metrics() if line["stage"] == "evaluation" and line["iteration"]]
+        return max(found, default=None)
+
     def pairs(self, iteration: int | None = None) -> Iterator[Row]:
         """Pairs made once, or those of an iteration that made its own."""
         own = self.folder.stage_dir("pairs", iteration)

@@ -13,7 +13,7 @@ class AlarmSettings(Part):
     """When a run is said to go wrong (docs/report.md), and what happens then."""
 
     on_alarm: Literal["warn", "stop"] = Field(
-        "warn", description="stop: the run ends after the iteration that raises one"
+        "warn", description="stop: the run ends after the pairs or the iteration that raises one"
     )
     min_rows: int = Field(20, ge=1, description="a figure on fewer rows raises no alarm")
     sensitivity: float = Field(

@@ -65,6 +65,7 @@ class Choice:
     files: Mapping[str, set[str]]
     drawn: int
     empty_cause: str
+    unsure: int = 0  # units with a kept judgment that were too seldom right to train on
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def unsure(samples: Iterable[Sample], rule: Rule) -> frozenset[Unit]:
 def choose(judgment_files: Iterable[str], rule: Rule) -> Choice:
     """Pairwise: balanced letters for SFT, (correct, wrong) for DPO; of the units that are not lost."""
     samples, files = read_samples(judgment_files)
-    rule = replace(rule, lost=rule.lost | unsure(samples, rule))
+    doubtful = unsure(samples, rule) & {s.unit for s in samples if s.kept}
+    rule = replace(rule, lost=rule.lost | doubtful)
     selection = select(samples, rule.seed, rule.iteration, rule.balance, rule.lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
     if rule.recipe == "dpo":
@@ -105,8 +107,13 @@ def choose(judgment_files: Iterable[str], rule: Rule) -> Choice:
         selected = preferences(usable, rule.seed, rule.iteration, rule.balance)
         dropped = len(preferences(usable, rule.seed, rule.iteration, balance=False)) - len(selected)
         selection = replace(selection, dropped_by_balance=dropped)
-    cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
-    return Choice(selection, selected, files, len(samples), cause)
+    cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples)) + left_out(len(doubtful))
+    return Choice(selection, selected, files, len(samples), cause, len(doubtful))
+
+
+def left_out(units: int) -> str:
+    """What the cause of an empty set says of units that were too seldom right."""
+    return f"; {units} were left out by judging.max_draws and judging.min_pass_rate" if units else ""
 
 
 def choose_scored(judgment_files: Iterable[str], rule: Rule) -> Choice:
@@ -127,8 +134,10 @@ def choose_scored(judgment_files: Iterable[str], rule: Rule) -> Choice:
     cause = empty_scored_cause(selection, unparsed, rows)
     gone = {unit[0] for unit in rule.lost}  # with one of a pair's judgments goes the other: better and worse stay equal
     latest = rule.max_draws
-    kept = [row for row in selection.rows if row.pair_id not in gone and (latest is None or row.sample < latest)]
-    return Choice(replace(selection, rows=tuple(kept)), [(row,) for row in kept], files, rows, cause)
+    late = {row.pair_id for row in selection.rows if latest is not None and row.sample >= latest}
+    kept = [row for row in selection.rows if row.pair_id not in gone | late]
+    selected = [(row,) for row in kept]
+    return Choice(replace(selection, rows=tuple(kept)), selected, files, rows, cause + left_out(len(late)), len(late))
 
 
 def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str, set[str]]]:

@@ -6,9 +6,10 @@ import logging
 from typing import Any
 
 from ray_app.engine.settings import EngineSettings
-from ray_app.errors import RunError
+from ray_app.errors import RunError, first_line
 from ray_app.findings import gather, page
 from ray_app.findings.run_tables import RunTables
+from ray_app.findings.settings import AlarmSettings
 from ray_app.loop.config import InstructionSettings, IterateSettings
 from ray_app.loop.stages.pairs import STAGE as PAIRS
 from ray_app.loop.steps import Step
@@ -17,28 +18,56 @@ log = logging.getLogger(__name__)
 
 
 def look_for_alarms(settings: IterateSettings, uri: str, step: Step, to_come: list[Step]) -> None:
-    """After pairs, before their judging is paid for, and after an iteration's last stage: write alarms.json, and log
-    what is new. Raises RunError where `alarms.on_alarm` is stop and there is any.
+    """After pairs, and after an iteration's last stage: write alarms.json, and log what is new. Raises RunError where
+    `alarms.on_alarm` is stop, there is any, and something is left to do (then pairs do not stream into judging, so that
+    a stop comes before judging is paid for).
     """
     ended = step.iteration is not None and all(other.iteration != step.iteration for other in to_come)
     if step.stage != PAIRS and not ended:
         return
-    found = gather.update(uri, settings.alarms, [step.iteration])
+    try:
+        found = gather.update(uri, settings.alarms, [step.iteration])
+    except Exception:  # days of work are not to end because a figure could not be made
+        log.exception("alarms could not be looked for")
+        return
     for alarm in found:
         where = "" if alarm.iteration is None else f", iteration {alarm.iteration}"
         log.warning("alarm %s%s: %s. Try: %s", alarm.name, where, alarm.message, alarm.advice)
-    if found and settings.alarms.on_alarm == "stop":
-        names = ", ".join(alarm.name for alarm in found)
+    if settings.alarms.on_alarm == "stop" and to_come:
+        _stop_by([alarm.name for alarm in found])
+
+
+def stop_by_standing_alarms(settings: IterateSettings, uri: str) -> None:
+    """Raises RunError where `alarms.on_alarm` is stop and what is done raises an alarm, by the thresholds as they are
+    now: a run that was stopped does not go on because it is asked again.
+    """
+    if settings.alarms.on_alarm == "stop":
+        _stop_by([alarm["name"] for alarm in gather.look(RunTables(uri), settings.alarms)])
+
+
+def _stop_by(names: list[str]) -> None:
+    if names:
         raise RunError(
-            f"stopped by alarm: {names} (alarms.on_alarm is stop). What is done stays; the same command with "
-            "--alarms.on_alarm warn goes on"
+            f"stopped by alarm: {', '.join(dict.fromkeys(names))} (alarms.on_alarm is stop). What is done stays; the "
+            "same command goes on with other thresholds, or with --alarms.on_alarm warn"
         )
 
 
-def write_report(uri: str) -> str:
-    """Write report.html of a run with the alarms that were found, and return where it lies."""
+def write_report(uri: str, limits: AlarmSettings | None = None) -> str:
+    """Write report.html and alarms.json of a whole run, and return where the report lies."""
     tables = RunTables(uri)
-    return page.write(tables, gather.look(tables, page.limits_of(tables.settings)), default_settings())
+    alarms = gather.look(tables, limits or page.limits_of(tables.settings))
+    gather.write(uri, alarms)
+    return page.write(tables, alarms, default_settings())
+
+
+def try_report(uri: str, settings: IterateSettings) -> str:
+    """The line that says where the report lies, or why there is none: a page never costs a run its exit code."""
+    try:
+        return f"report: {write_report(uri, settings.alarms)}"
+    except Exception as fault:
+        log.exception("the report could not be written")
+        return f"no report: {first_line(fault)} (python -m ray_app.report {uri} tries again)"
 
 
 def default_settings() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ray_app.engine.manager import PoolManager
+from ray_app.errors import RunError
 from ray_app.findings.page import REPORT
 from ray_app.findings.run_tables import RunTables
 from ray_app.generation.runner import Runner, StageResult
@@ -23,7 +24,7 @@ from ray_app.loop.checks import (
 )
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.dtypes import decided_dtype, with_older_dtypes
-from ray_app.loop.reporting import look_for_alarms, write_report
+from ray_app.loop.reporting import look_for_alarms, stop_by_standing_alarms, try_report
 from ray_app.loop.run_record import describe
 from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
@@ -64,17 +65,26 @@ def run(settings: IterateSettings) -> int:
         late = warn_of_late_benchmarks(settings, inputs, folder)
         with Lease(folder.uri) as lease:
             write_run(folder.uri, {**describe(settings, steps, earlier.get("dtype")), "late_overlap": late})
-            with connected(settings.ray):
-                run_steps(settings, inputs, folder, steps, todo, lease, earlier.get("dtype"))
+            try:
+                stop_by_standing_alarms(settings, folder.uri)
+                with connected(settings.ray):
+                    run_steps(settings, inputs, folder, steps, todo, lease, earlier.get("dtype"))
+            except RunError:  # what is done can be read, and why it stopped
+                tell(settings, folder, steps, anew=True)
+                raise
+    tell(settings, folder, steps, anew=bool(todo))
+    return 0
+
+
+def tell(settings: IterateSettings, folder: RunFolder, steps: list[Step], anew: bool) -> None:
+    """Write what a run says of itself and print its tables; the report only where there is something new to say."""
     write_cards(settings, folder, range(1, settings.iterations + 1))
     show(metrics_log.rebuild(folder.uri, [s.directory for s in steps]))
+    report = storage.join(folder.uri, REPORT)
+    line = try_report(folder.uri, settings) if anew or not storage.exists(report) else f"report: {report}"
     show_alarms(RunTables(folder.uri).alarms())
     print(f"run folder: {folder.uri}")
-    report = storage.join(folder.uri, REPORT)
-    if todo or not storage.exists(report):
-        write_report(folder.uri)
-    print(f"report: {report}")
-    return 0
+    print(line)
 
 
 def run_steps(

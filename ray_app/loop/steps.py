@@ -207,6 +207,8 @@ def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResul
     most = judgments.training_rows(context.folder.stage_dir(instructions.STAGE)) * settings.protocol.units_per_pair
     first = pairs.job(context, iteration if own else None)
     second = judgments.job(context, iteration, judge, most)
+    if settings.alarms.on_alarm == "stop":  # pairs are looked at before their judging is paid for
+        return None
     if not can_stream(context.runner, first, second, settings.pools.side_by_side):
         return None
     made, judged = stream(

@@ -9,7 +9,7 @@ Clusters are sorted by name first, so the order of the rows never matters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -36,24 +36,28 @@ class Estimate(TypedDict):
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure that is Σ numerator / Σ denominator over rows; a row with denominator 0 does not enter."""
+    """A figure that is Σ numerator / Σ denominator over rows; a row with denominator 0 does not enter. `signed`: a
+    difference, which is no share even where all of its rows happen to lie between 0 and 1.
+    """
 
     numerator: Array
     denominator: Array
+    signed: bool = False
 
     @staticmethod
     def of(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
         return Ratio(np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64))
 
     @staticmethod
-    def mean(values: Sequence[float]) -> Ratio:
+    def mean(values: Sequence[float], signed: bool = False) -> Ratio:
         """The plain mean over rows."""
-        return Ratio.of(values, [1.0] * len(values))
+        ratio = Ratio.of(values, [1.0] * len(values))
+        return replace(ratio, signed=signed)
 
     @property
     def is_share(self) -> bool:
         """Whether every row counts between nothing and all of what it could."""
-        return bool(np.all((self.numerator >= 0) & (self.numerator <= self.denominator)))
+        return not self.signed and bool(np.all((self.numerator >= 0) & (self.numerator <= self.denominator)))
 
 
 def estimates(
@@ -89,9 +93,11 @@ def intervals(
     resamples: int = RESAMPLES,
     *,
     shares: bool = False,
+    clusters: Sequence[int] | None = None,
 ) -> tuple[Array, Array, Array]:
     """(value, low, high) of the outputs of `statistic`, which maps column sums (B, K) to figures (B, M); `shares`: all
-    figures lie between 0 and 1, and near these a bootstrap alone is too narrow.
+    figures lie between 0 and 1, and near these a bootstrap alone is too narrow; `clusters`: how many each rests on,
+    where that is not all.
 
     Resamples in which a figure is undefined (no row of a subset was drawn) are left out of its interval.
     """
@@ -108,7 +114,8 @@ def intervals(
         low[defined], high[defined] = np.nanquantile(drawn[:, defined], [tail, 1 - tail], axis=0)
         if shares:
             bounds = (value[defined], low[defined], high[defined], drawn[:, defined])
-            low[defined], high[defined] = proportion.widened(*bounds, len(sums))
+            resting_on = np.broadcast_to(np.asarray(clusters or len(sums), dtype=np.float64), value.shape)
+            low[defined], high[defined] = proportion.widened(*bounds, resting_on[defined])
     return value, low, high
 
 

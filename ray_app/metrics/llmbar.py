@@ -25,7 +25,10 @@ def llmbar(outcomes: Sequence[Outcome], seed: int, resamples: int = RESAMPLES) -
         scores = divide(sums[:, :k], sums[:, k:])
         return np.stack([scores[:, 1:].mean(axis=1), scores.mean(axis=1)], axis=1)
 
-    value, low, high = intervals(columns, [o.group for o in rows], statistic, seed, resamples, shares=True)
+    groups = [len({o.group for o in rows if o.subset in subsets}) for subsets in (SUBSETS[1:], SUBSETS)]
+    value, low, high = intervals(
+        columns, [o.group for o in rows], statistic, seed, resamples, shares=True, clusters=groups
+    )
     adversarial = sum(o.subset != SUBSETS[0] for o in rows)
     return {
         "adversarial": estimate(value[0], adversarial, low[0], high[0]),

@@ -35,9 +35,9 @@ def interval(hits: Array, rows: Array) -> tuple[float, float]:
     return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
 
 
-def widened(shares: Array, low: Array, high: Array, drawn: Array, clusters: int) -> tuple[Array, Array]:
+def widened(shares: Array, low: Array, high: Array, drawn: Array, clusters: Array) -> tuple[Array, Array]:
     """Bootstrapped bounds (M,) of composites of shares (a mean of subsets), at least as wide as Agresti and Coull's on
-    the n that their variance over `drawn` (B, M) stands for: that of the clusters where there is no variance at all.
+    the n that their variance over `drawn` (B, M) stands for: `clusters` (M,) where there is no variance at all.
     """
     z2 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
     variance = np.nanvar(drawn, axis=0)

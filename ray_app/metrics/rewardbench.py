@@ -108,7 +108,10 @@ def _column(outcomes: Sequence[Outcome], unparsed: float, seed: int, resamples: 
     def statistic(sums: Array) -> Array:
         return _sections(divide(sums[:, : len(present)], sums[:, len(present) :]), present)
 
-    value, low, high = intervals(columns, [o.group for o in outcomes], statistic, seed, resamples, shares=True)
+    groups = [len({o.group for o in outcomes if o.subset in subsets}) for subsets in (*SECTIONS.values(), WEIGHTS)]
+    value, low, high = intervals(
+        columns, [o.group for o in outcomes], statistic, seed, resamples, shares=True, clusters=groups
+    )
     rows = [sum(o.subset in subsets for o in outcomes) for subsets in SECTIONS.values()]
     names = [*SECTIONS, OVERALL]
     return {

@@ -52,10 +52,12 @@ class ClassifyProgram:
 
 
 def parse_classification(text: str) -> tuple[str | None, int | None]:
-    """(category, complexity) from a classifier's two lines; None for what is not there or not on the scale."""
-    named = re.search(r"category\W+(?:is\W+)?([^\n]+)", text, re.IGNORECASE)
-    rated = re.search(r"complexity([^\n]*)", text, re.IGNORECASE)
-    return _category(named.group(1)) if named else None, _complexity(rated.group(1)) if rated else None
+    """(category, complexity) from a classifier's two lines; None for what is not there or not on the scale. Of several
+    lines with the word, the first that says something counts.
+    """
+    named = (_category(found) for found in re.findall(r"category\W+(?:is\W+)?([^\n]+)", text, re.IGNORECASE))
+    rated = (_complexity(found) for found in re.findall(r"complexity([^\n]*)", text, re.IGNORECASE))
+    return next((c for c in named if c is not None), None), next((c for c in rated if c is not None), None)
 
 
 def _category(answer: str) -> str | None:
@@ -72,10 +74,10 @@ def _category(answer: str) -> str | None:
 
 
 def _complexity(answer: str) -> int | None:
-    """The rating behind the last colon, or the first number that is not the scale's ("(1-10)", "from 1 to 10")."""
-    said = re.sub(r"\([^)]*\)|\b1\s*(?:-|–|to)\s*10\b", " ", answer.rpartition(":")[2])
-    number = re.search(r"\d+", said)
-    return int(number.group()) if number and 1 <= int(number.group()) <= 10 else None
+    """The rating right behind the first colon, or the first number: not the scale's ("(1-10)", "from 1 to 10")."""
+    said = re.sub(r"\([^)]*\)|\b1\s*(?:-|–|to)\s*10\b", " ", answer)
+    number = re.match(r"[^:]*:\W*(\d+)", said) or re.search(r"(\d+)", said)
+    return int(number.group(1)) if number and 1 <= int(number.group(1)) <= 10 else None
 
 
 def filtered_out(

@@ -6,6 +6,7 @@ iter_NN/evaluation/SET/ holds the votes, verdicts.jsonl and summary.json. More b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from ray_app.metrics import Outcome, compare, read_verdicts, write_verdicts
 from ray_app.metrics.verdict_file import join as joined
 from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
 
+log = logging.getLogger(__name__)
 FIRST_JUDGE = "first_judge_evaluation"  # the stage of the first judge, where it is another model than the seed
 HELDOUT_SET = "heldout"
 VERDICTS = "verdicts.jsonl"
@@ -88,7 +90,9 @@ def against_before(
         return None
     try:
         return compare(joined(benchmark, read_verdicts(before)), outcomes, context.settings.seed)
-    except InputError:  # pairs made anew each iteration are other rows
+    except InputError as fault:  # pairs made anew each iteration are other rows
+        if name != HELDOUT_SET:
+            log.warning("%s is not compared with iteration %d: %s", name, iteration - 1, fault)
         return None
 
 

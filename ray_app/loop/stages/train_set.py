@@ -146,6 +146,8 @@ def run(context: Context, iteration: int) -> StageResult:
     lost_units = frozenset(fault.unit for fault in faults)
     made = protocol.choice(judgment_files, replace(every, balance=settings.judging.balance, lost=lost_units))
     if not made.selected:
+        with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
+            writer.quarantine([fault.record for fault in faults])  # the reasons can be read
         raise RunError(cause(made, faults, len(kept.selected)))
     with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
         writer.quarantine([fault.record for fault in faults])
@@ -206,7 +208,7 @@ def numbers(made: Choice, rows: int) -> dict[str, Any]:
         "pass_rate": selection.pass_rate,
         "pass_rate_n": len(selection.first),
         "pairs": len({row.pair_id for row in selection.rows}),
-    }
+    } | ({"dropped_unsure": made.unsure} if made.unsure else {})
 
 
 def pass_rates_by(selection: Selection, pairs_files: Iterable[str]) -> dict[str, Any]:

@@ -141,6 +141,29 @@ def test_rows_are_named_where_a_table_has_them() -> None:
     )
 
 
+def test_best_of_four_is_not_held_against_one_half() -> None:
+    sets = (
+        evaluated("heldout", 2, accuracy=figure(0.92)),
+        evaluated("rb2", 2, accuracy=figure(0.45), unparsed_rate=figure(0)),
+    )
+    assert names(metrics(*sets)) == set()
+
+
+def test_another_first_judge_is_not_compared_with_the_seed() -> None:
+    falls = [line("train_set", 1, tried=100, keep_rate=0.9), line("train_set", 2, tried=100, keep_rate=0.5)]
+    assert names(Evidence(falls)) == {"keep_rate_falls"}
+    assert names(Evidence(falls, another_first_judge=True)) == set()
+
+
+def test_the_rows_of_a_bias_are_those_that_show_it() -> None:
+    votes = verdict_facts(
+        {"id": str(i), "order": "ab", "sample": 0, "verdict": "A" if i < 5 else "B"} for i in range(50)
+    )
+    (alarm,) = alarms_of(Evidence([evaluated("test", accuracy=figure(0.7))], votes={(1, "test"): votes}), LIMITS)
+    assert alarm.name == "position_bias"
+    assert alarm.rows[0] == "5/ab/0"
+
+
 def test_the_seed_is_not_blamed() -> None:
     seed = evaluated("heldout", 0, accuracy=figure(0.1), instruction_sensitivity=figure(0.1))
     assert names(metrics(seed)) == set()

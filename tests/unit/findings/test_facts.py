@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from ray_app.findings import facts as facts_module
 from ray_app.findings.facts import EXAMPLES, explanation_facts, pair_facts, training_row_id, verdict_facts
 
 
@@ -48,6 +51,13 @@ def test_verdicts_and_an_empty_table() -> None:
     assert (facts.unparsed.value, facts.unparsed.ids) == (0.25, ["x/ab/3"])
     assert (facts.first.of, facts.first.ids) == (3, ["x/ab/0", "x/ab/1"])
     assert pair_facts([]).meta_talk.value is explanation_facts([]).distinct is verdict_facts([]).first.value is None
+
+
+def test_the_share_of_distinct_ones_is_true_of_many_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts_module, "PHRASINGS", 100)
+    texts = [f"reason {i}" if i % 2 else "the same" for i in range(2000)]
+    facts = explanation_facts(row(i, text) for i, text in enumerate(texts))
+    assert facts.distinct == pytest.approx(0.5, abs=0.01)
 
 
 def test_few_ids_are_kept_of_many_rows() -> None:

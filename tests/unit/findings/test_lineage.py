@@ -45,6 +45,13 @@ def test_a_verdict_leads_back_to_what_taught_its_judge(tables: RunTables) -> Non
     assert "judged by=" in text
 
 
+def test_a_held_out_pair_has_its_verdicts_too(tables: RunTables) -> None:
+    vote = next(iter(tables.votes(1, "heldout")))
+    text = told(trace(tables, f"{vote['id']}/{vote['order']}/{vote['sample']}"))
+    assert f"pair {vote['id']}" in text
+    assert f"evaluation row {vote['id']} of heldout, iteration 1" in text
+
+
 def test_an_unknown_id_is_named(tables: RunTables) -> None:
     with pytest.raises(InputError, match="holds no instruction, pair, judgment or evaluation row 'nothing'"):
         trace(tables, "nothing")

@@ -17,6 +17,7 @@ from ray_app import report
 from ray_app.errors import InputError
 from ray_app.findings import page
 from ray_app.findings.gather import look, update
+from ray_app.findings.reading import readable
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
 from ray_app.loop.config import IterateSettings
@@ -81,6 +82,24 @@ def test_what_a_model_wrote_is_never_markup() -> None:
     packed = page.script_json(value)
     assert "<" not in packed
     assert json.loads(packed) == value
+
+
+def test_names_of_groups_are_text_in_figures() -> None:
+    from ray_app.findings.charts import by_group
+
+    groups = {name: {"value": 0.5, "n": 3} for name in ("<a href='http://x'>y</a>", "b")}
+    chart = by_group([{"stage": "train_set", "iteration": 1, "extra": {"pass_rate_by_category": groups}}], "category")
+    assert "<" not in "".join(chart["data"][0]["x"])
+
+
+def test_rows_of_every_alarm_can_be_read(runs: Runs) -> None:
+    tables = RunTables(runs("pairwise"))
+    strict = AlarmSettings(min_rows=1, unparsed=0.0, first_position=0.0, meta_talk=0.0, longer=0.5)
+    alarms = look(tables, strict)
+    shown = [sample["why"] for sample in readable(tables, alarms)]
+    for alarm in alarms:
+        if alarm["rows"]:
+            assert any(f"alarm: {alarm['name']}" in why for why in shown), alarm
 
 
 def test_alarms_of_hostile_texts_are_escaped(runs: Runs) -> None:

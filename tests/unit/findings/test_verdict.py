@@ -38,6 +38,13 @@ def test_always_the_longer_may_be_as_good() -> None:
     assert "on no set with gold labels clearly better than chance and than always the longer" in first
 
 
+def test_chance_of_best_of_four_is_a_quarter() -> None:
+    best_of = line("rewardbench2", 1, 0.45, 0.43, 0.47)
+    best_of["extra"]["headline"]["unparsed_rate"] = figure(0, 0, 0)
+    (first, *_) = sentences([*SEED, best_of, HELDOUT], [])
+    assert first == "After 1 iteration the judge is better than chance on rewardbench2 (at best 45 %)."
+
+
 def test_what_was_not_measured_is_not_claimed() -> None:
     (first, *_) = sentences([*SEED, line("validation", 1, 0.7, 0.65, 0.75), HELDOUT], [])
     assert "longer" not in first

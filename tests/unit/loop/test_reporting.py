@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from ray_app.base.schema import PAIRS
 from ray_app.errors import RunError
+from ray_app.findings import page
 from ray_app.findings.settings import AlarmSettings
-from ray_app.loop.reporting import look_for_alarms
+from ray_app.loop.reporting import look_for_alarms, stop_by_standing_alarms, try_report
 from ray_app.run.folder import RunFolder
 from ray_app.run.storage import write_json_atomic, write_parquet_atomic
 
@@ -30,8 +32,9 @@ def run(tmp_path: Path) -> str:
 
     write_json_atomic(str(tmp_path / "run.json"), {"settings": {}})
     rows = [{"pair_id": str(i), "chosen": f"Answer {i}.", "rejected": "I'm ready to help."} for i in range(30)]
+    whole = [{name: row.get(name, "") for name in PAIRS.names} for row in rows]
     write_parquet_atomic(
-        pa.Table.from_pylist(rows), f"{RunFolder(str(tmp_path)).stage_dir('pairs')}/shard-00000.parquet"
+        pa.Table.from_pylist(whole), f"{RunFolder(str(tmp_path)).stage_dir('pairs')}/shard-00000.parquet"
     )
     return str(tmp_path)
 
@@ -49,9 +52,36 @@ def test_pairs_are_looked_at_before_their_judging_is_paid(run: str, caplog: pyte
 
 
 def test_stop_ends_the_run_and_says_how_it_goes_on(run: str) -> None:
-    with pytest.raises(RunError, match=r"stopped by alarm: .*meta_talk.*--alarms\.on_alarm warn goes on"):
+    look_for_alarms(settings(on_alarm="stop"), run, step("pairs", None), [])  # nothing is left to stop
+    with pytest.raises(RunError, match=r"stopped by alarm: .*meta_talk.*with --alarms\.on_alarm warn"):
         look_for_alarms(settings(on_alarm="stop"), run, step("pairs", None), [step("judgments", 1)])
     look_for_alarms(settings(on_alarm="stop", meta_talk=1.0, longer=1.0), run, step("pairs", None), [])
+
+
+def test_a_stopped_run_stays_stopped_until_its_thresholds_say_otherwise(run: str) -> None:
+    with pytest.raises(RunError, match=r"stopped by alarm: .*meta_talk"):
+        stop_by_standing_alarms(settings(on_alarm="stop"), run)
+    stop_by_standing_alarms(settings(on_alarm="stop", meta_talk=1.0, longer=1.0), run)
+    stop_by_standing_alarms(settings(), run)
+
+
+def test_alarms_that_cannot_be_looked_for_cost_no_run(run: str, caplog: pytest.LogCaptureFixture) -> None:
+    (Path(run) / "pairs" / "shard-00001.parquet").write_text("no Parquet")
+    look_for_alarms(settings(on_alarm="stop"), run, step("pairs", None), [])
+    assert "alarms could not be looked for" in caplog.text
+
+
+def test_a_page_that_fails_costs_no_run(
+    run: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert try_report(run, settings()) == f"report: {run}/report.html"
+
+    def fails(*_: Any) -> str:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(page, "render", fails)
+    assert try_report(run, settings()).startswith("no report: disk full (python -m ray_app.report")
+    assert "the report could not be written" in caplog.text
 
 
 def test_an_iteration_is_looked_at_at_its_end(run: str) -> None:
