@@ -55,6 +55,18 @@ class InstructionSettings(Part):
         lt=1,
         description="share of the instructions that is never trained on; its pairs are an evaluation set",
     )
+    near_duplicates: Literal["keep", "one_split", "drop"] = Field(
+        "keep",
+        description="instructions that share most of their wording: one_split never has one held out and another "
+        "trained on; drop leaves the first of them",
+    )
+    near_similarity: float = Field(
+        0.6, gt=0, le=1, description="near_duplicates: word trigrams that two of them share (Jaccard, by MinHash)"
+    )
+    count: int | None = Field(
+        None, ge=1, description="keep so many of those that are left after every filter, drawn by the run's seed"
+    )
+    balance_categories: bool = Field(False, description="count: as evenly from every category as they have")
     decontamination: DecontaminationSettings = DecontaminationSettings()
 
     @model_validator(mode="after")

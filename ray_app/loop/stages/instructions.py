@@ -9,25 +9,25 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ray_app.base.model_files import model_identity
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
-from ray_app.base.schema import INSTRUCTIONS, content_id, pack_text, split_of, unpack_text
-from ray_app.base.texts import as_text, conversation_fault
-from ray_app.benchmarks.files import clean_row, read_rows
+from ray_app.base.schema import INSTRUCTIONS, unpack_text
 from ray_app.engine.base import sampling_from
-from ray_app.errors import InputError, first_line
+from ray_app.errors import InputError
+from ray_app.generation.instruction_choice import NearDuplicates, chosen
 from ray_app.generation.programs.classify import ClassifyProgram
 from ray_app.generation.runner import Job, StageResult, table_rows
 from ray_app.loop.config import InstructionSettings, IterateSettings
+from ray_app.loop.instruction_rows import Reader, read_source
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
-from ray_app.run.storage import content_hash
+from ray_app.run.storage import content_hash, list_files, read_parquet
 
 STAGE = "instructions"
 CHECKED = "decontaminated_against"
@@ -39,12 +39,20 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
         "instructions": settings.instructions.model_dump(mode="json"),
         "limit": settings.limit,
     }
+    for name in newer(settings.instructions):
+        covered["instructions"].pop(name)
     if settings.instructions.classify:
         covered["prompts"] = {"classify": inputs.prompt("classify").hash}
         covered["generator"] = settings.generator.identity(settings.generator.model)
     else:
         covered["instructions"].pop("classify_sampling")
     return covered
+
+
+def newer(part: InstructionSettings) -> set[str]:
+    """Settings that change nothing here: left out, so that runs which were begun before they existed continue."""
+    similar = {"near_duplicates", "near_similarity"} if part.near_duplicates == "keep" else set()
+    return similar | ({"count", "balance_categories"} if part.count is None else set())
 
 
 def inputs_of(settings: IterateSettings) -> dict[str, str]:
@@ -58,11 +66,37 @@ def run(context: Context) -> StageResult:
     """Write instructions/ and return its numbers. Raises InputError for a fault of the source file."""
     settings = context.settings
     directory = context.folder.stage_dir(STAGE)
-    classify = settings.instructions.classify
-    target = directory if not classify else context.folder.join(directory, "candidates")
+    classify, count = settings.instructions.classify, settings.instructions.count
+    whole = directory if count is None else context.folder.join(directory, "whole")
+    target = whole if not classify else context.folder.join(directory, "candidates")
     result = _write_candidates(context, target).with_extra({CHECKED: checked_benchmarks(settings)})
-    if not classify:
-        return result
+    if classify:
+        result = _classified(context, target, whole, result)
+    return result if count is None else _chosen(context, whole, directory, result)
+
+
+def _chosen(context: Context, whole: str, directory: str, result: StageResult) -> StageResult:
+    """The `count` instructions that are kept, written anew: quick and deterministic."""
+    settings = context.settings
+    context.folder.clear(directory)
+    rows = [(row["instruction_id"], row["category"]) for row in table_columns(whole, ("instruction_id", "category"))]
+    kept = chosen(rows, settings.instructions.count or 0, settings.seed, settings.instructions.balance_categories)
+    with ShardWriter(directory, INSTRUCTIONS) as writer:
+        for file in list_files(whole, "shard-*.parquet"):
+            writer.add([row for row in read_parquet(file).to_pylist() if row["instruction_id"] in kept])
+    left_out = {"not_chosen": len(rows) - len(kept)}
+    return dataclasses.replace(result, rows_out=len(kept)).with_extra(left_out)
+
+
+def table_columns(directory: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Some columns of a table, row by row."""
+    for file in list_files(directory, "shard-*.parquet"):
+        yield from read_parquet(file, columns=columns).to_pylist()
+
+
+def _classified(context: Context, target: str, directory: str, result: StageResult) -> StageResult:
+    """The candidates with their categories and complexities."""
+    settings = context.settings
     classified = context.runner.run(
         Job(
             stage=STAGE,
@@ -77,8 +111,8 @@ def run(context: Context) -> StageResult:
         )
     )
     dropped = Counter(result.quarantined) + Counter(classified.quarantined)
-    whole = dataclasses.replace(classified, rows_in=result.rows_in, quarantined=dict(dropped))
-    return whole.with_extra(result.extra)
+    both = dataclasses.replace(classified, rows_in=result.rows_in, quarantined=dict(dropped))
+    return both.with_extra(result.extra)
 
 
 def checked_benchmarks(settings: IterateSettings) -> list[str]:
@@ -119,6 +153,8 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     # Reading is cheap and deterministic: an interrupted read starts again from nothing.
     context.folder.clear(directory)
     reader = Reader(settings.instructions, _contamination(settings, context.inputs))
+    part = settings.instructions
+    reader.similar = None if part.near_duplicates == "keep" else NearDuplicates(part.near_similarity)
     started, kept = time.monotonic(), 0
     with ShardWriter(directory, INSTRUCTIONS) as writer:
         for row, fault in reader.rows(read_source(settings.instructions)):
@@ -142,125 +178,3 @@ def _contamination(settings: IterateSettings, inputs: Inputs) -> Contamination:
         for name in settings.benchmarks:
             grams.add(transcript(text) for text in inputs.gold_set(name, None).instructions())
     return grams
-
-
-def read_source(part: InstructionSettings) -> Iterator[dict[str, Any]]:
-    """Raw rows of the source. Raises InputError naming file, line or column."""
-    column = part.conversation_column or part.text_column
-    if part.source.startswith("hf:"):
-        return _read_hub(part, column)
-    return read_rows(part.source, required={column: list if part.conversation_column else object})
-
-
-def _read_hub(part: InstructionSettings, column: str) -> Iterator[dict[str, Any]]:
-    import datasets
-
-    identity = part.source.removeprefix("hf:")
-    try:
-        rows = datasets.load_dataset(identity, part.hf_config, split=part.hf_split, streaming=True)
-        names = rows.column_names
-    except Exception as fault:
-        raise InputError(f"dataset {identity}: {first_line(fault)}") from fault
-    if names and column not in names:
-        raise InputError(f"dataset {identity} has no column {column!r}; it has {', '.join(names)}")
-    try:
-        yield from map(clean_row, rows)
-    except InputError:
-        raise
-    except Exception as fault:  # the library raises its own, fsspec's, requests' and hub errors, in mid-stream too
-        raise InputError(f"dataset {identity} broke off: {first_line(fault)}") from fault
-
-
-class Reader:
-    """Turns raw rows into instruction rows, or into quarantine rows with a reason.
-
-    Equal content is quarantined as a duplicate; an id of the user's that occurs twice is a fault of the file.
-    """
-
-    def __init__(self, part: InstructionSettings, contamination: Contamination) -> None:
-        self.part, self.contamination = part, contamination
-        self.ids: set[int] = set()
-        self.own_ids: set[int] = set()  # hashes: a million ids are to cost little memory
-        self.seen = 0
-
-    def rows(self, raw: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any] | None, dict[str, str] | None]]:
-        """(row, None) or (None, quarantine row) for each raw row. Raises InputError for an id that occurs twice."""
-        for record in raw:
-            self.seen += 1
-            self._check_own_id(record)
-            text, language = self._text(record)
-            reason = self._fault(text, language, record)
-            if reason is None:
-                yield self._row(as_text(text), language, record), None
-                continue
-            name = str(record.get(self.part.id_column or "") or f"row {self.seen}")
-            detail = str(text)[:500]
-            yield None, {"id": name, "stage": STAGE, "reason": reason, "detail": detail}
-
-    def _check_own_id(self, record: Mapping[str, Any]) -> None:
-        own = record.get(self.part.id_column) if self.part.id_column else None
-        if own is None:
-            return
-        known = int(content_id(str(own)), 16)
-        if known in self.own_ids:
-            column = f"column {self.part.id_column!r}"
-            raise InputError(f"{self.part.source} row {self.seen} {column}: id {str(own)[:80]!r} occurs twice")
-        self.own_ids.add(known)
-
-    def _text(self, record: Mapping[str, Any]) -> tuple[Any, str | None]:
-        if self.part.conversation_column is None:
-            return record.get(self.part.text_column), name_in(record, "language")
-        turns = record.get(self.part.conversation_column) or []
-        first = next((t for t in turns if isinstance(t, Mapping) and t.get("role") == "user"), None)
-        if first is None:
-            return None, name_in(record, "language")
-        return first.get("content"), name_in(first, "language") or name_in(record, "language")
-
-    def _fault(self, text: Any, language: str | None, record: Mapping[str, Any]) -> str | None:
-        if fault := conversation_fault(text):
-            return "empty_instruction" if fault == "empty" else fault
-        text = as_text(text)
-        plain = transcript(text)
-        if len(plain) > self.part.max_characters:
-            return "too_long"
-        if self.part.languages and language not in self.part.languages:
-            return "language_filter"
-        if self.part.drop_toxic and toxic(record, self.part.conversation_column):
-            return "toxic"
-        identity = int(content_id(text), 16)
-        if identity in self.ids:
-            return "duplicate"
-        self.ids.add(identity)
-        return "contaminated" if self.contamination.matches(plain) else None
-
-    def _row(self, text: str | list[Any], language: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
-        identity = content_id(text)
-        category = name_in(record, self.part.category_column) if self.part.category_column else None
-        return {
-            "instruction_id": identity,
-            "text": pack_text(text),
-            "source": str(record.get("source") or self.part.source),
-            "category": category,
-            "complexity": None,
-            "language": language,
-            "split": split_of(identity, self.part.heldout_fraction),
-        }
-
-
-def name_in(record: Mapping[str, Any], column: str) -> str | None:
-    """A label of a row, a number (a class of `datasets`) as its digits; None where the column holds a list or the like,
-    which no setting could ask for.
-    """
-    value = record.get(column)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) else None
-
-
-def toxic(record: Mapping[str, Any], conversation_column: str | None) -> bool:
-    """WildChat's flags: the row's, or its first user turn's."""
-    if record.get("toxic"):
-        return True
-    turns = record.get(conversation_column) if conversation_column else None
-    first = next((t for t in turns or [] if isinstance(t, Mapping) and t.get("role") == "user"), {})
-    return bool(first.get("toxic"))

@@ -15,9 +15,9 @@ from ray_app.base.ngrams import Contamination
 from ray_app.base.schema import HELDOUT, TRAIN, content_id, unpack_text
 from ray_app.errors import InputError
 from ray_app.loop.config import InstructionSettings
+from ray_app.loop.instruction_rows import Reader, read_source, toxic
 from ray_app.loop.stages import instructions
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.stages.instructions import Reader, read_source, toxic
 from ray_app.run.shards import column_values
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
@@ -279,6 +279,28 @@ def test_the_limit_counts_kept_rows(context: Any, tmp_path: Path) -> None:
     assert (result.rows_in, result.rows_out, result.quarantined) == (3, 2, {"empty_instruction": 1})
 
 
+def test_a_count_is_drawn_after_every_filter(context: Any, tmp_path: Path) -> None:
+    source = source_file(tmp_path / "in.jsonl", *(f"Say {word}." for word in "abcdefgh"), "", "Say a.")
+    run = context(instructions={"source": source, "count": 3})
+    for _ in range(2):  # what an interrupted attempt left is not counted
+        result = instructions.run(run)
+        assert (result.rows_in, result.rows_out, result.extra["not_chosen"]) == (10, 3, 5)
+        assert result.quarantined == {"empty_instruction": 1, "duplicate": 1}
+        texts = list(column_values(run.folder.stage_dir("instructions"), "text"))
+        assert len(set(texts)) == 3
+    other = context(instructions={"source": source, "count": 3}, name="other", seed=99)
+    instructions.run(other)
+    assert set(column_values(other.folder.stage_dir("instructions"), "text")) != set(texts)
+
+
+def test_newer_settings_are_covered_where_they_change_something(settings: Any) -> None:
+    base = covered(settings())
+    assert "count" not in base["instructions"]
+    assert covered(settings(instructions={"near_similarity": 0.5, "balance_categories": True})) == base
+    for more in ({"near_duplicates": "drop"}, {"count": 5}):
+        assert covered(settings(instructions=more)) != base
+
+
 def covered(settings: Any) -> dict[str, Any]:
     return instructions.settings_of(settings, Inputs(settings))
 
@@ -292,3 +314,26 @@ def test_settings_that_change_no_row_are_not_in_the_fingerprint(settings: Any) -
     clean = settings(instructions={"decontamination": {"enabled": False}})
     assert covered(clean) != base
     assert instructions.inputs_of(settings(instructions={"source": "hf:a/b"})) == {"hf:a/b": "hf:a/b"}
+
+
+def test_near_duplicates_are_dropped_or_kept_on_one_side() -> None:
+    from ray_app.generation.instruction_choice import NearDuplicates
+
+    letter = "Write a short letter to the mayor of a town of {} people that asks for a new bridge over the river"
+    rows = [{"id": str(n), "instruction": letter.format(n)} for n in range(40)]
+    rows.append({"id": "other", "instruction": "Name a bird."})
+
+    def kept(how: str) -> tuple[list[Row], Counter[str]]:
+        reader = Reader(part(near_duplicates=how, heldout_fraction=0.5), Contamination(13))
+        reader.similar = NearDuplicates(0.5) if how != "keep" else None
+        found = list(reader.rows(rows))
+        return [row for row, _ in found if row], Counter(fault["reason"] for _, fault in found if fault)
+
+    every, lost = kept("keep")
+    assert (len(every), lost) == (41, Counter())
+    assert len({row["split"] for row in every[:40]}) == 2
+    together, lost = kept("one_split")
+    assert (len(together), lost) == (41, Counter())
+    assert len({row["split"] for row in together[:40]}) == 1
+    first, lost = kept("drop")
+    assert (len(first), lost) == (2, Counter({"near_duplicate": 39}))
