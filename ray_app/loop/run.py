@@ -70,6 +70,7 @@ def run(settings: IterateSettings) -> int:
                 with connected(settings.ray):
                     run_steps(settings, inputs, folder, steps, todo, lease, earlier.get("dtype"))
             except RunError:  # what is done can be read, and why it stopped
+                lease.fence.check()  # a driver that has lost its run writes nothing more
                 tell(settings, folder, steps, anew=True)
                 raise
     tell(settings, folder, steps, anew=bool(todo))
