@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from ray_app.findings.facts import ExplanationFacts, PairFacts, Share, VerdictFacts
 from ray_app.findings.settings import AlarmSettings
-from ray_app.findings.verdict import HELDOUT, VALIDATION, chance_of, main
+from ray_app.findings.verdict import HELDOUT, VALIDATION, by_iteration, chance_of, main
 
 Line = Mapping[str, Any]
 
@@ -151,14 +151,7 @@ def _explanations(iteration: int, facts: ExplanationFacts, limits: AlarmSettings
 
 
 def _evaluations(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
-    sets: dict[int, dict[str, Mapping[str, Any]]] = {}
-    changes: dict[int, dict[str, Mapping[str, Any]]] = {}
-    for line in _lines(evidence, "evaluation"):
-        extra, iteration = line["extra"], line["iteration"]
-        if extra.get("headline"):
-            sets.setdefault(iteration, {})[extra["set"]] = extra["headline"]
-        if extra.get("change"):
-            changes.setdefault(iteration, {})[extra["set"]] = extra["change"]
+    sets, changes = (by_iteration(evidence.metrics, name) for name in ("headline", "change"))
     for iteration, by_name in sets.items():
         if iteration == 0:
             continue  # the seed has learned nothing yet: its faults are no news

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray_app.findings.verdict import main
+from ray_app.findings.verdict import by_iteration, main
 
 Line = Mapping[str, Any]
 Chart = dict[str, Any]
@@ -209,10 +209,10 @@ def _stacked(metrics: Sequence[Line], value: Any) -> list[dict[str, Any]]:
 
 def _by_set(metrics: Sequence[Line]) -> dict[str, list[tuple[int, Line]]]:
     found: dict[str, list[tuple[int, Line]]] = {}
-    for row in metrics:
-        if row["stage"] == "evaluation" and row["extra"].get("headline"):
-            found.setdefault(row["extra"]["set"], []).append((row["iteration"], row["extra"]["headline"]))
-    return {name: sorted(rows, key=lambda entry: entry[0]) for name, rows in found.items()}
+    for iteration, sets in by_iteration(metrics, "headline").items():
+        for name, headline in sets.items():
+            found.setdefault(name, []).append((iteration, headline))
+    return found
 
 
 def _stage(metrics: Sequence[Line], stage: str) -> list[tuple[int, Line]]:

@@ -12,6 +12,7 @@ from ray_app.base.ngrams import words
 from ray_app.base.schema import unpack_text
 from ray_app.base.verdict import explanation
 from ray_app.generation.pair_gate import is_meta_talk, is_refusal, similarity
+from ray_app.train.data import row_id
 
 EXAMPLES = 20  # ids kept of what an alarm is about
 NEAR_COPY = 0.8  # word trigrams that two responses share
@@ -81,7 +82,7 @@ def explanation_facts(rows: Iterable[Mapping[str, Any]]) -> ExplanationFacts:
     phrasings: Counter[str] = Counter()
     for row in rows:
         said = words(explanation(text_of(row.get("completion") or row.get("chosen"))))
-        identity = training_row_id(row)
+        identity = row_id(row)
         facts.bare.see(identity, not said)
         lengths[len(said)] += 1
         if said:
@@ -127,11 +128,6 @@ def verdict_facts(rows: Iterable[Mapping[str, Any]]) -> VerdictFacts:
 def text_of(messages: Any) -> str:
     """The text of a completion in TRL's form: its last message."""
     return str(messages[-1]["content"]) if messages else ""
-
-
-def training_row_id(row: Mapping[str, Any]) -> str:
-    """As `train.data.row_id` writes it into quarantines."""
-    return "/".join(str(row[key]) for key in ("pair_id", "order", "sample", "iteration"))
 
 
 def shown_text(packed: Any) -> str:

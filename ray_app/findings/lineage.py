@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_app.errors import InputError
-from ray_app.findings.facts import shown_text, training_row_id
+from ray_app.findings.facts import shown_text
 from ray_app.findings.run_tables import Row, RunTables
+from ray_app.train.data import row_id
 
 SHOWN = 160  # characters of a text
 
@@ -112,7 +113,7 @@ def _of_pair(tables: RunTables, identity: str, iteration: int) -> Iterator[Node]
         place = row.get("order") or row.get("side")
         yield Node(f"judgment, iteration {iteration}: {place}/{row['sample']}", {n: row[n] for n in names if n in row})
     if trained:
-        rows = [Node(f"training row {training_row_id(row)}") for row in trained]
+        rows = [Node(f"training row {row_id(row)}") for row in trained]
         yield Node(
             f"training set, iteration {iteration}",
             {"rows of this pair": len(trained)},

@@ -1,4 +1,4 @@
-"""The rows of a run that are worth reading, read from its tables: one pass a table, a bounded number of rows."""
+"""The rows of a run that are worth reading, read from its tables: a few passes a table, a bounded number of rows."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_app.findings import samples
-from ray_app.findings.facts import training_row_id
 from ray_app.findings.run_tables import Row, RunTables
 from ray_app.findings.samples import Sample
+from ray_app.train.data import row_id
 
 RANDOM, EXTREME, OF_AN_ALARM = 15, 5, 8  # rows of each
 
@@ -76,10 +76,10 @@ def unit(row: Mapping[str, Any]) -> str:
 
 
 def training_rows(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, str]) -> Iterator[Sample]:
-    drawn = samples.at_random(tables.train_set(iteration), RANDOM, seed, training_row_id)
+    drawn = samples.at_random(tables.train_set(iteration), RANDOM, seed, row_id)
     yield from samples.training_samples(drawn, "at random")
-    for row in samples.by_id(tables.train_set(iteration), set(alarmed), training_row_id):
-        yield from samples.training_samples([row], alarmed[training_row_id(row)])
+    for row in samples.by_id(tables.train_set(iteration), set(alarmed), row_id):
+        yield from samples.training_samples([row], alarmed[row_id(row)])
 
 
 def wrong(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, str]) -> Iterator[Sample]:
@@ -95,15 +95,11 @@ def wrong(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, str])
         votes = (row for row in tables.votes(iteration, name) if row.get("correct") is False)
         drawn = samples.at_random(votes, RANDOM, seed, _vote_id)
         raised = samples.by_id(tables.votes(iteration, name), set(alarmed), _vote_id)
-        wanted = {_key(row) for row in (*drawn, *raised)}
-        units = {_key(row): row for row in tables.units(iteration, name) if _key(row) in wanted}
+        wanted = {samples.vote_key(row) for row in (*drawn, *raised)}
+        units = {samples.vote_key(row): row for row in tables.units(iteration, name) if samples.vote_key(row) in wanted}
         yield from samples.vote_samples(drawn, units, name, iteration, f"wrong on {name}")
         for row in raised:
             yield from samples.vote_samples([row], units, name, iteration, alarmed[_vote_id(row)])
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, Any]:
-    return row["id"], row["order"]
 
 
 def _vote_id(row: Mapping[str, Any]) -> str:

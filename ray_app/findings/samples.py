@@ -12,7 +12,8 @@ from typing import Any
 
 from ray_app.base.schema import unit_interval
 from ray_app.base.verdict import explanation
-from ray_app.findings.facts import shown_text, text_of, training_row_id
+from ray_app.findings.facts import shown_text, text_of
+from ray_app.train.data import row_id
 
 Row = Mapping[str, Any]
 Sample = dict[str, Any]
@@ -84,7 +85,12 @@ def training_samples(rows: Iterable[Row], why: str) -> Iterator[Sample]:
                 fields[name] = text_of(row[name])
         said = explanation(text_of(row.get("completion") or row.get("chosen")))
         tags = (f"iteration {row['iteration']}", "" if said else "bare verdict")
-        yield sample("training row", training_row_id(row), why, fields, tags)
+        yield sample("training row", row_id(row), why, fields, tags)
+
+
+def vote_key(row: Row) -> tuple[str, str]:
+    """What a vote and the unit that was shown for it have in common."""
+    return row["id"], row["order"]
 
 
 def vote_samples(
@@ -92,7 +98,7 @@ def vote_samples(
 ) -> Iterator[Sample]:
     """Verdicts on an evaluation set beside what was shown for them."""
     for vote in votes:
-        shown = units.get((vote["id"], vote["order"]), {})
+        shown = units.get(vote_key(vote), {})
         fields = {
             "instruction": shown_text(shown.get("instruction")),
             "shown first (A)": shown.get("first"),

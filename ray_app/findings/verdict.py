@@ -37,10 +37,7 @@ class SetResult:
 
 def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     """The pairwise and best-of sets of the last evaluated iteration, each beside the seed's."""
-    found: dict[int, dict[str, Line]] = {}
-    for line in metrics:
-        if line["stage"] == "evaluation" and line["extra"].get("headline"):
-            found.setdefault(line["iteration"], {})[line["extra"]["set"]] = line["extra"]["headline"]
+    found = by_iteration(metrics, "headline")
     if not found or max(found) == 0:
         return []
     last = max(found)
@@ -57,6 +54,15 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
                 SetResult(name, last, before, figure, longer, selected and name == VALIDATION, chance_of(headline))
             )
     return results
+
+
+def by_iteration(metrics: Sequence[Line], name: str) -> dict[int, dict[str, Line]]:
+    """{iteration: {set: its `name`}} of the evaluations that have one: `headline` or `change`."""
+    found: dict[int, dict[str, Line]] = {}
+    for line in metrics:
+        if line["stage"] == "evaluation" and line["extra"].get(name):
+            found.setdefault(line["iteration"], {})[line["extra"]["set"]] = line["extra"][name]
+    return dict(sorted(found.items()))
 
 
 def chance_of(headline: Line) -> float:

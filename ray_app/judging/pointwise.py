@@ -25,7 +25,7 @@ from ray_app.judging.rejection_sampling import Choice, Rule, choose_scored
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
 from ray_app.metrics import Outcome, summarise
-from ray_app.metrics.outcome import ANY, asked_orders, lost, scored
+from ray_app.metrics.outcome import lost, scored
 from ray_app.run.storage import list_files, read_parquet
 
 KEY = ("benchmark", "id")
@@ -74,10 +74,6 @@ class Pointwise(PairProtocol):
 
     def headline(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         return {name: summary["overall"][name] for name in HEADLINE if name in summary["overall"]}
-
-    def orders_asked(self, benchmark: Benchmark, voting: Voting) -> dict[str, tuple[str, ...]]:
-        lost = {fault.id: asked_orders(voting.orders, voting.seed, fault.id) for fault in benchmark.faulty}
-        return {row.id: (ANY,) for row in benchmark.rows} | lost
 
     def voting_program(self, judge: Judge, voting: Voting, prompt: Prompt | None = None) -> ScoreProgram:
         """`prompt`: another one than the judge's own (best-of rows)."""

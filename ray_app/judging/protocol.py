@@ -88,10 +88,6 @@ class JudgingProtocol(ABC):
         """One outcome a row; None where the rows are no pairs."""
         return None
 
-    def orders_asked(self, benchmark: Benchmark, voting: Voting) -> dict[str, tuple[str, ...]]:
-        """{id: orders} that are asked for."""
-        return {}
-
     def prompts_covered(self, judge: Judge) -> dict[str, str]:
         """{name: hash} of the prompts that it shows besides the judge's own."""
         return {}

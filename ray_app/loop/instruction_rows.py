@@ -55,7 +55,7 @@ class Reader:
         self.ids: set[int] = set()
         self.own_ids: set[int] = set()  # hashes: a million ids are to cost little memory
         self.seen = 0
-        self.similar: NearDuplicates | None = None
+        self.similar = NearDuplicates(part.near_similarity) if part.near_duplicates != "keep" else None
         self.cluster = ""  # of the row that is read: what its split goes by
 
     def rows(self, raw: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any] | None, dict[str, str] | None]]:

@@ -22,6 +22,7 @@ from ray_app.train.answers import RowFault, as_drawn, needs_spelling, spelled
 
 SFT_COLUMNS = ("prompt", "completion")
 DPO_COLUMNS = ("prompt", "chosen", "rejected")
+IN_PLACE = 2_000  # rows; about two seconds of work, and a process of Ray's takes ten to import what encodes
 DRAWN = {"completion": "completion_ids", "chosen": "chosen_drawn", "rejected": "rejected_drawn"}  # their token ids
 SENTINEL = "SENTINELANSWER"  # an answer that no template changes
 NOT_PREFIX = "the templated prompt is not a prefix of the templated conversation"

@@ -18,11 +18,10 @@ from huggingface_hub import hf_hub_download
 
 from ray_app.errors import InputError, first_line
 from ray_app.train.check import ModelFacts
-from ray_app.train.data import concatenate, encode_table, read_rows, unit_rows
+from ray_app.train.data import IN_PLACE, concatenate, encode_table, read_rows, unit_rows
 from ray_app.train.settings import TrainSettings
 
 Quarantine = list[dict[str, str]]
-IN_PLACE = 2_000  # rows; about two seconds of work, and a process of Ray's takes ten to import what encodes
 
 
 def encode_files(

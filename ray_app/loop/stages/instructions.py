@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from ray_app.base.model_files import model_identity
@@ -18,7 +18,7 @@ from ray_app.base.prompts import transcript
 from ray_app.base.schema import INSTRUCTIONS, unpack_text
 from ray_app.engine.base import sampling_from
 from ray_app.errors import InputError
-from ray_app.generation.instruction_choice import NearDuplicates, chosen
+from ray_app.generation.instruction_choice import chosen
 from ray_app.generation.programs.classify import ClassifyProgram
 from ray_app.generation.runner import Job, StageResult, table_rows
 from ray_app.loop.config import InstructionSettings, IterateSettings
@@ -79,19 +79,13 @@ def _chosen(context: Context, whole: str, directory: str, result: StageResult) -
     """The `count` instructions that are kept, written anew: quick and deterministic."""
     settings = context.settings
     context.folder.clear(directory)
-    rows = [(row["instruction_id"], row["category"]) for row in table_columns(whole, ("instruction_id", "category"))]
+    rows = list(zip(*(column_values(whole, name) for name in ("instruction_id", "category")), strict=True))
     kept = chosen(rows, settings.instructions.count or 0, settings.seed, settings.instructions.balance_categories)
     with ShardWriter(directory, INSTRUCTIONS) as writer:
         for file in list_files(whole, "shard-*.parquet"):
             writer.add([row for row in read_parquet(file).to_pylist() if row["instruction_id"] in kept])
     left_out = {"not_chosen": len(rows) - len(kept)}
     return dataclasses.replace(result, rows_out=len(kept)).with_extra(left_out)
-
-
-def table_columns(directory: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Some columns of a table, row by row."""
-    for file in list_files(directory, "shard-*.parquet"):
-        yield from read_parquet(file, columns=columns).to_pylist()
 
 
 def _classified(context: Context, target: str, directory: str, result: StageResult) -> StageResult:
@@ -153,8 +147,6 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     # Reading is cheap and deterministic: an interrupted read starts again from nothing.
     context.folder.clear(directory)
     reader = Reader(settings.instructions, _contamination(settings, context.inputs))
-    part = settings.instructions
-    reader.similar = None if part.near_duplicates == "keep" else NearDuplicates(part.near_similarity)
     started, kept = time.monotonic(), 0
     with ShardWriter(directory, INSTRUCTIONS) as writer:
         for row, fault in reader.rows(read_source(settings.instructions)):

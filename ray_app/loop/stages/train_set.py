@@ -35,11 +35,10 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.train.data import DRAWN, row_id
+from ray_app.train.data import DRAWN, IN_PLACE, row_id
 from ray_app.train.trainable import Trainer
 
 STAGE = "train_set"
-IN_PLACE = 2_000  # rows; about two seconds of work, and a process of Ray's takes ten to import what encodes
 
 
 @dataclass(frozen=True)

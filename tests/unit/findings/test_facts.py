@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ray_app.findings import facts as facts_module
-from ray_app.findings.facts import EXAMPLES, explanation_facts, pair_facts, training_row_id, verdict_facts
+from ray_app.findings.facts import EXAMPLES, explanation_facts, pair_facts, verdict_facts
+from ray_app.train.data import row_id
 
 
 def pair(number: int, chosen: str, rejected: str) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def test_explanations() -> None:
     assert facts.words_median == 3
     assert facts.distinct == 2 / 3
     assert facts.commonest == "a is right"
-    assert facts.commonest_ids == [training_row_id(row(i, "")) for i in (1, 2)]
+    assert facts.commonest_ids == [row_id(row(i, "")) for i in (1, 2)]
 
 
 def test_verdicts_and_an_empty_table() -> None:

@@ -317,15 +317,12 @@ def test_settings_that_change_no_row_are_not_in_the_fingerprint(settings: Any) -
 
 
 def test_near_duplicates_are_dropped_or_kept_on_one_side() -> None:
-    from ray_app.generation.instruction_choice import NearDuplicates
-
     letter = "Write a short letter to the mayor of a town of {} people that asks for a new bridge over the river"
     rows = [{"id": str(n), "instruction": letter.format(n)} for n in range(40)]
     rows.append({"id": "other", "instruction": "Name a bird."})
 
     def kept(how: str) -> tuple[list[Row], Counter[str]]:
-        reader = Reader(part(near_duplicates=how, heldout_fraction=0.5), Contamination(13))
-        reader.similar = NearDuplicates(0.5) if how != "keep" else None
+        reader = Reader(part(near_duplicates=how, near_similarity=0.5, heldout_fraction=0.5), Contamination(13))
         found = list(reader.rows(rows))
         return [row for row, _ in found if row], Counter(fault["reason"] for _, fault in found if fault)
 
