@@ -11,33 +11,39 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from ray_app.engine.backends import build_engine
-from ray_app.engine.base import EngineDied, EngineError, PromptTooLong, RequestRefused, UnitResult, Work
+from ray_app.engine.base import Asked, EngineDied, EngineError, PromptTooLong, RequestRefused, Start, UnitResult, Work
+from ray_app.engine.claims import VISIBLE
 from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
 from ray_app.system import scheduling
 
 log = logging.getLogger(__name__)
+USUAL = Start()
 PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR = "prompt_too_long", "refused", "engine_error"
 
 
 class EngineActor:
     """One replica of a pool."""
 
-    def __init__(self, settings: EngineSettings, role: str) -> None:
-        self.model, self.role = settings.model, role
+    def __init__(self, settings: EngineSettings, role: str, start: Start = USUAL) -> None:
+        self.model, self.role = "" if start.without_weights else settings.model, role
         self.meters = Meters(role)
         self.reloading = asyncio.Lock()
         self.counted: Counter[str] = Counter()
         self.first_answer: float | None = None
+        self.busy = BusyTime()
         self.fault: str | None = None
         started = time.monotonic()
         if settings.kind == "vllm" and settings.device == "cpu":
             scheduling.compute()
+        if start.gpus is not None:
+            os.environ[VISIBLE] = ",".join(start.gpus)  # before anything asks CUDA which GPUs there are
         try:
-            self.engine = build_engine(settings)
+            self.engine = build_engine(settings, start)
         except Exception as fault:  # kept and told by `ready`: raised here, Ray would start the actor again and again
             log.exception("%s: the engine did not start", role)
             self.fault = one_line(fault)
@@ -45,21 +51,23 @@ class EngineActor:
 
     async def ready(self) -> dict[str, Any]:
         """Seconds to start and the process id, or the fault that kept the engine from starting."""
-        return {"fault": self.fault, "seconds": self.start_seconds, "pid": os.getpid()}
+        parts = {} if self.fault else await self.engine.start_parts()
+        return {"fault": self.fault, "seconds": self.start_seconds, "pid": os.getpid(), "parts": parts}
 
-    async def run(self, work: Work, rows: list[dict[str, Any]]) -> list[UnitResult]:
-        """Results of `rows`, which run side by side, in their order."""
+    async def run(self, lanes: Sequence[Work], rows: list[Asked]) -> list[UnitResult]:
+        """Results of `rows`, which run side by side, in their order; all lanes ask the same weights."""
         if self.fault:
             raise RuntimeError(self.fault)
-        if self.model != work.model:  # Ray built this actor anew, with the weights of its first start
-            await self.reload(work.model)
-        return list(await asyncio.gather(*(self._one(work, row) for row in rows)))
+        if self.model != lanes[0].model:  # Ray built this actor anew, with the weights of its first start
+            await self.reload(lanes[0].model)
+        return list(await asyncio.gather(*(self._one(lanes[lane], row) for lane, row in rows)))
 
     async def _one(self, work: Work, row: dict[str, Any]) -> UnitResult:
         started = time.monotonic()
         reason, detail = "", ""
         try:
-            result = await work.program(self.engine, row)
+            with self.busy:
+                result = await work.program(self.engine, row)
         except PromptTooLong as fault:
             reason, detail = PROMPT_TOO_LONG, str(fault)
         except RequestRefused as fault:
@@ -88,6 +96,10 @@ class EngineActor:
         """Counts since the start, and when the first unit finished since the engine had its weights (Unix time)."""
         return {**self.counted, "first_answer": self.first_answer, "start_seconds": self.start_seconds}
 
+    async def busy_seconds(self) -> float:
+        """Seconds since the start in which at least one row was at work."""
+        return self.busy.seconds()
+
     async def generated(self) -> int:
         """Tokens made since the start, those of unfinished requests included."""
         return 0 if self.fault else self.engine.generated()
@@ -108,10 +120,47 @@ class EngineActor:
                 self.model, self.first_answer = model, None
         return time.monotonic() - started
 
+    async def sleep(self) -> None:
+        """Give up weights and caches. Raises RuntimeError with the cause in one line."""
+        try:
+            await self.engine.sleep()
+        except Exception as fault:
+            raise RuntimeError(one_line(fault)) from None
+
+    async def wake(self, model: str) -> None:
+        """Answer again, with the weights of `model`. Raises RuntimeError with the cause in one line."""
+        async with self.reloading:
+            try:
+                await self.engine.wake(model)
+            except Exception as fault:
+                raise RuntimeError(one_line(fault)) from None
+            self.model, self.first_answer = model, None
+
     async def close(self) -> None:
         """Give back what the engine holds."""
         if self.fault is None:
             await self.engine.close()
+
+
+class BusyTime:
+    """How long at least one block was open. Of one event loop."""
+
+    def __init__(self) -> None:
+        self.total, self.many, self.since = 0.0, 0, 0.0
+
+    def __enter__(self) -> None:
+        if self.many == 0:
+            self.since = time.monotonic()
+        self.many += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.many -= 1
+        if self.many == 0:
+            self.total += time.monotonic() - self.since
+
+    def seconds(self) -> float:
+        """So far, the open blocks included."""
+        return self.total + (time.monotonic() - self.since if self.many else 0.0)
 
 
 def faulty(unit: str, stage: str, reason: str, detail: str) -> UnitResult:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ray_app.engine.base import Engine
+from ray_app.engine.base import Engine, Start
 from ray_app.engine.settings import EngineSettings
 
 
-def build_engine(settings: EngineSettings) -> Engine:
+def build_engine(settings: EngineSettings, start: Start) -> Engine:
     """The engine of these settings."""
     if settings.kind == "openai":
         from ray_app.engine.openai_engine import OpenAIEngine
@@ -18,4 +18,4 @@ def build_engine(settings: EngineSettings) -> Engine:
         return ScriptedEngine(settings)
     from ray_app.engine.vllm_engine import VllmEngine
 
-    return VllmEngine(settings)
+    return VllmEngine(settings, start)

@@ -49,6 +49,15 @@ def sampling_from(
 
 
 @dataclass(frozen=True)
+class Start:
+    """How an engine is started, besides its settings: nothing of it changes an answer."""
+
+    sleeps: bool = False  # it can give up weights and caches, and take them again
+    without_weights: bool = False  # its weights are loaded before it is first asked
+    gpus: tuple[str, ...] | None = None  # its GPUs by CUDA's ids; None: those that Ray gives to its actor
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A prompt, templated and tokenised once for all samples of a unit. Endpoints take messages, not token ids."""
 
@@ -98,6 +107,18 @@ class Engine(Protocol):
         """Serve the weights of another folder of the same shape."""
         ...
 
+    async def start_parts(self) -> dict[str, float]:
+        """Seconds of its start by what it did; empty where nothing is known."""
+        ...
+
+    async def sleep(self) -> None:
+        """Give up weights and caches; nothing is asked until `wake`."""
+        ...
+
+    async def wake(self, model: str) -> None:
+        """Take the weights of another folder of the same shape, or of the same one, and answer again."""
+        ...
+
     async def close(self) -> None:
         """Give back what the engine holds."""
         ...
@@ -115,12 +136,20 @@ class Program(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What the rows of one stage are asked, and of which weights: sent to the actors along with the rows."""
+    """What the rows of one lane are asked, and of which weights: sent to the actors along with the rows."""
 
     program: Program
     stage: str
     iteration: int | None
     model: str
+
+
+Asked = tuple[int, dict[str, Any]]  # a row, with the number of its lane
+
+
+def alone(rows: Iterable[dict[str, Any]]) -> list[Asked]:
+    """Rows that are asked in the one lane there is."""
+    return [(0, row) for row in rows]
 
 
 def room_for(tokens: int, limit: int, wanted: int) -> int:

@@ -1,4 +1,4 @@
-"""Which pools live: reuse what is equal, reload what has the same shape, close what stands in the way."""
+"""Which pools live: reuse what is equal, reload what has the same shape, put to sleep or close what is in the way."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any, Literal
 import ray
 
 from ray_app.engine.capacity import placeable_beside, pools_fit_cores, real_cores, room_beside, trainer_fits
-from ray_app.engine.pool import EnginePool, nodes, require_room
+from ray_app.engine.pool import EnginePool
+from ray_app.engine.room import nodes, require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError, RunError
 from ray_app.system import precision
 from ray_app.system.cluster import may_grow
+from ray_app.system.device_time import DeviceClock
+from ray_app.system.stopping import stopped
 from ray_app.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -23,17 +26,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Serving:
-    """A living pool, and how it came by the weights that were asked for: started, reloaded or reused."""
+    """A living pool, and how it came by the weights that were asked for."""
 
     pool: EnginePool
-    how: Literal["started", "reloaded", "reused"]
+    how: Literal["started", "woken", "reloaded", "reused"]
     seconds: float = 0.0
 
     def described(self) -> dict[str, Any]:
         """What stage.json says of it."""
         settings = self.pool.settings
         dtype = {"dtype": settings.dtype} if settings.kind == "vllm" else {}
-        return {"weights": self.how, "weights_seconds": round(self.seconds, 3), **dtype}
+        parts = {name: round(spent, 3) for name, spent in self.pool.parts.items()} if self.how == "started" else {}
+        told = {"start_parts": parts} if parts else {}
+        return {"weights": self.how, "weights_seconds": round(self.seconds, 3), **dtype, **told}
 
     def first_answer(self) -> dict[str, Any]:
         """Unix time of the first row answered with weights that were loaded for this; empty where they were there."""
@@ -52,12 +57,19 @@ def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
 
 
 class PoolManager:
-    """The living pools of one run. `may_grow` is the setting `ray.may_grow`."""
+    """The living pools of one run. `may_grow` is the setting `ray.may_grow`.
 
-    def __init__(self, run_id: str, may_grow: bool | None = None) -> None:
-        self.run_id, self._may_grow = run_id, may_grow
+    `sleeps`: pools on GPUs sleep where others need their GPUs, and are not closed. `seed`: the engine of the model that
+    the run trains; engines of its checkpoints start as it, and then load theirs (`EnginePool`).
+    """
+
+    def __init__(
+        self, run_id: str, may_grow: bool | None = None, sleeps: bool = False, seed: EngineSettings | None = None
+    ) -> None:
+        self.run_id, self._may_grow, self.sleeps, self.seed = run_id, may_grow, sleeps, seed
         self.dtype: precision.Dtype | None = None  # where an engine's is auto; None: decided for the first of them
         self.pools: list[EnginePool] = []
+        self.clock = DeviceClock(1)  # a run that tells where its time goes gives its own
 
     @property
     def may_grow(self) -> bool:
@@ -77,14 +89,18 @@ class PoolManager:
         """
         named, settings = settings.dtype, self.resolved(settings, role)
         for pool in self.pools:
-            if pool.settings == settings:
+            if pool.settings == settings and not pool.asleep:
                 return Serving(pool, "reused")
         kept, started = self.resolved(beside) if beside else None, time.monotonic()
-        reloaded = self._reloaded(settings, kept)
-        if not reloaded and settings.kind == "vllm" and settings.device == "cpu":
+        with self.clock.cause("weights load"):
+            if woken := self._woken(role, settings, kept):
+                return Serving(woken, "woken", time.monotonic() - started)
+            if reloaded := self._reloaded(settings, kept):
+                return Serving(reloaded, "reloaded", time.monotonic() - started)
+        if settings.kind == "vllm" and settings.device == "cpu":
             precision.warn_if_slow(f"dtype of {role}", named, "cpu")
-        pool = reloaded or self._started(role, settings, kept)
-        return Serving(pool, "reloaded" if reloaded else "started", time.monotonic() - started)
+        with self.clock.cause("engines start"):
+            return Serving(self._started(role, settings, kept), "started", time.monotonic() - started)
 
     def require_room(self, role: str, settings: EngineSettings) -> None:
         """Raises InputError where the cluster as it is has no room: known before any work is done."""
@@ -131,23 +147,39 @@ class PoolManager:
         return served[first[0]], served[second[0]]
 
     def release_for_training(self, train: TrainSettings) -> None:
-        """Close the pools unless the trainer fits beside them; the log says which and why."""
-        if not self.pools:
+        """Put the pools to sleep, or close them, unless the trainer fits beside them; the log says which and why."""
+        awake = [pool for pool in self.pools if not pool.asleep]
+        if not awake:
             return
-        if trainer_fits(train, [pool.settings for pool in self.pools], ray.cluster_resources(), self.cores):
+        if trainer_fits(train, [pool.settings for pool in awake], ray.cluster_resources(), self.cores):
             log.info("training runs beside the living engines: both fit")
             return
-        for pool in list(self.pools):
-            self._close(pool, "training needs their resources")
+        for pool in awake:
+            self._set_aside(pool, "training needs their resources")
 
     def close(self) -> None:
         """Close every pool."""
         for pool in list(self.pools):
             self._close(pool, "the run ends")
 
+    def _woken(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
+        """A sleeping pool with these weights, once those that hold its GPUs have made room."""
+        for pool in [pool for pool in self.pools if pool.asleep]:
+            if pool.settings != settings and (not same_shape(pool.settings, settings) or settings.revision):
+                continue
+            self._make_room(role, settings, kept)
+            try:
+                pool.wake(settings.model)
+                return pool
+            except RunError as fault:
+                log.warning("%s; its engines start again", fault)
+                self._close(pool, "they did not wake")
+        return None
+
     def _reloaded(self, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
         for pool in self.pools:
-            if pool.settings == kept or not same_shape(pool.settings, settings) or settings.revision:
+            apart = pool.asleep or pool.settings == kept or settings.revision
+            if apart or not same_shape(pool.settings, settings):
                 continue
             try:
                 pool.reload(settings.model)
@@ -159,17 +191,62 @@ class PoolManager:
         return None
 
     def _started(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool:
-        for pool in [pool for pool in self.pools if pool.settings != kept]:  # the oldest first
-            others = [p.settings for p in self.pools]
+        self._make_room(role, settings, kept)
+        self.pools.append(self._begun(role, settings, self._base_of(settings)))
+        return self.pools[-1]
+
+    def _begun(self, role: str, settings: EngineSettings, base: str | None) -> EnginePool:
+        """A pool that has started; where it could not, once more the plain way, with no sleeper beside it."""
+        sleepers = [pool for pool in self.pools if pool.asleep]
+        try:
+            return EnginePool(settings, role, self.run_id, self.may_grow, self.sleeps, base).start()
+        except RunError as fault:
+            if base is None and not sleepers:
+                raise
+            log.warning("%s; once more, with nothing beside them and from their own folder", fault)
+        for sleeper in sleepers:  # what their processes still hold of a GPU may be what was missing
+            self._close(sleeper, f"{role} did not start beside them")
+        return self._begun(role, settings, None)
+
+    def _make_room(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> None:
+        """Set the oldest pools aside until one of `settings` fits beside the others."""
+        for pool in [pool for pool in self.pools if pool.settings != kept and not pool.asleep]:
+            others = [p.settings for p in self.pools if not p.asleep]
             enough = pools_fit_cores([*others, settings], self.cores)
             if enough and room_beside(settings, others, ray.cluster_resources()):
-                break
-            self._close(pool, f"{role} needs their resources")
-        pool = EnginePool(settings, role, self.run_id, self.may_grow).start()
-        self.pools.append(pool)
-        return pool
+                return
+            self._set_aside(pool, f"{role} needs their resources")
+
+    def _base_of(self, settings: EngineSettings) -> str | None:
+        """The seed model, where these are the engines of one of its checkpoints on GPUs."""
+        if self.seed is None or settings.kind != "vllm" or settings.device == "cpu":
+            return None
+        seed = self.resolved(self.seed)
+        trained = settings.model != seed.model and seed.of_checkpoint(settings.model) == settings
+        plain = not seed.revision and not seed.vllm.keys() & {"quantization", "load_format"}
+        return seed.model if trained and plain else None
+
+    def _set_aside(self, pool: EnginePool, why: str) -> None:
+        if not pool.sleeps:
+            self._close(pool, why)
+            return
+        log.info("%s: engines of %s go to sleep: %s", pool.role, pool.settings.model, why)
+        try:
+            with self.clock.cause("engines stop"):
+                pool.sleep()
+        except RunError as fault:
+            log.warning("%s; they close", fault)
+            self._close(pool, why)
 
     def _close(self, pool: EnginePool, why: str) -> None:
         log.info("%s: engines of %s close: %s", pool.role, pool.settings.model, why)
         self.pools.remove(pool)
-        pool.close()
+        with self.clock.cause("engines stop"):
+            if not stopped():
+                self.clock.busy(pool.newly_busy())
+            pool.close()
+
+    def count_busy(self) -> None:
+        """Ask the engines how long they have worked, for the clock."""
+        for pool in self.pools:
+            self.clock.busy(pool.newly_busy())

@@ -75,6 +75,15 @@ class OpenAIEngine:
     async def reload(self, model: str) -> None:
         raise InputError("an endpoint cannot be given new weights: judge.kind openai trains nothing")
 
+    async def start_parts(self) -> dict[str, float]:
+        return {}
+
+    async def sleep(self) -> None:
+        raise InputError("an endpoint holds no GPU of ours: it does not sleep")
+
+    async def wake(self, model: str) -> None:
+        raise InputError("an endpoint does not sleep")
+
     async def close(self) -> None:
         await self.client.close()
 

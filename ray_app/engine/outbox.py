@@ -7,16 +7,18 @@ from typing import Any
 
 from ray_app.engine.base import UnitResult
 
+Units = list[tuple[int, UnitResult]]  # each with the number of its lane
+
 
 class Outbox:
     """Groups units of many coroutines into few calls; `put` returns once the writer has them."""
 
     def __init__(self, writer: Any) -> None:
         self.writer = writer
-        self.waiting: list[UnitResult] = []
+        self.waiting: Units = []
         self.turn = asyncio.Lock()
 
-    async def put(self, units: list[UnitResult]) -> None:
+    async def put(self, units: Units) -> None:
         """Raises what the writer raises."""
         self.waiting += units
         async with self.turn:

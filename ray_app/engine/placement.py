@@ -45,6 +45,7 @@ PLACEMENT = frozenset(
         "stream_interval",
         "tensor_parallel_size",
         "use_tqdm_on_load",
+        "worker_cls",
         "worker_extension_cls",
     }
 )

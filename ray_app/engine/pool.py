@@ -1,41 +1,65 @@
 """A pool: named engine actors of equal settings. It frees all it took when it closes, on errors too.
 
 with EnginePool(settings, "judge", run_id).start() as pool: …
+
+On GPUs a pool can sleep while others use them: it then holds no weights, no caches and none of Ray's GPUs, but its
+processes live on, with what they compiled and captured, so that waking takes seconds where a start takes minutes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Iterable
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from ray_app.base.model_files import absolute, require_model
 from ray_app.engine.actor import EngineActor
-from ray_app.engine.capacity import FEED_CPUS, Resources, placeable
+from ray_app.engine.base import Start
+from ray_app.engine.claims import Claim, claim, matched, release
+from ray_app.engine.room import require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
-from ray_app.errors import InputError, RunError
+from ray_app.errors import RunError
 from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)
-TELL_EVERY_S, CLOSE_S, FREE_S = 30.0, 15.0, 60.0
+TELL_EVERY_S, CLOSE_S, FREE_S, ASK_S = 30.0, 15.0, 60.0, 5.0
 
 
 class EnginePool:
-    """`replicas` engines of one model. Driver-side handle; `actors` are called by the clients."""
+    """`replicas` engines of one model. Driver-side handle; `actors` are called by the clients.
 
-    def __init__(self, settings: EngineSettings, role: str, run_id: str, may_grow: bool = True) -> None:
+    `sleeps`: its engines are started so that they can sleep. `base`: a model of the same shape, as which engines start
+    without its weights before they load their own: vLLM compiles anew for every path of a model, so that each
+    checkpoint would be compiled for again.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        role: str,
+        run_id: str,
+        may_grow: bool = True,
+        sleeps: bool = False,
+        base: str | None = None,
+    ) -> None:
         self.settings, self.role, self.may_grow = settings, role, may_grow
+        self.sleeps = sleeps and settings.can_sleep
+        self.base = absolute(base) if base else None
+        self.asleep = False
         self.name = f"ste-{run_id}-{role}-{uuid.uuid4().hex[:6]}"
         self.actors: list[Any] = []
         self.started: list[Any] = []  # of the actors, those that have answered
         self.groups: list[PlacementGroup] = []
+        self.claims: list[Claim] = []  # of the GPUs, one an engine; none where Ray counts them with the actor
+        self.busy_before: dict[int, float] = {}  # seconds of each engine at the last question
+        self.parts: dict[str, float] = {}  # seconds of the slowest engine's start, by what it did
 
     @property
     def model(self) -> str:
@@ -53,38 +77,55 @@ class EnginePool:
             require_model(self.settings.model, f"{self.role}.model")
         require_room(self.role, self.settings, self.may_grow)
         try:
+            if self._claims_gpus:
+                gpus, timeout_s = self.settings.gpus_per_replica, self.settings.start_timeout_s
+                self.claims = claim(gpus, self.settings.replicas, timeout_s)
             # The first of engines that share a GPU compiles alone; the others then find what it compiled.
             for many in (
                 (1, self.settings.replicas) if self.settings.replicas_per_gpu > 1 else (self.settings.replicas,)
             ):
                 self.actors += [self._actor(index) for index in range(len(self.actors), many)]
                 self._wait()
+            if self.base:
+                self._load("reload", self.settings.model)
         except BaseException:
             self.close()
             raise
         seconds = time.monotonic() - started
-        log.info("%s: %d engine(s) of %s in %.0f s", self.role, len(self.actors), self.settings.model, seconds)
+        told = ", ".join(f"{name} {spent:.1f}" for name, spent in self.parts.items())
+        text = f"{self.role}: {len(self.actors)} engine(s) of {self.settings.model} in {seconds:.0f} s"
+        log.info("%s", f"{text} ({told})" if told else text)
         return self
+
+    @property
+    def _spans_nodes(self) -> bool:
+        return self.settings.executor == "ray" and self.settings.tensor_parallel > 1
+
+    @property
+    def _claims_gpus(self) -> bool:
+        return self.settings.gpus_per_replica > 0 and not self._spans_nodes
 
     def _actor(self, index: int) -> Any:
         settings = self.settings
         options: dict[str, Any] = {
             "name": f"{self.name}-{index}",
             "num_cpus": settings.cpus,
-            "num_gpus": settings.gpus_per_replica,
             "max_concurrency": 4 * settings.in_flight + 16,
             "max_restarts": 2,
             "max_task_retries": 3,
         }
         if settings.kind == "vllm":
             options["runtime_env"] = {"env_vars": environment(settings)}
-        if settings.executor == "ray" and settings.tensor_parallel > 1:
+        gpus: tuple[str, ...] | None = None
+        if self._claims_gpus:
+            place = self.claims[index].place
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(place.node, soft=False)
+            gpus = place.gpus
+        elif self._spans_nodes:
             options |= self._spanning_nodes()
-        return (
-            ray.remote(EngineActor)
-            .options(**options)
-            .remote(settings.model_copy(update={"model": self.model}), self.role)
-        )
+        served = settings.model_copy(update={"model": self.base or self.model})
+        start = Start(sleeps=self.sleeps, without_weights=bool(self.base), gpus=gpus)
+        return ray.remote(EngineActor).options(**options).remote(served, self.role, start)
 
     def _spanning_nodes(self) -> dict[str, Any]:
         """vLLM's ray executor uses the group its actor stands in; one of its own would outlive the pool."""
@@ -113,7 +154,10 @@ class EnginePool:
 
     def _check_started(self, index: int, reference: Any) -> None:
         try:
-            fault = ray.get(reference)["fault"]
+            told = ray.get(reference)
+            fault = told["fault"]
+            if told["seconds"] >= sum(self.parts.values()):
+                self.parts = told["parts"]
         except ray.exceptions.RayActorError as error:
             lines = str(error).strip().splitlines()
             fault = f"its process died: {lines[-1].strip() if lines else type(error).__name__}"
@@ -128,23 +172,82 @@ class EnginePool:
         """
         require_model(model, f"{self.role}.model")
         started = time.monotonic()
-        try:
-            ray.get([a.reload.remote(absolute(model)) for a in self.actors], timeout=self.settings.start_timeout_s)
-        except (ray.exceptions.RayError, TimeoutError) as fault:
-            lines = str(fault).strip().splitlines()
-            raise RunError(f"{self.role}: {model} could not be loaded: {lines[-1] if lines else fault!r}") from fault
+        self._load("reload", model)
         self.settings = self.settings.of_checkpoint(model)
         seconds = time.monotonic() - started
         log.info("%s: weights of %s loaded into the living engines in %.1f s", self.role, model, seconds)
+
+    def sleep(self) -> None:
+        """Give up weights, caches and Ray's GPUs; the processes live on.
+
+        Raises RunError where an engine could not: then close the pool.
+        """
+        started = time.monotonic()
+        self._all("sleep", "could not sleep")
+        release(self.claims)
+        self._wait_for_gpus(self.settings.gpus_per_replica * len(self.claims))
+        self.asleep = True
+        log.info("%s: engines of %s sleep (%.1f s)", self.role, self.settings.model, time.monotonic() - started)
+
+    def wake(self, model: str) -> None:
+        """Take the same GPUs again, with the weights of `model`.
+
+        Raises InputError when its folder is not there, RunError where the GPUs are others now, or an engine could not:
+        then close the pool.
+        """
+        if self.settings.kind == "vllm":
+            require_model(model, f"{self.role}.model")
+        started = time.monotonic()
+        places = [one.place for one in self.claims]
+        timeout_s = self.settings.start_timeout_s
+        nodes = [place.node for place in places]
+        taken = claim(self.settings.gpus_per_replica, len(places), timeout_s, nodes) if places else []
+        same = matched(places, taken)
+        if same is None:
+            release(taken)
+            raise RunError(f"{self.role}: its GPUs are not the ones that it slept on")
+        self.claims, self.asleep = same, False
+        self._load("wake", model)
+        self.settings = self.settings.of_checkpoint(model) if model != self.settings.model else self.settings
+        log.info("%s: engines woke with %s in %.1f s", self.role, model, time.monotonic() - started)
+
+    def _load(self, method: str, model: str) -> None:
+        self._all(method, f"{model} could not be loaded", self._named(model))
+
+    def _named(self, model: str) -> str:
+        return absolute(model) if self.settings.kind == "vllm" else model
+
+    def _all(self, method: str, failed: str, *arguments: Any) -> None:
+        """Call a method of every engine. Raises RunError with the cause in one line."""
+        try:
+            calls = [getattr(actor, method).remote(*arguments) for actor in self.actors]
+            ray.get(calls, timeout=self.settings.start_timeout_s)
+        except (ray.exceptions.RayError, TimeoutError) as fault:
+            lines = str(fault).strip().splitlines()
+            raise RunError(f"{self.role}: {failed}: {lines[-1] if lines else fault!r}") from fault
 
     def stats(self) -> list[dict[str, Any]]:
         """Each replica's counts; `first_answer` is the Unix time of its first unit with these weights."""
         found: list[dict[str, Any]] = ray.get([actor.stats.remote() for actor in self.actors])
         return found
 
+    def newly_busy(self) -> float:
+        """Device-seconds in which engines worked since the last question; those that do not answer count as none."""
+        share = self.settings.gpus_per_replica or 1 / self.settings.replicas
+        calls = {index: actor.busy_seconds.remote() for index, actor in enumerate(self.started)}
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=ASK_S) if calls else None
+        gained = 0.0
+        for index, call in calls.items():
+            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+                seconds = ray.get(call, timeout=0)
+                # An engine that was built anew counts from nothing.
+                gained += max(0.0, seconds - self.busy_before.get(index, 0.0)) * share
+                self.busy_before[index] = seconds
+        return gained
+
     def close(self) -> None:
         """Close every engine and wait until the cluster has its GPUs back; after a stop, kill them without a wait."""
-        taken = 0 if stopped() else self.settings.gpus_per_replica * len(self.actors)
+        taken = 0 if stopped() or self.asleep else self.settings.gpus_per_replica * len(self.actors)
         closing = [] if stopped() else [actor.close.remote() for actor in self.started]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
@@ -152,7 +255,9 @@ class EnginePool:
             ray.kill(actor)
         for group in self.groups:
             remove_placement_group(group)
-        self.actors, self.started, self.groups = [], [], []
+        if not self.asleep:
+            release(self.claims)
+        self.actors, self.started, self.groups, self.claims = [], [], [], []
         if taken:
             self._wait_for_gpus(taken)
 
@@ -169,32 +274,3 @@ class EnginePool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def require_room(role: str, settings: EngineSettings, may_grow: bool) -> None:
-    """Raises InputError naming what is asked and what there is, where nothing more can come; else the log says it."""
-    there = list(nodes())
-    fitting = placeable(settings, there)
-    if fitting >= settings.replicas:
-        left = _sum(there, "CPU") - settings.cpus * settings.replicas
-        if settings.cpus and left < FEED_CPUS and not may_grow:
-            raise InputError(
-                f"{role}.cpus: {settings.replicas} engine(s) with {settings.cpus:g} CPUs each leave {left:g} CPUs of "
-                f"the cluster's {_sum(there, 'CPU'):g}; the rows that feed them need {FEED_CPUS:g}"
-            )
-        return
-    need = f"{settings.replicas} engine(s) with {settings.gpus_per_replica:g} GPUs and {settings.cpus:g} CPUs each"
-    have = f"{_sum(there, 'GPU'):g} GPUs and {_sum(there, 'CPU'):g} CPUs on {len(there)} node(s)"
-    text = f"{role}: {need} are asked for; the cluster has {have}, room for {fitting}"
-    if not may_grow:
-        raise InputError(f"{text}, and it does not grow by itself (else set ray.may_grow)")
-    log.warning("%s: waiting up to %.0f s for it to grow", text, settings.start_timeout_s)
-
-
-def _sum(nodes: Iterable[Resources], kind: str) -> float:
-    return sum(node.get(kind, 0) for node in nodes)
-
-
-def nodes() -> Iterable[Resources]:
-    """CPUs and GPUs of every living node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

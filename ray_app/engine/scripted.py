@@ -50,7 +50,7 @@ class ScriptedEngine:
         self.marker = str(script.get("gold_marker", "GOOD"))
         self.words: list[int] = list(script.get("words", [12]))
         self.letter: str | None = script.get("letter")
-        self.made = 0
+        self.made, self.asleep = 0, False
         self.hold = re.compile(script["hold"], re.DOTALL) if "hold" in script else None
         self.until = Path(script["until"]) if "until" in script else None
 
@@ -60,6 +60,8 @@ class ScriptedEngine:
         return Prepared(messages)
 
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
+        if self.asleep:
+            raise EngineError("asked while it sleeps")
         if self.delay:
             await asyncio.sleep(self.delay)
         prompt = prepared.messages[-1]["content"]
@@ -103,6 +105,16 @@ class ScriptedEngine:
 
     async def reload(self, model: str) -> None:
         self.settings = self.settings.model_copy(update={"model": model})
+
+    async def sleep(self) -> None:
+        self.asleep = True
+
+    async def wake(self, model: str) -> None:
+        await self.reload(model)
+        self.asleep = False
+
+    async def start_parts(self) -> dict[str, float]:
+        return {}
 
     async def close(self) -> None:
         return None

@@ -96,8 +96,18 @@ class EngineSettings(BaseModel):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether an engine takes GPUs (`auto` is resolved by `resolved`)."""
-        return self.kind == "vllm" and self.device != "cpu"
+        """Whether an engine takes GPUs (`auto` is resolved by `resolved`). A scripted one does where it is told to, for
+        tests of what Ray counts.
+        """
+        return (self.kind == "vllm" and self.device != "cpu") or (self.kind == "scripted" and self.device == "cuda")
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether an engine can give up its GPUs and take them again. With Ray's executor its workers are actors that
+        hold GPUs of Ray for as long as they live.
+        """
+        spans_nodes = self.executor == "ray" and self.tensor_parallel > 1
+        return self.on_gpu and not spans_nodes and self.vllm.get("enable_sleep_mode", True) is not False
 
     @property
     def gpus_per_replica(self) -> float:
@@ -118,7 +128,7 @@ class EngineSettings(BaseModel):
 
     def resolved(self, cluster_gpus: float) -> EngineSettings:
         """`device: auto` as the cluster has it."""
-        if self.device != "auto":
+        if self.device != "auto" or self.kind != "vllm":
             return self
         return self.model_copy(update={"device": "cuda" if cluster_gpus else "cpu"})
 

@@ -29,6 +29,19 @@ class AsyncCore:
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.limit = int(self.llm.model_config.max_model_len)
+        self.start_parts: dict[str, float] = {}
+
+    async def learn_parts(self) -> None:
+        """Ask the workers how long their start took: `start_parts`."""
+        self.start_parts = slowest(await self.llm.collective_rpc("start_parts"))
+
+    async def sleep(self, level: int) -> None:
+        """Give up the memory of weights and caches."""
+        await self.llm.sleep(level)
+
+    async def wake(self, tag: str) -> None:
+        """Take the memory of `weights` or `kv_cache` again."""
+        await self.llm.wake_up([tag])
 
     async def generate(self, token_ids: list[int], parameters: Any) -> Any:
         """The finished RequestOutput. Raises EngineDied, and ValueError for a request that vLLM refuses."""
@@ -91,6 +104,15 @@ class ThreadCore:
     async def forget_prefixes(self) -> None:
         await self._call(lambda: self.engine.reset_prefix_cache())
 
+    async def learn_parts(self) -> None:
+        """They are known since the start."""
+
+    async def sleep(self, level: int) -> None:
+        raise NotImplementedError("an engine on processors holds nothing that others wait for: it does not sleep")
+
+    async def wake(self, tag: str) -> None:
+        raise NotImplementedError("an engine on processors does not sleep")
+
     def unfinished(self) -> int:
         """Tokens made so far of requests that are not finished."""
         return tokens_in(self.engine.output_processor)
@@ -134,6 +156,7 @@ class ThreadCore:
             self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
             self.tokenizer: Any = self.engine.get_tokenizer()
             self.limit = int(self.engine.model_config.max_model_len)
+            self.start_parts = slowest(self.engine.collective_rpc("start_parts"))
         except BaseException as fault:
             started.set_exception(fault)
             return
@@ -163,6 +186,11 @@ class ThreadCore:
             future = self.waiting.pop(output.request_id, None) if output.finished else None
             if future is not None:
                 settle(future, output)
+
+
+def slowest(parts: list[dict[str, float]]) -> dict[str, float]:
+    """The parts of the worker whose start took longest."""
+    return max(parts, key=lambda one: sum(one.values()))
 
 
 def tokens_in(processor: Any) -> int:

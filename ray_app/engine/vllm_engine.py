@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from ray_app.base.reasoning import declared, opened_by
 from ray_app.base.schema import Message
 from ray_app.base.tokens import Marks, control_tokens, decode, drawn_text, marks_of
-from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
+from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, Start, room_for
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_core import AsyncCore, ThreadCore
 
@@ -18,6 +19,9 @@ from ray_app.engine.vllm_core import AsyncCore, ThreadCore
 # two cores, for its threads burn the time that the thread they wait for would need (benchmarks/README.md).
 SPIN_COUNT = 1000
 KV_PART = 0.6  # of what the weights leave of a share of a GPU
+MOST_CAPTURED = 512  # vLLM's own limit of the batches that it captures graphs for
+SLEEP_LEVEL = 2  # weights are given up too: on waking they are read again, as they are for a new checkpoint
+USUAL = Start()
 
 
 def environment(settings: EngineSettings) -> dict[str, str]:
@@ -46,10 +50,11 @@ def in_this_process(settings: EngineSettings) -> bool:
     return settings.device == "cpu" and settings.tensor_parallel == 1
 
 
-def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
+def engine_arguments(settings: EngineSettings, start: Start = USUAL) -> dict[str, Any]:
     """Arguments of AsyncEngineArgs. Pure; `settings.vllm` has the last word."""
     arguments: dict[str, Any] = {
         "model": settings.model,
+        "load_format": "dummy" if start.without_weights else None,
         "revision": settings.revision,
         "dtype": settings.dtype,
         "tensor_parallel_size": settings.tensor_parallel,
@@ -65,8 +70,15 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False}
         arguments["max_num_batched_tokens"] = max(4096, length)
         arguments["worker_extension_cls"] = "ray_app.engine.vllm_worker.TiedHead"
+        arguments["worker_cls"] = "ray_app.engine.vllm_cpu_worker.TimedWorker"
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization / settings.replicas_per_gpu
+        arguments["worker_cls"] = "ray_app.engine.vllm_gpu_worker.TimedWorker"
+        if not {"cudagraph_capture_sizes", "compilation_config"} & settings.vllm.keys():
+            # vLLM captures graphs for batches of up to twice as many sequences, which no decoding step has.
+            arguments["max_cudagraph_capture_size"] = min(settings.max_num_seqs, MOST_CAPTURED)
+        if start.sleeps:
+            arguments["enable_sleep_mode"] = True
     return {k: v for k, v in arguments.items() if v is not None} | settings.vllm
 
 
@@ -97,9 +109,9 @@ def _measured_share(settings: EngineSettings) -> dict[str, Any]:
     return memory_of_share(settings, current_platform.get_device_total_memory(), sum(f.stat().st_size for f in files))
 
 
-def complete_arguments(settings: EngineSettings) -> dict[str, Any]:
+def complete_arguments(settings: EngineSettings, start: Start = USUAL) -> dict[str, Any]:
     """`engine_arguments`, and what depends on the GPU of this process."""
-    return _measured_share(settings) | engine_arguments(settings)
+    return _measured_share(settings) | engine_arguments(settings, start)
 
 
 def reasoning_of(settings: EngineSettings, tokenizer: Any) -> Marks | None:
@@ -123,10 +135,12 @@ def reasoning_of(settings: EngineSettings, tokenizer: Any) -> Marks | None:
 class VllmEngine:
     """One vLLM engine: token ids in, final text out, one sample a request."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: EngineSettings, start: Start = USUAL) -> None:
+        self.settings, began = settings, time.monotonic()
+        self.without_weights = start.without_weights
         core = ThreadCore if in_this_process(settings) else AsyncCore
-        self.core: AsyncCore | ThreadCore = core(complete_arguments(settings))
+        self.core: AsyncCore | ThreadCore = core(complete_arguments(settings, start))
+        self.seconds = time.monotonic() - began
         self.tokenizer, self.limit = self.core.tokenizer, self.core.limit
         self.reasoning = reasoning_of(settings, self.tokenizer)
         self.control = control_tokens(self.tokenizer)
@@ -183,11 +197,27 @@ class VllmEngine:
         return self.finished + self.core.unfinished()
 
     async def reload(self, model: str) -> None:
+        if self.without_weights:
+            await self.core.on_workers("expect_files")
+            self.without_weights = False
         await self.core.on_workers("reload_weights", weights_path=model)
         if self.settings.device == "cpu":
             await self.core.on_workers("repack_tied_head")
         await self.core.forget_prefixes()
         self.settings = self.settings.model_copy(update={"model": model})
+
+    async def start_parts(self) -> dict[str, float]:
+        await self.core.learn_parts()
+        return self.core.start_parts | {"rest": max(0.0, self.seconds - sum(self.core.start_parts.values()))}
+
+    async def sleep(self) -> None:
+        await self.core.sleep(SLEEP_LEVEL)
+
+    async def wake(self, model: str) -> None:
+        # The caches come last: while weights are read, a large model needs the room.
+        await self.core.wake("weights")
+        await self.reload(model)
+        await self.core.wake("kv_cache")
 
     async def close(self) -> None:
         self.core.close()

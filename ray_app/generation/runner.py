@@ -18,14 +18,14 @@ import ray
 import ray.data
 
 from ray_app.base.schema import unit_id
-from ray_app.engine.client import run_program
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
+from ray_app.engine.stream import run_program
 from ray_app.run.lease import Fence
 from ray_app.run.shard_settings import ShardSettings
 from ray_app.run.shards import closed_units, column_sums, row_counts
 from ray_app.run.storage import list_files
-from ray_app.run.writer_actor import start_writer
+from ray_app.run.writer_actor import Table, start_writer
 from ray_app.system.stopping import at_most, stopped
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Job:
     engine: EngineSettings
     role: str
     iteration: int | None = None
+    units: str = ""  # the folder of Parquet files that `source` reads, where it is one
 
     @property
     def label(self) -> str:
@@ -115,11 +116,12 @@ class Runner:
         return result_of(job, counters, time.monotonic() - started, extra)
 
     @contextlib.contextmanager
-    def writing(self, job: Job) -> Iterator[Any]:
-        """The shard writer of a job, an actor that ends with the block: Ray Data would hold on to its handle, and an
-        idle process of Ray wakes a hundred times a second.
+    def writing(self, *jobs: Job) -> Iterator[Any]:
+        """The shard writer of jobs, a lane each; an actor that ends with the block: Ray Data would hold on to its
+        handle, and an idle process of Ray wakes a hundred times a second.
         """
-        writer = start_writer(job.directory, job.schema, self.fence, self.shards.max_rows, self.shards.max_seconds)
+        tables = [Table(job.directory, job.schema) for job in jobs]
+        writer = start_writer(tables, self.fence, self.shards.max_rows, self.shards.max_seconds)
         try:
             yield writer
         finally:

@@ -21,8 +21,8 @@ from typing import Any
 import ray
 import ray.data
 
-from ray_app.engine.client import drain, program_stage, settle
 from ray_app.engine.pool import EnginePool
+from ray_app.engine.stream import drain, program_stage, settle
 from ray_app.generation.runner import Job, Runner, StageResult, result_of, without
 from ray_app.run.shards import closed_units
 from ray_app.run.storage import list_files
@@ -70,10 +70,10 @@ def stream(
         with Progress(*parts):
             drained = drain(judged, f"{first.stage} and {second.label}")
             counters = [
-                settle(first.label, left, ray.get(writers[0].unanswered.remote()), writers[0]),
-                settle(second.label, *drained, writers[1]),
+                settle(first.label, left, ray.get(writers[0].unanswered.remote()), writers[0])[0],
+                settle(second.label, *drained, writers[1])[0],
             ]
-        spans = [ray.get(writer.span.remote()) for writer in writers]
+        spans = [ray.get(writer.spans.remote())[0] for writer in writers]
     for serving, extra, units_done in zip(served, extras, done, strict=True):
         extra |= serving.first_answer()
         extra |= {"resumed_units": len(units_done), "side_by_side": True}

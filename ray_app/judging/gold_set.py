@@ -1,15 +1,17 @@
-"""Judging a set with gold labels into a folder: `evaluate`, `judge`, the loop's evaluation, checkpoint selection.
+"""Judging sets with gold labels, each into its folder: for `evaluate`, `judge`, the loop and checkpoint selection.
 
-Answers land in the folder as they come, and a second call continues.
+Answers land in the folders as they come, and a second call continues. Several sets are asked about at once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ray_app.benchmarks import Benchmark
 from ray_app.generation.runner import WEIGHTS, Job, Runner, StageResult
+from ray_app.generation.together import run_together
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import STAGE, Answers, Questions, Voting
 from ray_app.judging.registry import protocol_for
@@ -17,14 +19,39 @@ from ray_app.judging.sharing import spool
 from ray_app.run.storage import join
 
 
+@dataclass(frozen=True)
+class GoldSet:
+    """A benchmark, the folder of its answers, and its name in the keys of its rows."""
+
+    benchmark: Benchmark
+    directory: str
+    name: str = ""
+
+
 def judge_set(
     runner: Runner, judge: Judge, benchmark: Benchmark, voting: Voting, directory: str, *, name: str = ""
 ) -> tuple[StageResult, Answers]:
     """Judge every row; the runner's numbers, and the answers. `name` is the set's, in the keys of its rows."""
-    protocol = protocol_for(judge.mode, benchmark)
-    asked = protocol.questions(judge, benchmark, voting, name or benchmark.name)
-    results = [runner.run(job_of(runner, questions, judge, voting, directory)) for questions in asked]
-    return added(results), protocol.read(directory, benchmark, voting)
+    return judge_sets(runner, judge, [GoldSet(benchmark, directory, name)], voting)[0]
+
+
+def judge_sets(
+    runner: Runner, judge: Judge, sets: Sequence[GoldSet], voting: Voting
+) -> list[tuple[StageResult, Answers]]:
+    """Judge every row of every set, as one stream of questions; numbers and answers of each set."""
+    jobs: list[Job] = []
+    parts: list[slice] = []  # of the jobs: a set may ask in several ways
+    for gold in sets:
+        asked = protocol_for(judge.mode, gold.benchmark).questions(
+            judge, gold.benchmark, voting, gold.name or gold.benchmark.name
+        )
+        parts.append(slice(len(jobs), len(jobs) + len(asked)))
+        jobs += [job_of(runner, questions, judge, voting, gold.directory) for questions in asked]
+    results = run_together(runner, jobs)
+    return [
+        (added(results[part]), protocol_for(judge.mode, gold.benchmark).read(gold.directory, gold.benchmark, voting))
+        for gold, part in zip(sets, parts, strict=True)
+    ]
 
 
 def job_of(runner: Runner, questions: Questions, judge: Judge, voting: Voting, directory: str) -> Job:
@@ -43,6 +70,7 @@ def job_of(runner: Runner, questions: Questions, judge: Judge, voting: Voting, d
         engine=judge.engine,
         role="judge",
         iteration=voting.iteration,
+        units=spooled,
     )
 
 

@@ -144,6 +144,9 @@ class PoolSettings(Part):
     side_by_side: Literal["auto", "never"] = Field(
         "auto", description="pairs stream into judging where the cluster holds generator and judge; never: one by one"
     )
+    sleep: Literal["auto", "never"] = Field(
+        "auto", description="engines on GPUs sleep where training or other engines need their GPUs; never: they end"
+    )
 
 
 class IterateSettings(CommandSettings):

@@ -38,6 +38,7 @@ from ray_app.run.location import resolved_runs
 from ray_app.run.resume import pending
 from ray_app.system import precision
 from ray_app.system.cluster import connected
+from ray_app.system.device_time import DeviceClock
 from ray_app.system.precision import Dtype
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def run_steps(
     """Run and commit the steps that are left, in order; the engines close however it ends. `own`: the format that the
     run was begun in, where it has decided one.
     """
-    pools = PoolManager(run_id=settings.name, may_grow=settings.ray.may_grow)
+    pools = pools_of(settings)
     try:
         check_room(settings, todo, pools)
         pools.dtype = dtype = decided_dtype(settings, own, pools.may_grow)
@@ -113,6 +114,7 @@ def run_steps(
         if any(step.stage == TRAINING for step in todo):
             settings = settings.model_copy(update={"train": tried_training(settings, inputs)})
             check_training(settings)
+        pools.clock = DeviceClock(devices_of(settings, pools))
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
         done: set[str] = set()
         for step in todo:
@@ -122,16 +124,33 @@ def run_steps(
             started, since = time.monotonic(), now()
             results = run_step(step, todo, context)
             lease.fence.check()
-            for made, result in results:
+            pools.count_busy()
+            (head, first), *others = results  # what is done together has one account, with the first of it
+            for made, result in [(head, first.with_extra({"device_time": pools.clock.take()})), *others]:
                 commit(made.directory, record_of(made, result, since))
                 done.add(made.directory)
                 log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
             metrics_log.rebuild(folder.uri, [s.directory for s in steps])
             write_cards(settings, folder, [step.iteration] if step.iteration else [])
-            for made, _ in results:
-                look_for_alarms(settings, folder.uri, made, [s for s in todo if s.directory not in done])
+            last, _ = results[-1]  # of what was done together; the alarms are those of the whole iteration
+            look_for_alarms(settings, folder.uri, last, [s for s in todo if s.directory not in done])
     finally:
         pools.close()
+
+
+def pools_of(settings: IterateSettings) -> PoolManager:
+    """The manager of a run's engines, none of which lives yet."""
+    sleeps = settings.pools.sleep == "auto" and settings.iterations > 0
+    return PoolManager(settings.name, settings.ray.may_grow, sleeps, seed=settings.judge)
+
+
+def devices_of(settings: IterateSettings, pools: PoolManager) -> float:
+    """The GPUs that a run takes at most, by its settings; 1 where it takes none: the machine."""
+    engines = [pools.resolved(engine) for engine in (settings.generator, *settings.judges.values())]
+    taken = [engine.gpus_per_replica * engine.replicas for engine in engines]
+    trainer = settings.train.workers if settings.iterations and settings.train.use_gpu else 0
+    beside = pools.side_by_side(engines[0], engines[1])[0] and engines[0] != engines[1]
+    return max(*taken, trainer, taken[0] + taken[1] if beside else 0) or 1
 
 
 def record_of(step: Step, result: StageResult, started: str) -> StageRecord:

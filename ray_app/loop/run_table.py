@@ -31,6 +31,7 @@ OF_TRAINING_SET = (
     "bare_verdicts",
     "distinct_explanations",
 )
+LEAST_TOLD_S = 0.5  # of a cause of idleness in the table
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE)
 
 
@@ -50,6 +51,8 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
         row["seconds"] += line["seconds"]
         row["tokens"] += line["completion_tokens"]
         extra = line["extra"]
+        if "device_time" in extra:
+            row["device_time"] = together(row.get("device_time"), extra["device_time"])
         if line["stage"] == "train_set":
             row.update({name: extra[name] for name in OF_TRAINING_SET if name in extra})
             row["lost"] = sum(line["quarantined"].values())
@@ -74,6 +77,17 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     if any(row["changes"] for row in rows):
         console.print(_changes(rows))
     console.print(_stages(metrics))
+    if any("device_time" in row for row in rows):
+        console.print(_device_time(rows))
+
+
+def together(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two accounts of device time as one, in device-seconds: `total`, `busy`, and `idle` by cause."""
+    before = one or {"total": 0.0, "busy": 0.0, "idle": {}}
+    total = before["total"] + other.get("total", other.get("seconds", 0.0) * other.get("devices", 0.0))
+    causes = {*before["idle"], *other["idle"]}
+    idle = {name: before["idle"].get(name, 0.0) + other["idle"].get(name, 0.0) for name in sorted(causes)}
+    return {"total": total, "busy": before["busy"] + other["busy"], "idle": idle}
 
 
 def show_alarms(alarms: list[dict[str, Any]], console: Console | None = None) -> None:
@@ -188,6 +202,23 @@ def _stages(metrics: list[dict[str, Any]]) -> Table:
             _whole(line["completion_tokens"]),
             f"{line['seconds']:.0f}",
         )
+    return table
+
+
+def _device_time(rows: list[dict[str, Any]]) -> Table:
+    """What the GPUs (without any: the machine) waited for."""
+    title = "Time of the devices, in device-seconds (idle: neither an engine nor the optimizer stepped)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    for name in ("iter", "all", "idle %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("idle for")
+    for row in rows:
+        account = row.get("device_time")
+        if account and account["total"]:
+            causes = sorted(account["idle"].items(), key=lambda cause: -cause[1])
+            told = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in causes if seconds >= LEAST_TOLD_S)
+            share = 1 - account["busy"] / account["total"]
+            table.add_row(str(row["iteration"]), _whole(account["total"]), f"{100 * share:.0f}", told)
     return table
 
 

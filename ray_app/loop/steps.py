@@ -6,7 +6,7 @@ a model or a GPU is touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ray_app.base.model_files import model_identity
@@ -32,6 +32,15 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A step that is done together with those of the same group that are left: `run` takes the names of them all."""
+
+    group: str
+    name: str
+    run: Callable[[Context, Sequence[str]], list[StageResult]]
+
+
+@dataclass(frozen=True)
 class Step:
     """One commit of the run. `iteration` is None for what is made once."""
 
@@ -42,6 +51,7 @@ class Step:
     run: Callable[[Context], StageResult]
     label: str
     feeds: Feed | None = None
+    member: Member | None = None
 
     @property
     def role(self) -> str | None:
@@ -110,12 +120,13 @@ class Planner:
         run: Callable[[Context], StageResult],
         name: str = "",
         feeds: Feed | None = None,
+        member: Member | None = None,
     ) -> Fingerprint:
         directory = self.folder.stage_dir(stage, iteration)
         if name:
             directory = self.folder.join(directory, name)
         label = f"{stage.replace('_', ' ')} {name}".strip()
-        self.steps.append(Step(stage, iteration, directory, wanted, run, label, feeds))
+        self.steps.append(Step(stage, iteration, directory, wanted, run, label, feeds, member))
         return wanted
 
     def _instructions(self) -> Fingerprint:
@@ -190,15 +201,24 @@ class Planner:
             covered = evaluation.settings_of(self.settings, self.inputs, engine.identity(identity), spec)
             wanted = fingerprint(stage, covered, self.inputs.content(spec), upstream)
             judged_by = self.inputs.judge(engine, engine.model if iteration == 0 else identity)
-            self._add(stage, iteration, wanted, _evaluation(stage, iteration, name, spec, judged_by), name)
+            judge_all = _evaluation(stage, iteration, evaluation.sets_of(self.settings), judged_by)
+            member = Member(f"{stage} {iteration}", name, judge_all)
+            self._add(stage, iteration, wanted, _alone(member), name, member=member)
 
 
-def _evaluation(stage: str, iteration: int, name: str, spec: str, judge: Judge) -> Callable[[Context], StageResult]:
-    def run(context: Context) -> StageResult:
-        directory = context.folder.join(context.folder.stage_dir(stage, iteration), name)
-        return evaluation.run(context, directory, iteration, name, spec, judge, stage)
+def _evaluation(
+    stage: str, iteration: int, specs: Mapping[str, str], judge: Judge
+) -> Callable[[Context, Sequence[str]], list[StageResult]]:
+    def run(context: Context, names: Sequence[str]) -> list[StageResult]:
+        folder = context.folder.stage_dir(stage, iteration)
+        sets = [evaluation.NamedSet(name, specs[name], context.folder.join(folder, name)) for name in names]
+        return evaluation.run(context, iteration, sets, judge, stage)
 
     return run
+
+
+def _alone(member: Member) -> Callable[[Context], StageResult]:
+    return lambda context: member.run(context, [member.name])[0]
 
 
 def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResult, StageResult] | None:
@@ -222,7 +242,9 @@ def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResul
 
 
 def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
-    """Do the work of `step`, and that of the step it feeds where both are left and can run at the same time."""
+    """Do the work of `step`, of those it is done together with, and of the step it feeds where both are left and can
+    run at the same time.
+    """
     feed = step.feeds
     fed = next((other for other in todo if feed and other.directory == feed.directory), None)
     begin(step.directory, step.fingerprint)
@@ -230,6 +252,12 @@ def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[S
         begin(fed.directory, fed.fingerprint)
         if both := feed.run(context):
             return list(zip((step, fed), both, strict=True))
+    if group := step.member:
+        members = [other for other in todo if other.member and other.member.group == group.group]
+        for other in members:
+            begin(other.directory, other.fingerprint)
+        names = [other.member.name for other in members if other.member]
+        return list(zip(members, group.run(context, names), strict=True))
     return [(step, step.run(context))]
 
 

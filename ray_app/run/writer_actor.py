@@ -1,7 +1,7 @@
 """The shard writer as a Ray actor: engine clients hand it finished units, it makes them durable.
 
 It runs on the driver's node, so it dies with the driver and never alone; rows not in a closed shard are then asked
-for again.
+for again. One actor writes the tables of all lanes of a stage, each into its own folder.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +22,16 @@ from ray_app.run.shard_settings import MAX_ROWS, MAX_SECONDS
 from ray_app.run.shards import ShardWriter, shard_files
 
 
-class _WriterActor:
-    """Not Ray's own class, so that tests run it in an event loop of theirs."""
+@dataclass(frozen=True)
+class Table:
+    """One lane's table: its folder and schema."""
+
+    directory: str
+    schema: pa.Schema
+
+
+class TableWriter:
+    """Writes the units of one table, in an event loop."""
 
     def __init__(
         self,
@@ -89,18 +99,6 @@ class _WriterActor:
         """Keep units that failed while the engine had not answered yet: whether it was their fault shows at the end."""
         self.held.update({unit.unit: unit for unit in units if unit.unit not in self.seen})
 
-    async def unanswered(self) -> list[Any]:
-        """Units that were held, and did not come since."""
-        return list(self.held.values())
-
-    async def answered(self) -> bool:
-        """Whether any unit of the stage has rows, in this attempt or an earlier one."""
-        return self.rows
-
-    async def span(self) -> tuple[float, float]:
-        """When the first and the last unit of this attempt came (Unix time; 0 if none did)."""
-        return self.first_unit, self.last_unit
-
     async def progress(self) -> dict[str, float]:
         """Units and tokens so far."""
         return {"units": len(self.seen), "completion_tokens": self.counters["completion_tokens"]}
@@ -136,9 +134,51 @@ class _WriterActor:
                 self._tell()
 
 
+class _WriterActor:
+    """The tables of all lanes. Units come with the number of their lane."""
+
+    def __init__(self, tables: Sequence[Table], fence: Fence | None, max_rows: int, max_seconds: float) -> None:
+        self.tables = [TableWriter(t.directory, t.schema, fence, max_rows, max_seconds) for t in tables]
+
+    async def add(self, units: list[tuple[int, Any]]) -> None:
+        """Rows or quarantine rows of finished units. After an error every later call raises it too."""
+        for lane, table in enumerate(self.tables):
+            if own := [unit for number, unit in units if number == lane]:
+                await table.add(own)
+
+    async def settled(self, close: bool = False) -> None:
+        """Returns once every row that came before this call is in a closed shard; with `close`, by closing it now."""
+        await asyncio.gather(*(table.settled(close) for table in self.tables))
+
+    async def hold(self, units: list[tuple[int, Any]]) -> None:
+        """Keep units that failed while the engine had not answered yet."""
+        for lane, table in enumerate(self.tables):
+            await table.hold([unit for number, unit in units if number == lane])
+
+    async def unanswered(self) -> list[tuple[int, Any]]:
+        """Units that were held, and did not come since."""
+        return [(lane, unit) for lane, table in enumerate(self.tables) for unit in table.held.values()]
+
+    async def answered(self) -> bool:
+        """Whether any unit of any table has rows, in this attempt or an earlier one."""
+        return any(table.rows for table in self.tables)
+
+    async def spans(self) -> list[tuple[float, float]]:
+        """When the first and the last unit of each table came in this attempt (Unix time; 0 if none did)."""
+        return [(table.first_unit, table.last_unit) for table in self.tables]
+
+    async def progress(self) -> dict[str, float]:
+        """Units and tokens so far, of all tables."""
+        told = [await table.progress() for table in self.tables]
+        return {name: sum(one[name] for one in told) for name in ("units", "completion_tokens")}
+
+    async def finish(self) -> list[dict[str, float]]:
+        """Close the open shards; the counters of this attempt, a table each."""
+        return [await table.finish() for table in self.tables]
+
+
 def start_writer(
-    directory: str,
-    schema: pa.Schema,
+    tables: Sequence[Table],
     fence: Fence | None = None,
     max_rows: int = MAX_ROWS,
     max_seconds: float = MAX_SECONDS,
@@ -146,4 +186,4 @@ def start_writer(
     """A writer actor on this node; the handle has `add`, `settled`, `progress`, `finish` and more."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_WriterActor)
-    return actor.remote(directory, schema, fence, max_rows, max_seconds)
+    return actor.remote(tables, fence, max_rows, max_seconds)

@@ -20,7 +20,7 @@ from ray import serve
 
 from ray_app.base.schema import PairwiseRow
 from ray_app.benchmarks import Faulty
-from ray_app.engine.base import UnitResult, Work
+from ray_app.engine.base import UnitResult, Work, alone
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.replicas import Replicas
 from ray_app.errors import RunError
@@ -161,7 +161,7 @@ class JudgeService:
                 break
             with self.replicas.busy(index, len(rows)):
                 try:
-                    units: list[UnitResult] = await self.actors[index].run.remote(work, rows)
+                    units: list[UnitResult] = await self.actors[index].run.remote([work], alone(rows))
                     return units
                 except ray.exceptions.ActorDiedError:
                     self.replicas.dead.add(index)

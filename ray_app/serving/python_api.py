@@ -26,7 +26,7 @@ from ray_app.benchmarks import Faulty
 from ray_app.benchmarks.base import pairwise_item
 from ray_app.benchmarks.files import clean_row
 from ray_app.benchmarks.responses import candidates, pairs_of
-from ray_app.engine.base import UnitResult, Work
+from ray_app.engine.base import UnitResult, Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.replicas import Replicas
@@ -216,7 +216,7 @@ def answers_of(pool: EnginePool, work: Work, tasks: Sequence[list[dict[str, Any]
             chosen = replicas.pick()
             assert chosen is not None, "no replica is ever marked as dead here"
             replicas.load[chosen] += 1
-            waiting[pool.actors[chosen].run.remote(work, units)] = (index, chosen)
+            waiting[pool.actors[chosen].run.remote([work], alone(units))] = (index, chosen)
         if not waiting:
             return [found[index] for index in range(len(tasks))]
         done, _ = ray.wait(list(waiting))

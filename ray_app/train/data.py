@@ -66,7 +66,7 @@ def encode(
         head = list(template(messages, add_generation_prompt=True))
         said = _said(tokenizer, template, messages, answer, drawn)
         whole = list(template(messages + answer)) if said is None else head + said
-        text = template(messages + answer, tokenize=False)
+        text = template(messages + answer, tokenize=False) if said is None else ""
     except RowFault:
         raise
     except Exception as fault:  # a template may raise what it likes: a role that it does not know, turns that repeat

@@ -29,6 +29,7 @@ class Job:
     candidates: bool = False  # export at every checkpoint, not only at the end
     export: bool = True
     revision: str | None = None  # of a seed model from the hub
+    started: float = 0.0  # when the workers were asked for (Unix time)
 
 
 def fit_id(

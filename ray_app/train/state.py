@@ -68,6 +68,22 @@ def read_progress(work_dir: str, step: int) -> Progress:
     return Progress(**json.loads(filesystem.cat_file(f"{root}/progress-{step:06d}.json")))
 
 
+def write_spent(job: Job, spent: dict[str, float]) -> None:
+    """Rank 0: leave what its time went into (seconds by cause) where the driver reads it."""
+    filesystem, root = url_to_fs(job.work_dir)
+    filesystem.makedirs(root, exist_ok=True)
+    filesystem.pipe_file(f"{root}/spent.json", json.dumps({"started": job.started, "spent": spent}).encode())
+
+
+def read_spent(job: Job) -> dict[str, float]:
+    """What the workers of this start have left; empty where they left nothing."""
+    filesystem, root = url_to_fs(job.work_dir)
+    if not filesystem.exists(f"{root}/spent.json"):
+        return {}
+    told = json.loads(filesystem.cat_file(f"{root}/spent.json"))
+    return dict(told["spent"]) if told["started"] == job.started else {}
+
+
 def write_fault(work_dir: str, kind: str, message: str) -> None:
     """Note a fault that no restart can cure; the driver raises it, and restarted workers return at once."""
     filesystem, root = url_to_fs(work_dir)
@@ -103,4 +119,5 @@ def resume(engine: Any, checkpoint: Any) -> Progress:
     return Progress(**client["progress"])
 
 
+STEPS = "steps"  # the one part of what a worker has spent that is no waiting
 RAY_RUN = "ray"  # Ray Train's own folder inside work_dir

@@ -9,11 +9,13 @@ checkpoint is committed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -31,7 +33,7 @@ from ray_app.train.job import Job, fit_id, plan_settings
 from ray_app.train.launch import run_workers
 from ray_app.train.selection import Score, best, boundaries, should_stop
 from ray_app.train.settings import TrainSettings
-from ray_app.train.state import RAY_RUN, Progress, read_progress
+from ray_app.train.state import RAY_RUN, Progress, read_progress, read_spent
 
 log = logging.getLogger(__name__)
 RECORD = "training.json"  # in the checkpoint folder: the result, and which fit it came from
@@ -53,6 +55,7 @@ def no_room_needed() -> None:
 class TrainResult:
     """What a fit did. `losses` has one number a logged step; `quarantine` are rows that could not be encoded.
 
+    `spent` is what the time of this call went into, seconds by cause; `state.STEPS` among them is no waiting.
     `candidates` are all exported steps (after the commit only the last and the selected still have files), `scores`
     their validations, `selected` the step that became the checkpoint.
     """
@@ -68,6 +71,7 @@ class TrainResult:
     selected: int
     scores: list[Score] = field(default_factory=list)
     quarantine: list[dict[str, str]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -105,16 +109,23 @@ def fit(
         _remove(f"{work_dir}/{RAY_RUN}")  # the last call may have been killed before it tidied up
         return committed
     warn_of_other_fits(state_dir, identity)
-    refs, lengths, quarantine = encode_files(settings, seed_model, train_files, template, revision)
+    spent: dict[str, float] = {}
+    with ThreadPoolExecutor(1) as beside:
+        encoded = beside.submit(encode_files, settings, seed_model, train_files, template, revision)
+        if not list_candidates(work_dir):  # the processors encode while the GPUs are given up
+            make_room()
+        with timed(spent, "rows are encoded"):
+            refs, lengths, quarantine = encoded.result()
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     steps = total_steps(lengths, plan_settings(settings, seed), settings.epochs, settings.max_steps)
     keep = settings.keep_candidates and validation is not None
     job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep, revision=revision)
     log.info("training %s: %d rows, %d steps on %d workers", run_name, len(lengths), steps, settings.workers)
-    scores, progress = train_and_select(job, validation, make_room)
+    scores, progress = train_and_select(job, validation, make_room, spent)
     seconds = time.monotonic() - started
     result = result_of(progress, list_candidates(work_dir), scores, len(lengths), seconds, quarantine)
+    result = replace(result, spent=dict(spent))
     commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "")
     return result
 
@@ -152,22 +163,45 @@ def result_of(
     )
 
 
+@contextlib.contextmanager
+def timed(spent: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds of a block to what was spent."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        spent[name] = spent.get(name, 0.0) + time.monotonic() - started
+
+
+def run_segment(job: Job, spent: dict[str, float]) -> None:
+    """`run_workers`, with what their time went into. What they do not tell of is their end."""
+    job, started = replace(job, started=time.time()), time.monotonic()
+    run_workers(job)
+    whole, told = time.monotonic() - started, read_spent(job)
+    for name, seconds in (told | {"workers end": max(0.0, whole - sum(told.values()))}).items():
+        spent[name] = spent.get(name, 0.0) + seconds
+
+
 def train_and_select(
-    job: Job, validation: Validation | None, make_room: Callable[[], None] = no_room_needed
+    job: Job,
+    validation: Validation | None,
+    make_room: Callable[[], None] = no_room_needed,
+    spent: dict[str, float] | None = None,
 ) -> tuple[list[Score], Progress]:
     """Train to the end, or segment by segment with a validation after each; returns scores and final progress."""
+    spent = {} if spent is None else spent
     selection = job.settings.selection
     if validation is None or selection.when == "after":
         if not any(candidate.step == job.total_steps for candidate in list_candidates(job.work_dir)):
             make_room()
-            run_workers(job)
+            run_segment(job, spent)
         scores = judge_candidates(job, validation, selection.patience) if validation else []
         return scores, read_progress(job.work_dir, job.total_steps)
     scores = []
     for stop in boundaries(job.total_steps, job.settings.checkpoint_every):
         if not any(candidate.step >= stop for candidate in list_candidates(job.work_dir)):
             make_room()
-            run_workers(replace(job, stop_at=stop))
+            run_segment(replace(job, stop_at=stop), spent)
         scores = judge_candidates(job, validation, selection.patience)
         if should_stop(scores, selection.patience):
             log.info("training stops at step %d of %d: accuracy has fallen", stop, job.total_steps)
@@ -205,6 +239,7 @@ def read_record(checkpoint_dir: str, identity: str, validation: str = "") -> Tra
         )
     record["candidates"] = [Candidate(**row) for row in record["candidates"]]
     record["scores"] = [Score(**row) for row in record["scores"]]
+    record["spent"] = {}  # by the call that made it
     return TrainResult(**record)
 
 

@@ -89,6 +89,7 @@ class Worker:
 
         self.job, self.settings, self.rank, self.world = job, job.settings, rank, world
         gpu = job.settings.use_gpu
+        self.spent = {"workers start": max(0.0, time.time() - job.started)} if job.started else {}
         self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self.rows = concatenate(ray.get(list(job.rows)), unit_rows=unit_rows(job.settings.recipe))
         self.kernel = attention.choose(self.settings)
@@ -96,7 +97,9 @@ class Worker:
         started = time.perf_counter()
         self.engine, self.model = start_engine(job, resuming=checkpoint is not None)
         self.progress = state.resume(self.engine, checkpoint)
-        self.note("model ready at step %d, %.1f s", self.progress.step, time.perf_counter() - started)
+        self.spent["model is built"] = time.perf_counter() - started
+        self.note("model ready at step %d, %.1f s", self.progress.step, self.spent["model is built"])
+        self.working_since = time.perf_counter()
         self.recipe = recipes.make(self)
         self.trackers = self._open_trackers()
         self.clock, self.unlogged = time.perf_counter(), list[int]()
@@ -212,13 +215,25 @@ class Worker:
     def _checkpoint(self, done: int) -> None:
         if self.rank == 0:
             state.write_progress(self.job.work_dir, self.progress)
+        if self.settings.use_gpu:
+            torch.cuda.synchronize()  # so that the time of steps that were only queued is theirs
         started = time.perf_counter()
         if self.settings.checkpoint_every:
             state.save(self.engine, self.job, self.progress)
         saved = time.perf_counter()
         if self.job.export and (done == self.job.total_steps or self.job.candidates):
             export_candidate(self, done)
-        self.note("step %d: state %.1f s, export %.1f s", done, saved - started, time.perf_counter() - saved)
+        exported = time.perf_counter()
+        self.note("step %d: state %.1f s, export %.1f s", done, saved - started, exported - saved)
+        for name, seconds in (
+            (state.STEPS, started - self.working_since),
+            ("state is saved", saved - started),
+            ("candidate is exported", exported - saved),
+        ):
+            self.spent[name] = self.spent.get(name, 0.0) + seconds
+        if self.rank == 0:
+            state.write_spent(self.job, self.spent)
+        self.working_since = time.perf_counter()
 
     def note(self, message: str, *values: Any) -> None:
         """A log line, from rank 0 only."""

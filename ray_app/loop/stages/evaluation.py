@@ -1,13 +1,15 @@
 """Evaluation: a judge scores pairs with gold labels that are never trained on (section 4.2).
 
 Each set (validation, every test benchmark, the held-out synthetic pairs) is a committed unit of its own:
-iter_NN/evaluation/SET/ holds the votes, verdicts.jsonl and summary.json. More benchmarks never invalidate.
+iter_NN/evaluation/SET/ holds the votes, verdicts.jsonl and summary.json. More benchmarks never invalidate. Sets that
+are left of an iteration are judged together, as one stream.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
@@ -15,9 +17,9 @@ from ray_app.benchmarks import Benchmark
 from ray_app.benchmarks.registry import benchmark_name
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
-from ray_app.judging.gold_set import judge_set
+from ray_app.judging.gold_set import GoldSet, judge_sets
 from ray_app.judging.judge import Judge
-from ray_app.judging.protocol import STAGE
+from ray_app.judging.protocol import STAGE, Answers
 from ray_app.judging.registry import protocol_for
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
@@ -56,25 +58,55 @@ def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, A
     return {"seed": settings.seed, **inputs.covered(spec), "judge": judge}
 
 
+@dataclass(frozen=True)
+class NamedSet:
+    """A set of the run: its name, where it is read from (nothing: the run's own held-out pairs), and its folder."""
+
+    name: str
+    spec: str
+    directory: str
+
+
 def run(
-    context: Context, directory: str, iteration: int, name: str, spec: str, judge: Judge, stage: str = STAGE
+    context: Context, iteration: int, sets: Sequence[NamedSet], judge: Judge, stage: str = STAGE
+) -> list[StageResult]:
+    """Judge sets together, write their verdicts and summaries, return the numbers of each."""
+    limit = context.settings.evaluation.limit
+    gold = [
+        GoldSet(
+            context.inputs.gold_set(one.spec, limit) if one.spec else heldout(context, iteration),
+            one.directory,
+            one.name,
+        )
+        for one in sets
+    ]
+    asked = [one for one in gold if one.benchmark.n]
+    judged = iter(judge_sets(context.runner, judge, asked, context.inputs.voting(iteration)) if asked else [])
+    results = [
+        _told(context, iteration, one, *next(judged), judge=judge, stage=stage)
+        if one.benchmark.n
+        else StageResult(extra={"set": one.name, "headline": None})
+        for one in gold
+    ]
+    loaded = next((i for i, result in enumerate(results) if "first_answer" in result.extra), None)
+    if loaded is not None:  # one loading of the weights for all of them
+        results[loaded] = results[loaded].with_extra(context.since_checkpoint(iteration, results[loaded]))
+    return results
+
+
+def _told(
+    context: Context, iteration: int, gold: GoldSet, result: StageResult, answers: Answers, *, judge: Judge, stage: str
 ) -> StageResult:
-    """Judge one set, write its verdicts and summary, return its numbers."""
-    settings, voting = context.settings, context.inputs.voting(iteration)
-    limit = settings.evaluation.limit
-    benchmark = context.inputs.gold_set(spec, limit) if spec else heldout(context, iteration)
-    if not benchmark.n:
-        return StageResult(extra={"set": name, "headline": None})
+    """Write what was found on one set, and add it to the numbers of its judging."""
+    benchmark, name, voting = gold.benchmark, gold.name, context.inputs.voting(iteration)
     protocol = protocol_for(judge.mode, benchmark)
-    result, answers = judge_set(context.runner, judge, benchmark, voting, directory, name=name)
     summary = protocol.summary(benchmark, answers, voting)
-    write_verdicts(join(directory, VERDICTS), protocol.records(benchmark, answers, voting))
+    write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
     outcomes = protocol.outcomes(benchmark, answers, voting)
     change = against_before(context, benchmark, outcomes, iteration, name) if outcomes is not None else None
     if change:
         summary["against_iteration_before"] = change
-    write_json_atomic(join(directory, "summary.json"), summary)
-    result = result.with_extra(context.since_checkpoint(iteration, result))
+    write_json_atomic(join(gold.directory, "summary.json"), summary)
     told = {"set": name, "headline": protocol.headline(summary), "change": change}
     return result.with_extra(told if stage == STAGE else told | {"judge": judge.named})
 

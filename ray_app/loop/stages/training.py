@@ -32,8 +32,10 @@ from ray_app.metrics.first_position import first_position_rate
 from ray_app.run.folder import StageRecord, read_record
 from ray_app.run.shards import ShardWriter
 from ray_app.run.storage import list_files
+from ray_app.system.device_time import DeviceClock
 from ray_app.train.candidates import Candidate
 from ray_app.train.selection import Score
+from ray_app.train.state import STEPS
 from ray_app.train.trainer import TrainResult, Validation, fit
 
 log = logging.getLogger(__name__)
@@ -95,6 +97,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         may_grow=context.runner.pools.may_grow,
         make_room=lambda: context.runner.pools.release_for_training(settings.train),
     )
+    count_time(context.runner.pools.clock, result, settings.train.workers if settings.train.use_gpu else 1)
     write_quarantine(context, iteration, result.quarantine)
     if result.quarantine:  # the training set was made for longer rows, or another template, before settings changed
         log.warning(
@@ -120,6 +123,15 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         seconds=time.monotonic() - started,
         extra={**numbers(result), "dtype": settings.train.dtype},
     )
+
+
+def count_time(clock: DeviceClock, result: TrainResult, devices: float) -> None:
+    """Put what a fit's time went into on the account of the run."""
+    for name, seconds in result.spent.items():
+        if name == STEPS:
+            clock.busy(seconds * devices)
+        else:
+            clock.wait(name, seconds)
 
 
 def warn_of_shorter_set(settings: IterateSettings, made: StageRecord | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import ray
 
-from ray_app.engine.base import Work
+from ray_app.engine.base import Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
@@ -79,7 +79,7 @@ def test_the_same_text_over_http(
 
 
 def run(pool: EnginePool, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[Any]:
-    found: list[Any] = ray.get(pool.actors[0].run.remote(Work(program, "judgments", 1, pool.model), rows))
+    found: list[Any] = ray.get(pool.actors[0].run.remote([Work(program, "judgments", 1, pool.model)], alone(rows)))
     return found
 
 

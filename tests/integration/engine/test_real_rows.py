@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ray_app.base.prompts import CATEGORIES, load_prompt
-from ray_app.engine.base import Sampling, UnitResult, Work
+from ray_app.engine.base import Sampling, UnitResult, Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.generation.programs.classify import ClassifyProgram
@@ -46,7 +46,9 @@ def other_embedding(model: str, tmp_path_factory: pytest.TempPathFactory) -> str
 
 
 def ask(pool: EnginePool, program: Any, rows: list[dict[str, Any]]) -> list[UnitResult]:
-    results: list[UnitResult] = ray.get(pool.actors[0].run.remote(Work(program, "judgments", 1, pool.model), rows))
+    results: list[UnitResult] = ray.get(
+        pool.actors[0].run.remote([Work(program, "judgments", 1, pool.model)], alone(rows))
+    )
     return results
 
 

@@ -17,14 +17,14 @@ import pytest
 import ray
 
 from ray_app.base.schema import JUDGMENTS
-from ray_app.engine.base import Engine, UnitResult, Work
-from ray_app.engine.client import run_program
+from ray_app.engine.base import Engine, UnitResult, Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
+from ray_app.engine.stream import run_program
 from ray_app.errors import RunError
 from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.run.shards import closed_units
-from ray_app.run.writer_actor import start_writer
+from ray_app.run.writer_actor import Table, start_writer
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]
@@ -32,7 +32,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # engines do no
 
 
 def texts(pool: EnginePool, program: JudgeProgram, rows: list[dict[str, Any]]) -> list[str]:
-    results = ray.get(pool.actors[0].run.remote(Work(program, "judgments", 1, pool.model), rows))
+    results = ray.get(pool.actors[0].run.remote([Work(program, "judgments", 1, pool.model)], alone(rows)))
     assert not [r.quarantine for r in results if r.quarantine]
     return [row["text"] for r in results for row in r.rows]
 
@@ -82,7 +82,7 @@ def test_tokens_are_counted_while_they_are_made(
     pool, rows = manager.get("judge", engine()).pool, units(2)[:1]
     actor, long = pool.actors[0], replace(greedy, sampling=replace(greedy.sampling, max_tokens=300))
     before = ray.get(actor.generated.remote())
-    answer = actor.run.remote(Work(long, "judgments", 1, pool.model), rows)
+    answer = actor.run.remote([Work(long, "judgments", 1, pool.model)], alone(rows))
     seen = before
     while seen == before:
         seen = ray.get(actor.generated.remote())
@@ -119,7 +119,7 @@ def test_a_killed_engine_loses_no_rows(tmp_path: Path, engine: Make, units: Make
     rows, go = units(24), tmp_path / "go"
     late = {sampled.unit_of(row) for row in rows[24:]}
     with EnginePool(engine(replicas=2, max_num_seqs=4), "judge", "t").start() as pool:
-        writer = start_writer(str(tmp_path), JUDGMENTS)
+        writer = start_writer([Table(str(tmp_path), JUDGMENTS)])
         killer = threading.Thread(target=killed_at_work, args=(pool.actors[0], go), daemon=True)
         killer.start()
         data = ray.data.from_arrow(pa.Table.from_pylist(rows))

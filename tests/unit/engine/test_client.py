@@ -18,11 +18,11 @@ import ray
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import Engine, UnitResult
-from ray_app.engine.client import drain, program_stage, run_program
 from ray_app.engine.pool import EnginePool
+from ray_app.engine.stream import drain, program_stage, run_program
 from ray_app.errors import RunError
 from ray_app.run.shards import closed_units, column_values, row_counts
-from ray_app.run.writer_actor import start_writer
+from ray_app.run.writer_actor import Table, start_writer
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]
@@ -30,7 +30,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # engines and c
 
 
 def judged(tmp_path: Path, pool: EnginePool, dataset: Any, program: Any, total: int) -> dict[str, float]:
-    writer = start_writer(str(tmp_path), JUDGMENTS)
+    writer = start_writer([Table(str(tmp_path), JUDGMENTS)])
     return run_program(dataset, pool, program, writer, stage="judgments", label="judging", total=total)
 
 
@@ -237,7 +237,7 @@ def test_a_client_that_dies_ends_the_stage_and_nothing_is_written_twice(
     dead = tmp_path / "dead"
     script = {"p": [1.0], "hold": r"Question [23]\d\?", "until": str(dead)}
     with EnginePool(scripted(script, max_num_seqs=2), "judge", "t").start() as pool:
-        writer = start_writer(str(tmp_path), JUDGMENTS)
+        writer = start_writer([Table(str(tmp_path), JUDGMENTS)])
         stage = program_stage(dataset(40), pool, program(), FatalWriter(writer, 5, dead), stage="judgments")
         with pytest.raises(RunError):
             drain(stage, "judging")
@@ -257,7 +257,7 @@ def test_a_stage_can_hand_its_rows_to_the_next(tmp_path: Path, dataset: Make, pr
         EnginePool(scripted({"p": [1.0]}), "generator", "t").start() as a,
         EnginePool(scripted({"p": [0.5], "delay_s": 0.01}), "judge", "t").start() as b,
     ):
-        writers = [start_writer(str(first), JUDGMENTS), start_writer(str(second), JUDGMENTS)]
+        writers = [start_writer([Table(str(first), JUDGMENTS)]), start_writer([Table(str(second), JUDGMENTS)])]
         rows = program_stage(dataset(100), a, program(), writers[0], stage="pairs", emit=JUDGMENTS)
         again = rows.map(_unit_again)
         units, held = drain(program_stage(again, b, program(), writers[1], stage="judgments"), "judging")
@@ -273,7 +273,7 @@ def test_rows_are_handed_on_only_from_closed_shards(
     """Here no shard fills and none grows old: they close because the stage has nothing else to do."""
     handed = 0
     with EnginePool(scripted({"p": [0.5]}), "generator", "t").start() as pool:
-        writer = start_writer(str(tmp_path), JUDGMENTS, None, 10_000, 3600.0)
+        writer = start_writer([Table(str(tmp_path), JUDGMENTS)], None, 10_000, 3600.0)
         stage = program_stage(dataset(80), pool, program(), writer, stage="pairs", emit=JUDGMENTS)
         for batch in stage.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             assert set(batch.column("pair_id").to_pylist()) <= set(column_values(str(tmp_path), "pair_id"))

@@ -18,11 +18,11 @@ class Writer:
         self.fault = fault
         self.add = self
 
-    async def remote(self, units: list[UnitResult]) -> None:
+    async def remote(self, units: list[tuple[int, UnitResult]]) -> None:
         await asyncio.sleep(0.01)
         if self.fault:
             raise self.fault
-        self.calls.append([unit.unit for unit in units])
+        self.calls.append([unit.unit for _, unit in units])
 
 
 def test_units_that_come_during_a_call_go_together() -> None:
@@ -33,7 +33,7 @@ def test_units_that_come_during_a_call_go_together() -> None:
         written_at_return = []
 
         async def put(i: int) -> None:
-            await box.put([UnitResult(str(i))])
+            await box.put([(0, UnitResult(str(i)))])
             written_at_return.append(str(i) in [u for call in writer.calls for u in call])
 
         await asyncio.gather(*(put(i) for i in range(100)))
@@ -46,4 +46,4 @@ def test_units_that_come_during_a_call_go_together() -> None:
 
 def test_a_fault_of_the_writer_is_raised() -> None:
     with pytest.raises(RuntimeError, match="disk full"):
-        asyncio.run(Outbox(Writer(RuntimeError("disk full"))).put([UnitResult("a")]))
+        asyncio.run(Outbox(Writer(RuntimeError("disk full"))).put([(0, UnitResult("a"))]))

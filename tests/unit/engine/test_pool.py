@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from ray_app.engine.base import Work
+from ray_app.engine.base import Work, alone
 from ray_app.engine.manager import PoolManager, same_shape
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
@@ -164,5 +164,5 @@ def test_a_restarted_engine_serves_the_weights_it_is_asked_for(scripted: Make, u
         while ray.get(actor.ready.remote())["pid"] == before:
             time.sleep(0.1)
         assert ray.get(actor.serving.remote()) == "scripted"
-        ray.get(actor.run.remote(Work(program(), "judgments", 2, "second"), units(1)))
+        ray.get(actor.run.remote([Work(program(), "judgments", 2, "second")], alone(units(1))))
         assert ray.get(actor.serving.remote()) == "second"

@@ -151,3 +151,18 @@ def test_alarms_fit_into_80_columns() -> None:
     silent = io.StringIO()
     show_alarms([], Console(file=silent))
     assert silent.getvalue() == ""
+
+
+def test_the_time_of_the_devices_is_summed_over_an_iteration() -> None:
+    first = {"devices": 2, "seconds": 50.0, "busy": 80.0, "idle": {"workers start": 15.0, "other": 5.0}}
+    second = {"devices": 2, "seconds": 25.0, "busy": 40.0, "idle": {"other": 10.0, "weights load": 0.2}}
+    lines = [line("training", 1, device_time=first), line("evaluation", 1, set="test", headline=HEADLINE)]
+    (row,) = iteration_rows([*lines, line("evaluation", 1, set="b", headline=HEADLINE, device_time=second)])
+    assert row["device_time"] == {
+        "total": 150.0,
+        "busy": 120.0,
+        "idle": {"other": 15.0, "weights load": 0.2, "workers start": 15.0},
+    }
+    text = shown([*lines, line("evaluation", 1, set="b", headline=HEADLINE, device_time=second)])
+    assert "1 150 20 other 15, workers start 15" in " ".join(text.split())
+    assert "device-seconds" not in shown([line("training", 1)])

@@ -16,7 +16,7 @@ from ray_app.run import lease as lease_module
 from ray_app.run import writer_actor
 from ray_app.run.lease import Lease
 from ray_app.run.shards import closed_units, row_counts
-from ray_app.run.writer_actor import _WriterActor, start_writer
+from ray_app.run.writer_actor import Table, TableWriter, start_writer
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])
 
@@ -32,7 +32,7 @@ def quarantined(name: str, reason: str = "empty") -> UnitResult:
 
 def test_rows_quarantine_and_counters_arrive(tmp_path: Path) -> None:
     async def work() -> tuple[dict[str, float], dict[str, float]]:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        actor = TableWriter(str(tmp_path), SCHEMA, None)
         await actor.add([result("a", 2), quarantined("b")])
         await actor.add([result("c")])
         return await actor.progress(), await actor.finish()
@@ -46,7 +46,7 @@ def test_rows_quarantine_and_counters_arrive(tmp_path: Path) -> None:
 
 def test_a_unit_that_a_restarted_client_brings_again_is_not_doubled(tmp_path: Path) -> None:
     async def work() -> dict[str, float]:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        actor = TableWriter(str(tmp_path), SCHEMA, None)
         for units in ([result("a"), quarantined("q")], [result("a"), quarantined("q"), result("b")]):
             await actor.add(units)
         return await actor.finish()
@@ -64,7 +64,7 @@ def test_a_unit_that_a_restarted_client_brings_again_is_not_doubled(tmp_path: Pa
 )
 def test_an_error_is_raised_by_every_later_call(tmp_path: Path, bad: UnitResult, words: str) -> None:
     async def work() -> None:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        actor = TableWriter(str(tmp_path), SCHEMA, None)
         for call in (
             lambda: actor.add([bad]),
             lambda: actor.add([bad]),
@@ -79,7 +79,7 @@ def test_an_error_is_raised_by_every_later_call(tmp_path: Path, bad: UnitResult,
 
 def test_the_timer_closes_an_old_shard_by_itself(tmp_path: Path) -> None:
     async def work() -> None:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        actor = TableWriter(str(tmp_path), SCHEMA, None)
         actor.writer.clock = lambda: 0.0
         await actor.add([result("a")])
         assert closed_units(str(tmp_path), ["id"]) == set()
@@ -94,7 +94,7 @@ def test_the_timer_closes_an_old_shard_by_itself(tmp_path: Path) -> None:
 def test_a_fault_of_the_timer_reaches_the_next_call(tmp_path: Path) -> None:
     async def work() -> None:
         with Lease(str(tmp_path)) as lease:
-            actor = _WriterActor(str(tmp_path / "stage"), SCHEMA, lease.fence)
+            actor = TableWriter(str(tmp_path / "stage"), SCHEMA, lease.fence)
             actor.writer.clock = lambda: 0.0
             await actor.add([result("a")])
             lease_module.storage.write_json_atomic(lease.uri, {"owner": "other", "pid": 1, "host": "elsewhere"})
@@ -112,7 +112,7 @@ def test_a_fault_of_the_timer_reaches_the_next_call(tmp_path: Path) -> None:
 
 def test_settled_waits_for_the_shard_of_what_came_before(tmp_path: Path) -> None:
     async def work() -> None:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None, max_rows=2)
+        actor = TableWriter(str(tmp_path), SCHEMA, None, max_rows=2)
         await actor.settled()  # nothing is open
         await actor.add([result("a")])
         waiting = asyncio.create_task(actor.settled())
@@ -133,7 +133,7 @@ def test_settled_waits_for_the_shard_of_what_came_before(tmp_path: Path) -> None
 
 def test_the_timer_wakes_those_who_wait(tmp_path: Path) -> None:
     async def work() -> None:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None, max_seconds=0.5)
+        actor = TableWriter(str(tmp_path), SCHEMA, None, max_seconds=0.5)
         await actor.add([result("a")])
         await actor.settled()
 
@@ -143,7 +143,7 @@ def test_the_timer_wakes_those_who_wait(tmp_path: Path) -> None:
 
 def test_those_who_wait_hear_of_a_fault(tmp_path: Path) -> None:
     async def work() -> None:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        actor = TableWriter(str(tmp_path), SCHEMA, None)
         await actor.add([result("a")])
         waiting = asyncio.create_task(actor.settled())
         await asyncio.sleep(0)
@@ -157,7 +157,7 @@ def test_those_who_wait_hear_of_a_fault(tmp_path: Path) -> None:
 
 def test_held_units_are_those_that_did_not_come_since(tmp_path: Path) -> None:
     async def work() -> tuple[list[str], dict[str, float]]:
-        actor = _WriterActor(str(tmp_path), SCHEMA, None)
+        actor = TableWriter(str(tmp_path), SCHEMA, None)
         await actor.add([result("late")])
         await actor.hold([quarantined("late"), quarantined("a"), quarantined("b")])
         await actor.add([quarantined("a")])
@@ -181,13 +181,13 @@ def in_ray() -> Iterator[None]:
 @pytest.mark.usefixtures("in_ray")
 def test_in_ray_the_writer_is_on_this_node_and_keeps_to_the_lease(tmp_path: Path) -> None:
     with Lease(str(tmp_path)) as lease:
-        writer = writer_actor.start_writer(str(tmp_path / "pairs"), SCHEMA, lease.fence)
+        writer = writer_actor.start_writer([Table(str(tmp_path / "pairs"), SCHEMA)], lease.fence)
         ray.get([writer.add.remote([result(f"u{i}", 3), quarantined(f"q{i}")]) for i in range(100)])
         assert ray.get(writer.progress.remote())["units"] == 200
         assert ray.get(writer.finish.remote())["samples"] == 100
         assert row_counts(str(tmp_path / "pairs")) == (300, {"empty": 100})
 
-        fenced = start_writer(str(tmp_path / "other"), SCHEMA, lease.fence)
+        fenced = start_writer([Table(str(tmp_path / "other"), SCHEMA)], lease.fence)
         ray.get(fenced.add.remote([result("a")]))
         lease_module.storage.write_json_atomic(lease.uri, {"owner": "other", "pid": 1, "host": "elsewhere"})
         with pytest.raises(RunError, match="another driver took over"):

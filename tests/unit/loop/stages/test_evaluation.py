@@ -12,7 +12,7 @@ from loop_runs import DEMO
 
 from ray_app.base.schema import HELDOUT, PAIRS, TRAIN, pack_text
 from ray_app.engine.actor import EngineActor
-from ray_app.engine.base import Work
+from ray_app.engine.base import Work, alone
 from ray_app.generation.runner import Job, Runner, StageResult
 from ray_app.judging.pairwise import HEADLINE
 from ray_app.loop.stages import evaluation
@@ -32,7 +32,7 @@ class InProcess(Runner):
     def run(self, job: Job) -> StageResult:
         actor = EngineActor(job.engine, job.role)
         work = Work(job.program, job.stage, job.iteration, job.engine.model)
-        results = asyncio.run(actor.run(work, list(job.source)))
+        results = asyncio.run(actor.run([work], alone(list(job.source))))
         with ShardWriter(job.directory, job.schema) as writer:
             for result in results:
                 writer.add(result.rows)
@@ -54,7 +54,7 @@ def judged(context: Any, set_name: str, spec: str, **settings: Any) -> tuple[Sta
     run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
     directory = run.folder.join(run.folder.stage_dir("evaluation", 1), set_name)
     judge = run.inputs.judge(made.settings.judge, "the judge")
-    result = evaluation.run(run, directory, 1, set_name, spec, judge)
+    (result,) = evaluation.run(run, 1, [evaluation.NamedSet(set_name, spec, directory)], judge)
     return result, Path(directory)
 
 
@@ -171,14 +171,18 @@ def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
     made: Context = context()
     spec = f"validation={DEMO / 'validation.jsonl'}"
     run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
-    arguments = ("validation", spec, run.inputs.judge(made.settings.judge, "the judge"))
-    resumed = evaluation.run(run, str(Path(made.folder.uri) / "resumed"), 1, *arguments)
+    judge = run.inputs.judge(made.settings.judge, "the judge")
+
+    def sets(folder: str) -> list[evaluation.NamedSet]:
+        return [evaluation.NamedSet("validation", spec, str(Path(made.folder.uri) / folder))]
+
+    (resumed,) = evaluation.run(run, 1, sets("resumed"), judge)
     assert "checkpoint_to_first_answer_s" not in resumed.extra
     run.written[1] = 990.0
-    result = evaluation.run(run, str(Path(made.folder.uri) / "one"), 1, *arguments)
+    (result,) = evaluation.run(run, 1, sets("one"), judge)
     assert result.extra["checkpoint_to_first_answer_s"] == 10.5
     assert result.extra["weights"] == "reloaded"
-    other = evaluation.run(run, str(Path(made.folder.uri) / "other"), 2, *arguments)
+    (other,) = evaluation.run(run, 2, sets("other"), judge)
     assert "checkpoint_to_first_answer_s" not in other.extra
 
 

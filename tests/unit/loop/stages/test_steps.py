@@ -130,6 +130,29 @@ def test_a_fed_step_runs_along_where_it_can(settings: Any, both_left: bool, allo
     assert found == ([("pairs", made), ("iteration 1: judgments", judged)] if together else [("pairs", alone)])
 
 
+def test_sets_of_an_iteration_that_are_left_are_judged_together(settings: Any) -> None:
+    all_steps = steps(settings(**BASE))
+    of_first = [step for step in all_steps if step.stage == "evaluation" and step.iteration == 1]
+    assert len(of_first) > 1
+    asked: list[list[str]] = []
+
+    def judge(_: Any, names: Any) -> list[StageResult]:
+        asked.append(list(names))
+        return [StageResult(extra={"set": name}) for name in names]
+
+    todo = [
+        replace(step, member=replace(step.member, run=judge)) if step.member else step
+        for step in all_steps
+        if step is not of_first[0]  # it is committed
+    ]
+    first = next(step for step in todo if step.directory == of_first[1].directory)
+    found = run_step(first, todo, None)  # type: ignore[arg-type]
+    assert [(step.directory, result.extra["set"]) for step, result in found] == [
+        (step.directory, step.directory.rsplit("/", 1)[-1]) for step in of_first[1:]
+    ]
+    assert asked == [[step.directory.rsplit("/", 1)[-1] for step in of_first[1:]]]
+
+
 def test_a_first_judge_of_its_own_is_evaluated_too(settings: Any) -> None:
     other = [str(step) for step in steps(settings(**BASE, first_judge=scripted("mixtral")))]
     assert "iteration 0: first judge evaluation validation" in other

@@ -1,0 +1,94 @@
+"""Ray's account of the GPUs that engines use: a claim is taken before an engine starts, given back while it sleeps.
+
+The process of an engine outlives its claim. While it sleeps, the trainer computes on the same GPUs, and Ray has to
+count them as the trainer's. So a claim is a placement group of its own, the engine's actor asks Ray for no GPU, and is
+told which ones are its own. On waking the same GPUs have to be claimed again: an engine cannot move.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ray_app.errors import RunError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The node of a claim (Ray's id) and the GPUs there, by the ids that CUDA_VISIBLE_DEVICES takes."""
+
+    node: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """GPUs that Ray counts as taken until `release`."""
+
+    group: PlacementGroup
+    place: Place
+
+
+def claim(gpus: float, count: int, timeout_s: float, nodes: Sequence[str] | None = None) -> list[Claim]:
+    """`count` claims of `gpus` GPUs each, every one on one node; on `nodes`, one for each, where they are named.
+
+    Waits for nodes that a cluster may still get. Raises RunError where they are not there after `timeout_s` seconds;
+    then nothing is claimed.
+    """
+    deadline = time.monotonic() + timeout_s
+    groups = [_group(gpus, nodes[index] if nodes else None) for index in range(count)]
+    try:
+        for group in groups:
+            if not group.wait(max(0.1, deadline - time.monotonic())):
+                raise RunError(f"{count} times {gpus:g} GPU(s) were not free after {timeout_s:.0f} s")
+        places = ray.get([_asked(group, gpus) for group in groups])
+    except BaseException:
+        for group in groups:
+            remove_placement_group(group)
+        raise
+    return [Claim(group, place) for group, place in zip(groups, places, strict=True)]
+
+
+def _group(gpus: float, node: str | None) -> PlacementGroup:
+    selector = [{"ray.io/node-id": node}] if node else None
+    return placement_group([{"GPU": gpus}], strategy="PACK", bundle_label_selector=selector)
+
+
+def _asked(group: PlacementGroup, gpus: float) -> Any:
+    """Which GPUs Ray has given to a group: a task inside it can tell, the group itself cannot."""
+    where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+    return ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0)(_here).options(scheduling_strategy=where).remote()
+
+
+def _here() -> Place:
+    return Place(ray.get_runtime_context().get_node_id(), tuple(str(gpu) for gpu in ray.get_gpu_ids()))
+
+
+def release(claims: Iterable[Claim]) -> None:
+    """Ray may give these GPUs to others."""
+    for one in claims:
+        remove_placement_group(one.group)
+
+
+def matched(places: Sequence[Place], claims: Sequence[Claim]) -> list[Claim] | None:
+    """The claims in the order of `places`, one for each; None where they are not for the same GPUs. Pure.
+
+    Ray numbers the GPUs of a node as it likes, so claims taken anew may be the same ones in another order.
+    """
+    left = list(claims)
+    found = []
+    for place in places:
+        one = next((c for c in left if c.place.node == place.node and set(c.place.gpus) == set(place.gpus)), None)
+        if one is None:
+            return None
+        left.remove(one)
+        found.append(one)
+    return found

@@ -1,0 +1,140 @@
+"""From a Ray dataset to an engine pool: a light `map_batches` stage around one client.
+
+run_program(dataset, pool, program, writer, …)      a whole stage: rows in, durable shards out
+program_stage(dataset, pool, program, writer, …)    the same as a lazy dataset, whose rows a next stage can take
+lanes_stage(dataset, pool, lanes, writers)          rows of several tables at once (`generation/together.py`)
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from ray_app.engine.actor import ENGINE_ERROR
+from ray_app.engine.base import Program, Work
+from ray_app.engine.client import ClientSettings, Held, PoolClient, cause_of
+from ray_app.engine.pool import EnginePool
+from ray_app.errors import RunError
+from ray_app.system.progress import Part, Progress
+
+STREAM_ROWS, STREAM_BLOCKS = 64, 16  # where a next stage takes the rows: at most so many a block, about so many blocks
+
+
+def program_stage(
+    dataset: ray.data.Dataset,
+    pool: EnginePool,
+    program: Program,
+    writer: Any,
+    *,
+    stage: str,
+    iteration: int | None = None,
+    emit: pa.Schema | None = None,
+    total: int = STREAM_ROWS * STREAM_BLOCKS,
+) -> ray.data.Dataset:
+    """`program` over `dataset`, lazily. Units go to `writer`; what comes out is small counts, or with `emit` the rows.
+
+    With `emit` a next stage takes the rows, once they are in closed shards, while this one still runs: both stand in
+    one Ray Data graph. A block is handed on whole, so `total` rows are cut into several. Units that failed while the
+    engine had answered none are then with the writer (`unanswered`).
+    """
+    if emit is not None:
+        dataset = dataset.repartition(target_num_rows_per_block=max(1, min(STREAM_ROWS, total // STREAM_BLOCKS)))
+    return _client_stage(dataset, pool, [Work(program, stage, iteration, pool.model)], writer, emit)
+
+
+def lanes_stage(dataset: ray.data.Dataset, pool: EnginePool, lanes: Sequence[Work], writers: Any) -> ray.data.Dataset:
+    """The same for rows of several tables, which come packed, each with its lane: its work, and its table's number with
+    the `writers` (`run.writer_actor.start_writers`).
+    """
+    return _client_stage(dataset, pool, lanes, writers, packed=True)
+
+
+def _client_stage(
+    dataset: ray.data.Dataset,
+    pool: EnginePool,
+    lanes: Sequence[Work],
+    writer: Any,
+    emit: pa.Schema | None = None,
+    packed: bool = False,
+) -> ray.data.Dataset:
+    in_flight = pool.settings.in_flight * len(pool.actors)
+    blocks = min(256, max(8, in_flight // 32))
+    settings = ClientSettings(in_flight, pool.settings.rows_per_call, pool.settings.request_timeout_s, emit, packed)
+    return dataset.map_batches(
+        PoolClient,
+        fn_constructor_args=(pool.actors, lanes, writer, settings),
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=0.01,
+        compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=blocks),
+        # A client that died may have written part of its batch: the stage is to end, and to resume from its shards.
+        max_restarts=0,
+        max_task_retries=0,
+    )
+
+
+def run_program(
+    dataset: ray.data.Dataset,
+    pool: EnginePool,
+    program: Program,
+    writer: Any,
+    *,
+    stage: str,
+    label: str,
+    total: int,
+    iteration: int | None = None,
+) -> dict[str, float]:
+    """Stream `dataset` through `program`; returns the counters of this attempt once all rows are durable.
+
+    Raises RunError with the cause in one line when an engine or the writer fails for good.
+    """
+    stream = program_stage(dataset, pool, program, writer, stage=stage, iteration=iteration)
+    with Progress(Part(label, total, writer, tuple(pool.actors))):
+        return settle(label, *drain(stream, label), writer)[0]
+
+
+def settle(label: str, units: int, held: list[Held], writer: Any) -> list[dict[str, float]]:
+    """Close the shards of a stage whose stream has ended, and return the counters of each lane. Raises RunError when
+    nothing of it succeeded; otherwise the units that were held failed on their own, and are quarantined.
+    """
+    unheard = any(unit.quarantine[0]["reason"] == ENGINE_ERROR for _, unit in held)
+    # A refusal may be a row's own fault, but not where no row of the stage was ever answered.
+    if held and len(held) == units and (unheard or not ray.get(writer.answered.remote())):
+        raise RunError(f"{label}: no request succeeded: {cause_of(held[-1][1])}")
+    if held:
+        ray.get(writer.add.remote(held))
+    found: list[dict[str, float]] = ray.get(writer.finish.remote())
+    return found
+
+
+def drain(stream: ray.data.Dataset, label: str) -> tuple[int, list[Held]]:
+    """Run a `program_stage` to its end: (units, those that failed in the engine with no success after them).
+
+    Raises RunError with the cause in one line.
+    """
+    units, held = 0, []
+    try:
+        for counts in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            units += sum(counts.column("units").to_pylist())
+            held += [unit for part in counts.column("held").to_pylist() for unit in pickle.loads(part)]
+    except Exception as fault:
+        raise RunError(f"{label}: {root_cause(fault)}") from fault
+    return units, held
+
+
+def root_cause(fault: BaseException) -> str:
+    """What went wrong first, in one line. Ray hands a worker's exception on as text, wrapped in its own."""
+    text = str(fault)
+    ours = re.findall(r"^ray_app\.errors\.\w+: (.+)$", text, re.MULTILINE)
+    if ours:
+        return str(ours[0]).strip()
+    raised = [line for line in re.findall(r"^[\w.]+(?:Error|Exception|Died|Exit).*: .+$", text, re.MULTILINE)]
+    lines = raised or [line for line in text.splitlines() if line.strip()]
+    return (lines[0] if lines else type(fault).__name__).strip()
