@@ -87,10 +87,16 @@ class NeighbourSettings(Part):
 class PairSettings(Part):
     """How a response pair with a known better side is made (paper, section 3.2)."""
 
-    strategy: Literal["modified_instruction", "neighbour_instruction", "worse_response"] = Field(
+    strategy: Literal["modified_instruction", "neighbour_instruction", "worse_response", "given"] = Field(
         "modified_instruction",
         description="the worse response answers a modified instruction (the paper), or a similar other one of the "
-        "instructions, or is written worse on purpose",
+        "instructions, or is written worse on purpose; given: no pairs are made, those of source are all",
+    )
+    source: tuple[str, ...] = Field(
+        (), description="files of pairs made elsewhere (docs/pairs.md), taken beside those of the strategy"
+    )
+    from_run: str | None = Field(
+        None, description="folder of a run whose committed pairs are taken in place of the strategy's"
     )
     mirror: bool = Field(
         False, description="modified_instruction: the same two responses are a second pair under the modified one"
@@ -105,6 +111,19 @@ class PairSettings(Part):
     refresh: Literal["never", "each_iteration"] = Field(
         "never", description="make new pairs from the same instructions in every iteration"
     )
+
+    @property
+    def makes(self) -> bool:
+        """Whether the run's generator makes pairs, or all of them come from elsewhere."""
+        return self.from_run is None and self.strategy != "given"
+
+    @model_validator(mode="after")
+    def _given_pairs_are_there(self) -> PairSettings:
+        if self.strategy == "given" and not self.source and self.from_run is None:
+            raise ValueError("pairs.strategy given: pairs.source or pairs.from_run must name the pairs")
+        if not self.makes and self.refresh != "never":
+            raise ValueError("pairs.refresh each_iteration: pairs from elsewhere are the same in every iteration")
+        return self
 
     @model_validator(mode="after")
     def _mirrors_need_another_instruction(self) -> PairSettings:

@@ -146,7 +146,7 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     settings = context.settings
     # Reading is cheap and deterministic: an interrupted read starts again from nothing.
     context.folder.clear(directory)
-    reader = Reader(settings.instructions, _contamination(settings, context.inputs))
+    reader = Reader(settings.instructions, context.inputs.contamination())
     started, kept = time.monotonic(), 0
     with ShardWriter(directory, INSTRUCTIONS) as writer:
         for row, fault in reader.rows(read_source(settings.instructions)):
@@ -161,12 +161,3 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     if not rows:
         raise InputError(f"no instruction of {settings.instructions.source} is left: {quarantined}")
     return StageResult(reader.seen, rows, quarantined, seconds=time.monotonic() - started)
-
-
-def _contamination(settings: IterateSettings, inputs: Inputs) -> Contamination:
-    part = settings.instructions.decontamination
-    grams = Contamination(part.ngram)
-    if part.enabled:
-        for name in settings.benchmarks:
-            grams.add(transcript(text) for text in inputs.gold_set(name, None).instructions())
-    return grams

@@ -1,0 +1,79 @@
+"""The strategies of making pairs, by name: what is asked for one row, of which rows, and which prompts it shows.
+
+A new one is a program in `generation/programs/` and an entry here; its name is a value of `pairs.strategy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray_app.engine.base import sampling_from
+from ray_app.generation.pair_gate import Gate
+from ray_app.generation.programs.neighbour import NeighbourProgram
+from ray_app.generation.programs.pair import PairProgram
+from ray_app.loop.config import IterateSettings, PairSettings
+from ray_app.loop.stages.inputs import Inputs
+
+Program = Callable[[IterateSettings, Inputs, int], Any]  # of the settings, for an iteration
+
+
+def _none(part: PairSettings) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How pairs are made."""
+
+    program: Program
+    prompts: Callable[[PairSettings], tuple[str, ...]] = _none  # settings `prompts.NAME` that it shows
+    key: tuple[str, ...] = ("instruction_id",)  # what names a unit of work
+    coupled: bool = False  # a unit is a couple of neighbouring instructions, not one instruction
+    own: frozenset[str] = frozenset()  # settings of pairs that no other strategy reads
+
+
+def gate_of(part: PairSettings) -> Gate:
+    """The gate that these settings ask for."""
+    return Gate(part.max_similarity, part.heuristics, part.max_length_ratio)
+
+
+def _pair_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> PairProgram:
+    part = settings.pairs
+    return PairProgram(
+        strategy=part.strategy,
+        one_call=part.format == "one_call",
+        modify=inputs.prompt("modify_instruction"),
+        modify_and_respond=inputs.prompt("modify_and_respond"),
+        worse=inputs.prompt("worse_response"),
+        sampling=sampling_from(part.sampling),
+        modify_sampling=sampling_from(part.modify_sampling or part.sampling),
+        gate=gate_of(part),
+        mirror=part.mirror,
+        generator=settings.generator.model,
+        run_seed=settings.seed,
+        iteration=iteration,
+    )
+
+
+def _neighbour_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> NeighbourProgram:
+    part = settings.pairs
+    return NeighbourProgram(
+        sampling=sampling_from(part.sampling),
+        gate=gate_of(part),
+        generator=settings.generator.model,
+        run_seed=settings.seed,
+        iteration=iteration,
+    )
+
+
+def _modify_prompts(part: PairSettings) -> tuple[str, ...]:
+    return ("modify_and_respond",) if part.format == "one_call" else ("modify_instruction",)
+
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "modified_instruction": Strategy(_pair_program, _modify_prompts),
+    "worse_response": Strategy(_pair_program, lambda part: ("worse_response",)),
+    "neighbour_instruction": Strategy(_neighbour_program, key=("group",), coupled=True, own=frozenset({"neighbours"})),
+}
