@@ -71,7 +71,7 @@ def _by_pair(tables: RunTables, identity: str) -> Iterator[Node]:
 
 
 def _instructions(tables: RunTables, wanted: set[str]) -> dict[str, Row]:
-    """{id: row} of the run's instructions; what it lacks is looked up in the run whose pairs it took, if still there."""
+    """{id: row} of the run's instructions; what it lacks, of the run whose pairs it took, if still there."""
     elsewhere = (tables.settings.get("pairs") or {}).get("from_run")
     found: dict[str, Row] = {}
     for folder in (tables.folder, *([RunFolder(elsewhere)] if elsewhere else [])):

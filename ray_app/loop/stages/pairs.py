@@ -74,7 +74,7 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
 
 
 def inputs_of(settings: IterateSettings) -> dict[str, str]:
-    """The model that makes pairs, and content hashes of those made elsewhere. Raises InputError where there are none."""
+    """The model that makes pairs, and content hashes of those made elsewhere. Raises InputError without any."""
     part = settings.pairs
     made = {"generator": model_identity(settings.generator.model)} if part.makes else {}
     files = {path: content_hash(path) for path in part.source if required_of(path)}
