@@ -44,6 +44,7 @@ INSTRUCTIONS = pa.schema(
         ("split", pa.string()),
     ]
 )
+ANSWERED = pa.schema([*INSTRUCTIONS, ("answer", pa.string())])  # where `instructions.answer_column` is set
 PAIRS = pa.schema(
     [
         ("pair_id", pa.string()),

@@ -39,6 +39,9 @@ class InstructionSettings(Part):
     text_column: str = Field("instruction", description="column of the instruction's text")
     id_column: str | None = Field("id", description="column of ids; without one, an id is made of the text")
     category_column: str | None = Field("category", description="column of categories, where the source has one")
+    answer_column: str | None = Field(
+        None, description="column of the right answer, where the source has one (pairs.strategy checked_answer)"
+    )
     conversation_column: str | None = Field(None, description="WildChat's nested conversation: first user turn")
     languages: tuple[str, ...] = Field((), description="keep these (as the dataset spells them); empty: all")
     drop_toxic: bool = Field(True, description="drop rows that their source marks as toxic or redacted")
@@ -87,10 +90,13 @@ class NeighbourSettings(Part):
 class PairSettings(Part):
     """How a response pair with a known better side is made (paper, section 3.2)."""
 
-    strategy: Literal["modified_instruction", "neighbour_instruction", "worse_response", "given"] = Field(
-        "modified_instruction",
-        description="the worse response answers a modified instruction (the paper), or a similar other one of the "
-        "instructions, or is written worse on purpose; given: no pairs are made, those of source are all",
+    strategy: Literal["modified_instruction", "neighbour_instruction", "checked_answer", "worse_response", "given"] = (
+        Field(
+            "modified_instruction",
+            description="the worse response answers a modified instruction (the paper), or a similar other one of the "
+            "instructions, or is wrong by a known answer, or is written worse on purpose; given: none is made, those "
+            "of source are all",
+        )
     )
     source: tuple[str, ...] = Field(
         (), description="files of pairs made elsewhere (docs/pairs.md), taken beside those of the strategy"
@@ -102,6 +108,12 @@ class PairSettings(Part):
         False, description="modified_instruction: the same two responses are a second pair under the modified one"
     )
     neighbours: NeighbourSettings = NeighbourSettings()
+    samples: int = Field(
+        8, ge=2, description="checked_answer: responses drawn at most, until one is right and one is wrong"
+    )
+    grader: Literal["numeric", "exact"] = Field(
+        "numeric", description="checked_answer: equal as a number or formula (math-verify), or word by word"
+    )
     heuristics: bool = Field(False, description="quarantine meta-talk, refusals, originals with something added")
     max_length_ratio: float | None = Field(None, gt=1, description="of the two responses, in words")
     format: Literal["two_calls", "one_call"] = Field("two_calls", description="one_call: the paper's two-part format")
@@ -129,6 +141,8 @@ class PairSettings(Part):
     def _mirrors_need_another_instruction(self) -> PairSettings:
         if self.mirror and self.strategy == "worse_response":
             raise ValueError("pairs.mirror: a response that was written worse answers no other instruction")
+        if self.mirror and self.strategy == "checked_answer":
+            raise ValueError("pairs.mirror: a response that is wrong answers no other instruction")
         return self
 
 
@@ -191,6 +205,12 @@ class IterateSettings(CommandSettings):
     def _recipe_fits_mode(self) -> IterateSettings:
         if self.train.recipe == "dpo" and not self.protocol.has_preferences:
             raise ValueError("train.recipe dpo needs judging.mode pairwise: a score is neither right nor wrong")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_read(self) -> IterateSettings:
+        if self.pairs.strategy == "checked_answer" and self.instructions.answer_column is None:
+            raise ValueError("pairs.strategy checked_answer: instructions.answer_column must name the right answers")
         return self
 
     @property

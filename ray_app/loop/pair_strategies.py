@@ -11,6 +11,7 @@ from typing import Any
 
 from ray_app.engine.base import sampling_from
 from ray_app.generation.pair_gate import Gate
+from ray_app.generation.programs.checked import CheckedProgram
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
 from ray_app.loop.config import IterateSettings, PairSettings
@@ -68,11 +69,25 @@ def _neighbour_program(settings: IterateSettings, inputs: Inputs, iteration: int
     )
 
 
+def _checked_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> CheckedProgram:
+    part = settings.pairs
+    return CheckedProgram(
+        sampling=sampling_from(part.sampling),
+        samples=part.samples,
+        grader=part.grader,
+        gate=gate_of(part),
+        generator=settings.generator.model,
+        run_seed=settings.seed,
+        iteration=iteration,
+    )
+
+
 def _modify_prompts(part: PairSettings) -> tuple[str, ...]:
     return ("modify_and_respond",) if part.format == "one_call" else ("modify_instruction",)
 
 
 STRATEGIES: Mapping[str, Strategy] = {
+    "checked_answer": Strategy(_checked_program, own=frozenset({"samples", "grader"})),
     "modified_instruction": Strategy(_pair_program, _modify_prompts),
     "worse_response": Strategy(_pair_program, lambda part: ("worse_response",)),
     "neighbour_instruction": Strategy(_neighbour_program, key=("group",), coupled=True, own=frozenset({"neighbours"})),

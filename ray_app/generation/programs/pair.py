@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +52,7 @@ class PairProgram:
         """One pair, or one quarantine row; PromptTooLong and EngineError are the caller's to quarantine."""
         call = Calls(self.run_seed, self.iteration, engine, row["instruction_id"])
         instruction = unpack_text(row["text"])
-        if self.strategy == "worse_response":
-            chosen, modified, rejected = await self._worse(call, instruction)
-        elif self.one_call:
-            chosen, modified, rejected = await self._one_call(call, instruction)
-        else:
-            chosen, modified, rejected = await self._two_calls(call, instruction)
+        chosen, modified, rejected = await WAYS[self.strategy, self.one_call](self, call, instruction)
         fault = pair_fault(instruction, modified, chosen, rejected, call.cut_off, self.gate)
         result = UnitResult(unit=row["instruction_id"], counters=call.counters)
         if fault:
@@ -68,29 +64,6 @@ class PairProgram:
             result.rows += self._pairs(row, instruction, chosen, modified, rejected)
         return result
 
-    async def _two_calls(self, call: Calls, instruction: Text) -> tuple[str, str, str]:
-        chosen, modified = await asyncio.gather(
-            call.answer("chosen", instruction, self.sampling),
-            call.show("modified", self.modify, self.modify_sampling, instruction=instruction),
-        )
-        modified = clean_modified(modified)
-        # An empty instruction would only be answered with noise; the check below names it.
-        rejected = await call.answer("rejected", modified, self.sampling) if modified else ""
-        return chosen, modified, rejected
-
-    async def _one_call(self, call: Calls, instruction: Text) -> tuple[str, str, str]:
-        chosen = await call.answer("chosen", instruction, self.sampling)
-        shown = {"instruction": instruction, "response": chosen}
-        text = await call.show("modified", self.modify_and_respond, self.sampling, **shown)
-        parts = _TWO_PARTS.search(text)
-        return (chosen, parts.group(1), parts.group(2)) if parts else (chosen, "", "")
-
-    async def _worse(self, call: Calls, instruction: Text) -> tuple[str, None, str]:
-        chosen = await call.answer("chosen", instruction, self.sampling)
-        shown = {"instruction": instruction, "response": chosen}
-        rejected = await call.show("rejected", self.worse, self.sampling, **shown)
-        return chosen, None, rejected
-
     def _pairs(
         self, row: dict[str, Any], instruction: Text, chosen: str, modified: str | None, rejected: str
     ) -> list[dict[str, Any]]:
@@ -100,6 +73,41 @@ class PairProgram:
             return [pair]
         asked = instruction if isinstance(instruction, str) else transcript(instruction)
         return mirrored(pair, made.row(row, modified, asked, rejected, chosen))
+
+
+async def _two_calls(asked: PairProgram, call: Calls, instruction: Text) -> tuple[str, str, str]:
+    chosen, modified = await asyncio.gather(
+        call.answer("chosen", instruction, asked.sampling),
+        call.show("modified", asked.modify, asked.modify_sampling, instruction=instruction),
+    )
+    modified = clean_modified(modified)
+    # An empty instruction would only be answered with noise; the check below names it.
+    rejected = await call.answer("rejected", modified, asked.sampling) if modified else ""
+    return chosen, modified, rejected
+
+
+async def _one_call(asked: PairProgram, call: Calls, instruction: Text) -> tuple[str, str, str]:
+    chosen = await call.answer("chosen", instruction, asked.sampling)
+    shown = {"instruction": instruction, "response": chosen}
+    text = await call.show("modified", asked.modify_and_respond, asked.sampling, **shown)
+    parts = _TWO_PARTS.search(text)
+    return (chosen, parts.group(1), parts.group(2)) if parts else (chosen, "", "")
+
+
+async def _worse(asked: PairProgram, call: Calls, instruction: Text) -> tuple[str, None, str]:
+    chosen = await call.answer("chosen", instruction, asked.sampling)
+    shown = {"instruction": instruction, "response": chosen}
+    rejected = await call.show("rejected", asked.worse, asked.sampling, **shown)
+    return chosen, None, rejected
+
+
+Texts = tuple[str, str | None, str]  # chosen, modified instruction (None: the strategy has none), rejected
+WAYS: Mapping[tuple[str, bool], Callable[[PairProgram, Calls, Text], Awaitable[Texts]]] = {
+    ("modified_instruction", False): _two_calls,
+    ("modified_instruction", True): _one_call,
+    ("worse_response", False): _worse,
+    ("worse_response", True): _worse,  # it has no second part
+}
 
 
 def clean_modified(text: str) -> str:

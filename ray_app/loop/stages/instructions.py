@@ -15,14 +15,14 @@ from typing import Any
 from ray_app.base.model_files import model_identity
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
-from ray_app.base.schema import INSTRUCTIONS, unpack_text
+from ray_app.base.schema import unpack_text
 from ray_app.engine.base import sampling_from
 from ray_app.errors import InputError
 from ray_app.generation.instruction_choice import chosen
 from ray_app.generation.programs.classify import ClassifyProgram
 from ray_app.generation.runner import Job, StageResult, table_rows
 from ray_app.loop.config import InstructionSettings, IterateSettings
-from ray_app.loop.instruction_rows import Reader, read_source
+from ray_app.loop.instruction_rows import Reader, read_source, schema_of
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import RunFolder
@@ -52,7 +52,8 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
 def newer(part: InstructionSettings) -> set[str]:
     """Settings that change nothing here: left out, so that runs which were begun before they existed continue."""
     similar = {"near_duplicates", "near_similarity"} if part.near_duplicates == "keep" else set()
-    return similar | ({"count", "balance_categories"} if part.count is None else set())
+    unread = {"answer_column"} if part.answer_column is None else set()
+    return similar | unread | ({"count", "balance_categories"} if part.count is None else set())
 
 
 def inputs_of(settings: IterateSettings) -> dict[str, str]:
@@ -81,7 +82,7 @@ def _chosen(context: Context, whole: str, directory: str, result: StageResult) -
     context.folder.clear(directory)
     rows = list(zip(*(column_values(whole, name) for name in ("instruction_id", "category")), strict=True))
     kept = chosen(rows, settings.instructions.count or 0, settings.seed, settings.instructions.balance_categories)
-    with ShardWriter(directory, INSTRUCTIONS) as writer:
+    with ShardWriter(directory, schema_of(settings.instructions)) as writer:
         for file in list_files(whole, "shard-*.parquet"):
             writer.add([row for row in read_parquet(file).to_pylist() if row["instruction_id"] in kept])
     left_out = {"not_chosen": len(rows) - len(kept)}
@@ -95,7 +96,7 @@ def _classified(context: Context, target: str, directory: str, result: StageResu
         Job(
             stage=STAGE,
             directory=directory,
-            schema=INSTRUCTIONS,
+            schema=schema_of(settings.instructions),
             key=("instruction_id",),
             source=context.dataset(target),
             total=table_rows(target),
@@ -148,7 +149,7 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     context.folder.clear(directory)
     reader = Reader(settings.instructions, context.inputs.contamination())
     started, kept = time.monotonic(), 0
-    with ShardWriter(directory, INSTRUCTIONS) as writer:
+    with ShardWriter(directory, schema_of(settings.instructions)) as writer:
         for row, fault in reader.rows(read_source(settings.instructions)):
             if fault is not None:
                 writer.quarantine([fault])

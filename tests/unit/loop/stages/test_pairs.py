@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ from ray_app.errors import InputError, RunError
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
 from ray_app.loop.config import IterateSettings
-from ray_app.loop.stages import pairs
+from ray_app.loop.stages import instructions, pairs
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.run.shards import ShardWriter
+from ray_app.run.shards import ShardWriter, shard_files
 from ray_app.run.storage import read_parquet
 
 TEXTS = [
@@ -77,12 +79,49 @@ def test_newer_settings_are_covered_where_they_do_something(settings: Callable[.
         made = settings(pairs=part)
         return dict(pairs.settings_of(made, Inputs(made))["pairs"])
 
-    assert not {"mirror", "heuristics", "max_length_ratio", "neighbours"} & covered().keys()
+    newer = {"mirror", "heuristics", "max_length_ratio", "neighbours", "samples", "grader"}
+    assert not newer & covered().keys()
     assert covered(mirror=True)["mirror"] is True
     assert covered(max_length_ratio=4)["max_length_ratio"] == 4
     near = {"min_similarity": 0.2}
     assert covered(strategy="neighbour_instruction", neighbours=near)["neighbours"]["min_similarity"] == 0.2
     assert covered(neighbours=near) == covered(), "no couples, no matter"
+
+
+def test_checked_answers_of_a_scripted_generator(
+    context: Callable[..., Context], asked: list[str], tmp_path: Path
+) -> None:
+    """From a file with answers to pairs: right and wrong ones by chance, and why there is not one of both."""
+    file = tmp_path / "in.jsonl"
+    rows = [{"instruction": f"What is 9 + 9? ({i})", "gold": "#### 18"} for i in range(40)]
+    rows.append({"instruction": "What is love?", "gold": None})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = {"strategy": "checked_answer", "samples": 3}
+    endings = ["\n#### 18", "\nAnswer: 17"]
+    run = context(
+        pairs=more,
+        instructions={"source": str(file), "answer_column": "gold"},
+        generator={"script": {"answers": endings}},
+    )
+    instructions.run(run)
+    result = pairs.run(run, None)
+    assert (result.rows_in, len(asked)) == (41, 41)
+    files = shard_files(run.folder.stage_dir("pairs"))
+    made = [row for shard in files for row in read_parquet(shard).to_pylist()]
+    assert all(row["chosen"].endswith("#### 18") and row["rejected"].endswith("17") for row in made)
+    assert len(made) > 20  # 3 of 4 on average
+    lost = result.quarantined
+    assert lost.pop("no_answer") == 1
+    assert set(lost) == {"no_right_answer", "no_wrong_answer"}
+    assert sum(lost.values()) + len(made) == 40
+
+
+def test_checked_answers_need_answers(settings: Callable[..., IterateSettings]) -> None:
+    with pytest.raises(InputError, match=r"instructions.answer_column must name the right answers"):
+        settings(pairs={"strategy": "checked_answer"})
+    checked = {"strategy": "checked_answer", "mirror": True}
+    with pytest.raises(InputError, match="a response that is wrong answers no other instruction"):
+        settings(pairs=checked, instructions={"answer_column": "gold"})
 
 
 def test_what_was_written_worse_has_no_mirror(settings: Callable[..., IterateSettings]) -> None:
