@@ -9,6 +9,7 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     refuse       probability that a request is refused (default 0)
     gold_marker  the response that holds this text is the better one (default "GOOD")
     words        words of an answer, drawn from this list by hash (default [12])
+    yes          probability that a question for yes or no is answered with yes (default: answered as any prompt)
     answers      texts of which an answer ends in one, drawn by hash (default: none)
     letter       every verdict names this letter (default: none, `p` decides)
     hold         regular expression: a request with a prompt that it finds waits for the file `until` (default: none)
@@ -51,6 +52,7 @@ class ScriptedEngine:
         self.marker = str(script.get("gold_marker", "GOOD"))
         self.words: list[int] = list(script.get("words", [12]))
         self.answers: list[str] = list(script.get("answers", [""]))
+        self.yes: float | None = script.get("yes")
         self.letter: str | None = script.get("letter")
         self.made = 0
         self.hold = re.compile(script["hold"], re.DOTALL) if "hold" in script else None
@@ -80,6 +82,8 @@ class ScriptedEngine:
         length = self.words[int(self._draw("words", prompt, None) * len(self.words))]
         filler = " ".join([f"w{int(self._draw('text', prompt, seed) * 1e6)}"] * length)
         single = _SINGLE.search(prompt)
+        if self.yes is not None and prompt.endswith("yes or no."):
+            return "Yes." if self._draw("yes", prompt, seed) < self.yes else "No."
         if len(sections) < 2 and not single:
             modified = "<instruction>" in prompt or prompt.startswith(_MODIFIED)
             ending = self.answers[int(self._draw("answers", prompt, seed) * len(self.answers))]

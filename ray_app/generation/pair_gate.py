@@ -12,6 +12,8 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     meta_talk                  a response talks about being an assistant, not about what was asked
     refusal                    a response declines: which is better does not follow from the instructions
     lengths_apart              one response is many times as long: length alone would tell
+
+What costs a question to a model stands in `generation/programs/asking.py`.
 """
 
 from __future__ import annotations

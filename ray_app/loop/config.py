@@ -116,6 +116,12 @@ class PairSettings(Part):
     )
     heuristics: bool = Field(False, description="quarantine meta-talk, refusals, originals with something added")
     max_length_ratio: float | None = Field(None, gt=1, description="of the two responses, in words")
+    ask_generator: bool = Field(
+        False,
+        description="quarantine pairs whose rejected response, as the generator says, does what the original "
+        "instruction asks, or not even what its own asks",
+    )
+    ask_sampling: SamplingSettings = SamplingSettings(temperature=0, max_tokens=256)
     format: Literal["two_calls", "one_call"] = Field("two_calls", description="one_call: the paper's two-part format")
     sampling: SamplingSettings = SamplingSettings()
     modify_sampling: SamplingSettings | None = Field(None, description="of the modified instruction; null: sampling")
@@ -135,6 +141,12 @@ class PairSettings(Part):
             raise ValueError("pairs.strategy given: pairs.source or pairs.from_run must name the pairs")
         if not self.makes and self.refresh != "never":
             raise ValueError("pairs.refresh each_iteration: pairs from elsewhere are the same in every iteration")
+        return self
+
+    @model_validator(mode="after")
+    def _asking_needs_another_instruction(self) -> PairSettings:
+        if self.ask_generator and self.strategy in ("worse_response", "checked_answer", "given"):
+            raise ValueError(f"pairs.ask_generator: {self.strategy} has no second instruction to ask about")
         return self
 
     @model_validator(mode="after")
@@ -168,6 +180,9 @@ class PromptSettings(Part):
     )
     modify_and_respond: str = Field("modify_and_respond", description="the same, with its response, in one call")
     worse_response: str = Field("worse_response", description="asks for a worse response")
+    check_response: str = Field(
+        "check_response", description="asks whether a response does what an instruction asks (pairs.ask_generator)"
+    )
     classify: str = Field("classify", description="asks for an instruction's category and complexity")
 
 

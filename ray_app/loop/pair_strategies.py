@@ -11,6 +11,7 @@ from typing import Any
 
 from ray_app.engine.base import sampling_from
 from ray_app.generation.pair_gate import Gate
+from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.checked import CheckedProgram
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
@@ -40,6 +41,18 @@ def gate_of(part: PairSettings) -> Gate:
     return Gate(part.max_similarity, part.heuristics, part.max_length_ratio)
 
 
+def prompts_of(part: PairSettings) -> tuple[str, ...]:
+    """Settings `prompts.NAME` of all that is shown to the generator."""
+    asked = ("check_response",) if part.ask_generator else ()
+    return (*STRATEGIES[part.strategy].prompts(part), *asked)
+
+
+def asking_of(settings: IterateSettings, inputs: Inputs) -> Asking | None:
+    """How the generator is asked about its pairs, where it is."""
+    part = settings.pairs
+    return Asking(inputs.prompt("check_response"), sampling_from(part.ask_sampling)) if part.ask_generator else None
+
+
 def _pair_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> PairProgram:
     part = settings.pairs
     return PairProgram(
@@ -52,6 +65,7 @@ def _pair_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> 
         modify_sampling=sampling_from(part.modify_sampling or part.sampling),
         gate=gate_of(part),
         mirror=part.mirror,
+        asking=asking_of(settings, inputs),
         generator=settings.generator.model,
         run_seed=settings.seed,
         iteration=iteration,
@@ -63,6 +77,7 @@ def _neighbour_program(settings: IterateSettings, inputs: Inputs, iteration: int
     return NeighbourProgram(
         sampling=sampling_from(part.sampling),
         gate=gate_of(part),
+        asking=asking_of(settings, inputs),
         generator=settings.generator.model,
         run_seed=settings.seed,
         iteration=iteration,

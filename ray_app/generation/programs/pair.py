@@ -20,6 +20,7 @@ from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Engine, Sampling, UnitResult
 from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
 _TWO_PARTS = re.compile(
@@ -44,6 +45,7 @@ class PairProgram:
     run_seed: int
     iteration: int
     mirror: bool = False
+    asking: Asking | None = None
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["instruction_id"])
@@ -54,6 +56,8 @@ class PairProgram:
         instruction = unpack_text(row["text"])
         chosen, modified, rejected = await WAYS[self.strategy, self.one_call](self, call, instruction)
         fault = pair_fault(instruction, modified, chosen, rejected, call.cut_off, self.gate)
+        if fault is None and modified is not None:
+            fault = await self._asked(call, instruction, chosen, modified, rejected)
         result = UnitResult(unit=row["instruction_id"], counters=call.counters)
         if fault:
             detail = {"modified_instruction": modified, "chosen": chosen, "rejected": rejected}
@@ -63,6 +67,15 @@ class PairProgram:
         else:
             result.rows += self._pairs(row, instruction, chosen, modified, rejected)
         return result
+
+    async def _asked(self, call: Calls, instruction: Text, chosen: str, modified: str, rejected: str) -> str | None:
+        """What the generator says against the pair, and against its mirror, where there will be one."""
+        if self.asking is None:
+            return None
+        fault = await self.asking.fault(call, "rejected", instruction, modified, rejected)
+        if fault is None and self.mirror:
+            return await self.asking.fault(call, "chosen", modified, instruction, chosen)
+        return fault
 
     def _pairs(
         self, row: dict[str, Any], instruction: Text, chosen: str, modified: str | None, rejected: str

@@ -21,7 +21,7 @@ from ray_app.generation.pair_gate import last_turn
 from ray_app.generation.runner import Job, StageResult, table_rows
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.given_pairs import GivenPairs, Judged, Splits, required_of, table_of_run
-from ray_app.loop.pair_strategies import STRATEGIES, gate_of
+from ray_app.loop.pair_strategies import STRATEGIES, gate_of, prompts_of
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.shards import ShardWriter, row_counts, shard_files
@@ -38,7 +38,7 @@ from ray_app.run.storage import (
 log = logging.getLogger(__name__)
 STAGE = "pairs"
 GIVEN = "given.json"
-NEWER = ("mirror", "heuristics", "max_length_ratio", "source", "from_run")
+NEWER = ("mirror", "heuristics", "max_length_ratio", "source", "from_run", "ask_generator")
 OF_GIVEN = (
     "source",
     "from_run",
@@ -64,12 +64,13 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
         return {"pairs": part.model_dump(mode="json", include=set(OF_GIVEN))}
     # What a run does without stays out, so that runs that were begun before it existed continue.
     unused = {name for name in NEWER if getattr(part, name) == part.__class__.model_fields[name].default}
+    unused |= set() if part.ask_generator else {"ask_sampling"}
     others = {name for strategy in STRATEGIES.values() for name in strategy.own} - STRATEGIES[part.strategy].own
     return {
         "seed": settings.seed,
         "pairs": part.model_dump(mode="json", exclude=unused | others),
         "generator": settings.generator.identity(settings.generator.model),
-        "prompts": {name: inputs.prompt(name).hash for name in STRATEGIES[part.strategy].prompts(part)},
+        "prompts": {name: inputs.prompt(name).hash for name in prompts_of(part)},
     }
 
 

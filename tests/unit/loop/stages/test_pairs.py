@@ -13,6 +13,7 @@ from ray_app.base.schema import INSTRUCTIONS
 from ray_app.errors import InputError, RunError
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
+from ray_app.generation.runner import StageResult
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages import instructions, pairs
 from ray_app.loop.stages.context import Context
@@ -31,7 +32,8 @@ TEXTS = [
 
 def with_instructions(context: Callable[..., Context], texts: list[str] = TEXTS, **part: Any) -> Context:
     near = {"max_similarity": 0.9}  # of so few texts most words are rare
-    run = context(pairs={"strategy": "neighbour_instruction", "neighbours": near, **part})
+    more = {name: part.pop(name) for name in ("name", "generator") if name in part}
+    run = context(pairs={"strategy": "neighbour_instruction", "neighbours": near, **part}, **more)
     empty = {name: None for name in INSTRUCTIONS.names}
     with ShardWriter(run.folder.stage_dir("instructions"), INSTRUCTIONS, max_rows=2) as writer:
         for number, text in enumerate(texts):
@@ -79,9 +81,21 @@ def test_newer_settings_are_covered_where_they_do_something(settings: Callable[.
         made = settings(pairs=part)
         return dict(pairs.settings_of(made, Inputs(made))["pairs"])
 
-    newer = {"mirror", "heuristics", "max_length_ratio", "neighbours", "samples", "grader"}
+    newer = {
+        "mirror",
+        "heuristics",
+        "max_length_ratio",
+        "neighbours",
+        "samples",
+        "grader",
+        "ask_generator",
+        "ask_sampling",
+    }
     assert not newer & covered().keys()
     assert covered(mirror=True)["mirror"] is True
+    asking = settings(pairs={"ask_generator": True})
+    assert set(pairs.settings_of(asking, Inputs(asking))["prompts"]) == {"modify_instruction", "check_response"}
+    assert covered(ask_generator=True)["ask_sampling"]["max_tokens"] == 256
     assert covered(max_length_ratio=4)["max_length_ratio"] == 4
     near = {"min_similarity": 0.2}
     assert covered(strategy="neighbour_instruction", neighbours=near)["neighbours"]["min_similarity"] == 0.2
@@ -114,6 +128,28 @@ def test_checked_answers_of_a_scripted_generator(
     assert lost.pop("no_answer") == 1
     assert set(lost) == {"no_right_answer", "no_wrong_answer"}
     assert sum(lost.values()) + len(made) == 40
+
+
+def test_the_generator_is_asked_about_its_pairs(context: Callable[..., Context], asked: list[str]) -> None:
+    def result(yes: float) -> StageResult:
+        run = with_instructions(
+            context,
+            strategy="modified_instruction",
+            ask_generator=True,
+            name=f"yes{yes}",
+            generator={"script": {"yes": yes}},
+        )
+        return pairs.run(run, None)
+
+    assert result(1.0).quarantined == {"answers_original": 5}
+    assert result(0.0).quarantined == {"misses_own": 5}
+    some = result(0.5)
+    assert some.rows_out + sum(some.quarantined.values()) == 5
+
+
+def test_a_question_needs_a_second_instruction(settings: Callable[..., IterateSettings]) -> None:
+    with pytest.raises(InputError, match=r"pairs.ask_generator: worse_response has no second instruction"):
+        settings(pairs={"strategy": "worse_response", "ask_generator": True})
 
 
 def test_checked_answers_need_answers(settings: Callable[..., IterateSettings]) -> None:
