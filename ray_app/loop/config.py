@@ -28,6 +28,13 @@ class DecontaminationSettings(Part):
 
     enabled: bool = Field(True, description="whether it is done")
     ngram: int = Field(13, ge=3, description="words in a row that must be shared")
+    min_words: int | None = Field(
+        None,
+        ge=3,
+        description="benchmark prompts of fewer words than ngram, but at least so many, are found inside longer "
+        "instructions too; null: only where an instruction is all of one",
+    )
+    generated: bool = Field(False, description="modified instructions are checked too")
 
 
 class InstructionSettings(Part):

@@ -20,7 +20,7 @@ from ray_app.base.texts import as_text, conversation_fault
 from ray_app.benchmarks.files import Numbered, Types, columns_of, read_numbered
 from ray_app.errors import InputError
 from ray_app.generation.instruction_choice import NearDuplicates
-from ray_app.generation.pair_gate import Gate, last_turn, pair_fault
+from ray_app.generation.pair_gate import CONTAMINATED, Gate, last_turn, pair_fault
 from ray_app.generation.programs.calls import Made
 from ray_app.loop.config import InstructionSettings
 from ray_app.loop.instruction_rows import name_in
@@ -64,8 +64,10 @@ class Splits:
 class GivenPairs:
     """Judges rows of files and of other runs; nothing that was taken is taken again."""
 
-    def __init__(self, splits: Splits, contamination: Contamination, gate: Gate) -> None:
-        self.splits, self.contamination, self.gate = splits, contamination, gate
+    def __init__(
+        self, splits: Splits, contamination: Contamination, gate: Gate, generated: Contamination | None = None
+    ) -> None:
+        self.splits, self.contamination, self.gate, self.generated = splits, contamination, gate, generated
         self.ids: set[str] = set()
         self.texts: set[int] = set()
 
@@ -122,8 +124,10 @@ class GivenPairs:
     def _pair_fault(self, row: Row) -> str | None:
         """Why a pair of the pairs table is not taken."""
         text, other = unpack_text(row["instruction"]), row["modified_instruction"]
-        if self.contamination.matches(transcript(text)):
-            return "contaminated"
+        if shared := self.contamination.fault(transcript(text)):
+            return shared
+        if self.generated and self.generated.matches(other):
+            return CONTAMINATED
         # A mirror's instruction is the one that was written; that the other one adds to it is no fault.
         modified = last_turn(other) if other and content_id(text) == row["instruction_id"] else None
         fault = pair_fault(text, modified, row["chosen"].strip(), row["rejected"].strip(), [], self.gate)

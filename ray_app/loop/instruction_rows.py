@@ -115,8 +115,8 @@ class Reader:
         if identity in self.ids:
             return "duplicate"
         self.ids.add(identity)
-        if self.contamination.matches(plain):
-            return "contaminated"
+        if shared := self.contamination.fault(plain):
+            return shared
         self.cluster = self.similar.cluster(plain, content_id(text)) if self.similar else content_id(text)
         double = self.part.near_duplicates == "drop" and self.cluster != content_id(text)
         return "near_duplicate" if double else None

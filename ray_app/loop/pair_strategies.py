@@ -66,6 +66,7 @@ def _pair_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> 
         gate=gate_of(part),
         mirror=part.mirror,
         asking=asking_of(settings, inputs),
+        contamination=inputs.generated_contamination(),
         generator=settings.generator.model,
         run_seed=settings.seed,
         iteration=iteration,

@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Engine, Sampling, UnitResult
-from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.generation.pair_gate import CONTAMINATED, Gate, pair_fault
 from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
@@ -46,6 +47,7 @@ class PairProgram:
     iteration: int
     mirror: bool = False
     asking: Asking | None = None
+    contamination: Contamination | None = None  # of benchmarks, with which no modified instruction may share text
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["instruction_id"])
@@ -56,6 +58,8 @@ class PairProgram:
         instruction = unpack_text(row["text"])
         chosen, modified, rejected = await WAYS[self.strategy, self.one_call](self, call, instruction)
         fault = pair_fault(instruction, modified, chosen, rejected, call.cut_off, self.gate)
+        if fault is None and modified and self.contamination and self.contamination.matches(modified):
+            fault = CONTAMINATED
         if fault is None and modified is not None:
             fault = await self._asked(call, instruction, chosen, modified, rejected)
         result = UnitResult(unit=row["instruction_id"], counters=call.counters)

@@ -64,11 +64,16 @@ class Inputs:
     def contamination(self) -> Contamination:
         """What instructions and pairs must not share with the configured benchmarks; empty where that is not asked."""
         part = self.settings.instructions.decontamination
-        grams = Contamination(part.ngram)
+        grams = Contamination(part.ngram, part.min_words)
         if part.enabled:
             for spec in self.settings.benchmarks:
                 grams.add(transcript(text) for text in self.gold_set(spec, None).instructions())
         return grams
+
+    def generated_contamination(self) -> Contamination | None:
+        """The same for texts that the generator writes, where these are checked."""
+        part = self.settings.instructions.decontamination
+        return self.contamination() if part.enabled and part.generated else None
 
     def covered(self, spec: str = "") -> dict[str, Any]:
         """The settings that decide what a judge answers on a set of this spec: part of a fingerprint."""

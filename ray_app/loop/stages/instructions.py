@@ -41,6 +41,9 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     }
     for name in newer(settings.instructions):
         covered["instructions"].pop(name)
+    covered["instructions"]["decontamination"].pop("generated")  # of pairs
+    if settings.instructions.decontamination.min_words is None:
+        covered["instructions"]["decontamination"].pop("min_words")
     if settings.instructions.classify:
         covered["prompts"] = {"classify": inputs.prompt("classify").hash}
         covered["generator"] = settings.generator.identity(settings.generator.model)
@@ -125,7 +128,8 @@ def late_overlap(
     late = [name for name in checked_benchmarks(settings) if name not in set(checked)]
     found: dict[str, int] = {}
     for name in late:
-        grams = Contamination(settings.instructions.decontamination.ngram)
+        part = settings.instructions.decontamination
+        grams = Contamination(part.ngram, part.min_words)
         grams.add(transcript(text) for text in inputs.gold_set(name, None).instructions())
         texts = column_values(folder.stage_dir(STAGE), "text")
         found[name] = sum(grams.matches(transcript(unpack_text(text))) for text in texts)

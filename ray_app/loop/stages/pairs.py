@@ -60,8 +60,9 @@ COUPLES = pa.schema(
 def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     """What the stage's fingerprint covers."""
     part = settings.pairs
+    checked = {"decontaminate_generated": True} if settings.instructions.decontamination.generated else {}
     if not part.makes:
-        return {"pairs": part.model_dump(mode="json", include=set(OF_GIVEN))}
+        return {"pairs": part.model_dump(mode="json", include=set(OF_GIVEN)), **checked}
     # What a run does without stays out, so that runs that were begun before it existed continue.
     unused = {name for name in NEWER if getattr(part, name) == part.__class__.model_fields[name].default}
     unused |= set() if part.ask_generator else {"ask_sampling"}
@@ -71,6 +72,7 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
         "pairs": part.model_dump(mode="json", exclude=unused | others),
         "generator": settings.generator.identity(settings.generator.model),
         "prompts": {name: inputs.prompt(name).hash for name in prompts_of(part)},
+        **checked,
     }
 
 
@@ -133,7 +135,13 @@ def take_given(context: Context, directory: str) -> None:
         return
     context.folder.clear(directory)
     own = _rows(context.folder.stage_dir("instructions"))
-    taken = GivenPairs(Splits(settings.instructions, own), context.inputs.contamination(), gate_of(settings.pairs))
+    inputs = context.inputs
+    taken = GivenPairs(
+        Splits(settings.instructions, own),
+        inputs.contamination(),
+        gate_of(settings.pairs),
+        inputs.generated_contamination(),
+    )
     counts = {}
     with ShardWriter(directory, PAIRS) as writer:
         for path in _sources(settings):

@@ -217,6 +217,17 @@ def test_a_mirror_that_the_written_instruction_adds_to_is_none_of_its_faults() -
     assert split(taking(gate=Gate(heuristics=True)).of_run(rows))[1] == []
 
 
+def test_modified_instructions_are_checked_where_that_is_asked() -> None:
+    grams = Contamination(4)
+    grams.add(["list four small birds"])
+    rows = couple("Ask one?", "Please list four small birds today", "g")
+    plain = GivenPairs(Splits(part(), []), Contamination(4), Gate())
+    kept, _ = split(plain.of_run([rows[0]]))
+    assert len(kept) == 1
+    checking = GivenPairs(Splits(part(), []), Contamination(4), Gate(), generated=grams)
+    assert split(checking.of_run([rows[0]]))[1] == ["contaminated_modified"]
+
+
 def test_a_run_without_committed_pairs_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pairs.from_run: .* holds no committed pairs"):
         table_of_run(str(tmp_path))

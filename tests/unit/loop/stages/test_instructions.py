@@ -338,6 +338,35 @@ def test_answers_are_a_column_where_they_are_asked_for(context: Any, settings: A
         instructions.run(context(name="none", instructions={"source": str(file), "answer_column": "answer"}))
 
 
+def test_short_benchmark_prompts_inside_instructions_have_a_reason_of_their_own(context: Any, tmp_path: Path) -> None:
+    gold = {"id": "g", "instruction": "one two three four five", "response_a": "x", "response_b": "y", "label": "A"}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(gold) + "\n")
+    source = source_file(tmp_path / "in.jsonl", "zero one two three four five six", "one two three four five", "b")
+
+    def dropped(name: str, **decontamination: Any) -> dict[str, int]:
+        run = context(
+            name=name,
+            instructions={"source": source, "decontamination": decontamination},
+            evaluation={"validation": f"validation={tmp_path / 'gold.jsonl'}"},
+        )
+        return instructions.run(run).quarantined
+
+    assert dropped("off") == {"contaminated": 1}
+    assert dropped("on", min_words=5) == {"contaminated": 1, "holds_benchmark_prompt": 1}
+    assert dropped("long", min_words=6) == {"contaminated": 1}
+
+
+def test_newer_parts_of_decontamination_are_covered_where_they_change_something(settings: Any) -> None:
+    base = covered(settings())["instructions"]["decontamination"]
+    assert set(base) == {"enabled", "ngram"}
+    assert (
+        covered(settings(instructions={"decontamination": {"generated": True}}))["instructions"]["decontamination"]
+        == base
+    ), "the pairs' stage covers that"
+    shorter = covered(settings(instructions={"decontamination": {"min_words": 5}}))
+    assert shorter["instructions"]["decontamination"]["min_words"] == 5
+
+
 def test_near_duplicates_are_dropped_or_kept_on_one_side() -> None:
     letter = "Write a short letter to the mayor of a town of {} people that asks for a new bridge over the river"
     rows = [{"id": str(n), "instruction": letter.format(n)} for n in range(40)]

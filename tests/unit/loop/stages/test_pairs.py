@@ -32,7 +32,7 @@ TEXTS = [
 
 def with_instructions(context: Callable[..., Context], texts: list[str] = TEXTS, **part: Any) -> Context:
     near = {"max_similarity": 0.9}  # of so few texts most words are rare
-    more = {name: part.pop(name) for name in ("name", "generator") if name in part}
+    more = {name: part.pop(name) for name in ("name", "generator", "evaluation", "instructions") if name in part}
     run = context(pairs={"strategy": "neighbour_instruction", "neighbours": near, **part}, **more)
     empty = {name: None for name in INSTRUCTIONS.names}
     with ShardWriter(run.folder.stage_dir("instructions"), INSTRUCTIONS, max_rows=2) as writer:
@@ -96,6 +96,9 @@ def test_newer_settings_are_covered_where_they_do_something(settings: Callable[.
     asking = settings(pairs={"ask_generator": True})
     assert set(pairs.settings_of(asking, Inputs(asking))["prompts"]) == {"modify_instruction", "check_response"}
     assert covered(ask_generator=True)["ask_sampling"]["max_tokens"] == 256
+    checking = settings(instructions={"decontamination": {"generated": True}})
+    assert pairs.settings_of(checking, Inputs(checking))["decontaminate_generated"] is True
+    assert "decontaminate_generated" not in pairs.settings_of(asking, Inputs(asking))
     assert covered(max_length_ratio=4)["max_length_ratio"] == 4
     near = {"min_similarity": 0.2}
     assert covered(strategy="neighbour_instruction", neighbours=near)["neighbours"]["min_similarity"] == 0.2
@@ -145,6 +148,29 @@ def test_the_generator_is_asked_about_its_pairs(context: Callable[..., Context],
     assert result(0.0).quarantined == {"misses_own": 5}
     some = result(0.5)
     assert some.rows_out + sum(some.quarantined.values()) == 5
+
+
+def test_modified_instructions_are_checked_against_the_benchmarks(
+    context: Callable[..., Context], asked: list[str], tmp_path: Path
+) -> None:
+    """The scripted generator's modified instructions begin with the same word, which a benchmark's prompt has too."""
+    gold = tmp_path / "gold.jsonl"
+
+    def reasons(prompt: str, name: str, **decontamination: Any) -> dict[str, int]:
+        row = {"id": "1", "instruction": prompt, "response_a": "x", "response_b": "y", "label": "A"}
+        gold.write_text(json.dumps(row) + "\n")
+        given = {"source": "none", "heldout_fraction": 0, "decontamination": decontamination}
+        more = {"evaluation": {"validation": f"validation={gold}"}, "name": name, "instructions": given}
+        return pairs.run(with_instructions(context, strategy="modified_instruction", **more), None).quarantined
+
+    run = with_instructions(context, strategy="modified_instruction", name="first")
+    pairs.run(run, None)
+    (made, *_) = read_parquet(shard_files(run.folder.stage_dir("pairs"))[0]).to_pylist()
+    written = " ".join(made["modified_instruction"].split()[:8])
+    assert reasons(written, "off", min_words=5) == {}
+    assert reasons(written, "on", min_words=5, generated=True) == {"contaminated_modified": 1}
+    assert reasons(written, "short", min_words=9, generated=True) == {}
+    assert reasons(written, "disabled", enabled=False, min_words=5, generated=True) == {}
 
 
 def test_a_question_needs_a_second_instruction(settings: Callable[..., IterateSettings]) -> None:
