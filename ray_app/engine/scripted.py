@@ -9,7 +9,7 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     refuse       probability that a request is refused (default 0)
     gold_marker  the response that holds this text is the better one (default "GOOD")
     words        words of an answer, drawn from this list by hash (default [12])
-    yes          probability that a question for yes or no is answered with yes (default: answered as any prompt)
+    says_yes     probability that a question for yes or no is answered with yes (default: answered as any prompt)
     answers      texts of which an answer ends in one, drawn by hash (default: none)
     letter       every verdict names this letter (default: none, `p` decides)
     hold         regular expression: a request with a prompt that it finds waits for the file `until` (default: none)
@@ -52,7 +52,7 @@ class ScriptedEngine:
         self.marker = str(script.get("gold_marker", "GOOD"))
         self.words: list[int] = list(script.get("words", [12]))
         self.answers: list[str] = list(script.get("answers", [""]))
-        self.yes: float | None = script.get("yes")
+        self.yes: float | None = script.get("says_yes")
         self.letter: str | None = script.get("letter")
         self.made = 0
         self.hold = re.compile(script["hold"], re.DOTALL) if "hold" in script else None

@@ -54,20 +54,18 @@ def told(nodes: list[Node], depth: int = 0) -> str:
 
 def _by_instruction(tables: RunTables, identity: str) -> Iterator[Node]:
     """An instruction of the run's, or one that only pairs from elsewhere have."""
-    below = [_pair(tables, pair, iteration) for pair, iteration in _pairs(tables, "instruction_id", identity)]
-    row = _instructions(tables, {identity}).get(identity)
+    found = list(_pairs(tables, "instruction_id", identity))
+    row = _instructions(tables, {identity}).get(identity) or (_of_elsewhere(found[0][0]) if found else None)
     if row:
-        yield _instruction(row, below)
-    elif below:
-        yield Node(f"instruction {identity}", {"source": "pairs made elsewhere (pairs.source, pairs.from_run)"}, below)
+        yield _instruction(row, [_pair(tables, pair, iteration) for pair, iteration in found])
 
 
 def _by_pair(tables: RunTables, identity: str) -> Iterator[Node]:
     found = list(_pairs(tables, "pair_id", identity))
     rows = _instructions(tables, {pair["instruction_id"] for pair, _ in found})
     for pair, iteration in found:
-        node, row = _pair(tables, pair, iteration), rows.get(pair["instruction_id"])
-        yield _instruction(row, [node]) if row else node
+        row = rows.get(pair["instruction_id"]) or _of_elsewhere(pair)
+        yield _instruction(row, [_pair(tables, pair, iteration)])
 
 
 def _instructions(tables: RunTables, wanted: set[str]) -> dict[str, Row]:
@@ -95,6 +93,13 @@ def _by_row(tables: RunTables, identity: str) -> Iterator[Node]:
                 {},
                 [*verdicts, _judge(tables, iteration)],
             )
+
+
+def _of_elsewhere(pair: Row) -> Row:
+    """An instruction that is known from a pair alone."""
+    names = ("instruction_id", "category", "complexity", "split")
+    known = {name: pair[name] for name in names}
+    return {**known, "text": pair["instruction"], "source": "pairs made elsewhere (pairs.source, pairs.from_run)"}
 
 
 def _instruction(row: Row, below: list[Node]) -> Node:

@@ -140,7 +140,7 @@ def test_the_generator_is_asked_about_its_pairs(context: Callable[..., Context],
             strategy="modified_instruction",
             ask_generator=True,
             name=f"yes{yes}",
-            generator={"script": {"yes": yes}},
+            generator={"script": {"says_yes": yes}},
         )
         return pairs.run(run, None)
 
