@@ -21,7 +21,9 @@ Grader = Callable[[str, str], bool | None]  # (known answer, response)
 LONGEST = 200  # characters of a final answer
 SHORT = 12  # words of a response that is its own final answer
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-_MARKED = re.compile(r"####[ \t]*(\W{0,3}\d.*)|\banswer(?:[ \t]+is\b:?|[ \t]*\**[ \t]*[:=])[ \t]*(\S.*)", re.IGNORECASE)
+_MARKED = re.compile(
+    r"####[ \t]*(\W{0,3}\d.*)|\banswer(?:[ \t]{1,3}is\b:?|[ \t]{0,3}\*{0,3}[ \t]{0,3}[:=])[ \t]*(\S.*)", re.IGNORECASE
+)
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?%?")
 _HEDGED = re.compile(r"\bor\b", re.IGNORECASE)  # "17 or 18" is no answer
 # What a final answer may hold: evaluating a tower of powers or a factorial would hold an engine up for ever, and
@@ -87,8 +89,10 @@ def marked_answer(response: str) -> tuple[str, str] | None:
 
 def evaluable(text: str) -> bool:
     """Whether evaluating `text` takes no time to speak of."""
+    if len(text) > LONGEST:
+        return False
     plain, powers = _POWER.subn(" ", _COMMANDS.sub(" ", text))
-    return len(text) <= LONGEST and powers <= POWERS and not _HEAVY.search(plain)
+    return powers <= POWERS and not _HEAVY.search(plain)
 
 
 def _value(text: str) -> list[object]:

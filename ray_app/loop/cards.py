@@ -87,7 +87,8 @@ def public(name: str) -> str:
 
 
 def _models(settings: IterateSettings) -> str:
-    engines: Iterable[EngineSettings | None] = (settings.generator, settings.first_judge, settings.judge)
+    generator = settings.generator if settings.generates else None
+    engines: Iterable[EngineSettings | None] = (generator, settings.first_judge, settings.judge)
     names = dict.fromkeys(public(engine.model) for engine in engines if engine is not None)
     return ", ".join(names)
 

@@ -236,6 +236,11 @@ class IterateSettings(CommandSettings):
         return self
 
     @property
+    def generates(self) -> bool:
+        """Whether the generator is asked for anything."""
+        return self.pairs.makes or self.instructions.classify
+
+    @property
     def judges(self) -> dict[str, EngineSettings]:
         """{setting: engine} of everything that judges."""
         engines = {"first_judge": self.first_judge, "judge": self.judge}
