@@ -52,6 +52,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "modify_instruction": ("instruction",),
     "modify_and_respond": ("instruction",),
     "worse_response": ("instruction", "response"),
+    "check_response": ("instruction", "response"),
     "classify": ("instruction",),
 }
 OFFERED: dict[str, tuple[str, ...]] = {"modify_and_respond": ("response",), "classify": ("categories",)}  # if wanted

@@ -44,6 +44,7 @@ INSTRUCTIONS = pa.schema(
         ("split", pa.string()),
     ]
 )
+ANSWERED = pa.schema([*INSTRUCTIONS, ("answer", pa.string())])  # where `instructions.answer_column` is set
 PAIRS = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -140,6 +141,7 @@ class PairwiseRow:
     label: Letter | None
     group: str
     mirror: str | None = None  # id of the row with these two responses under another instruction
+    similarity: float | None = None  # of the instruction and the one that the worse response answers, 0 to 1
 
 
 def pair_key(row: PairwiseRow) -> tuple[str, bool]:

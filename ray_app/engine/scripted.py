@@ -9,6 +9,8 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     refuse       probability that a request is refused (default 0)
     gold_marker  the response that holds this text is the better one (default "GOOD")
     words        words of an answer, drawn from this list by hash (default [12])
+    says_yes     probability that a question for yes or no is answered with yes (default: answered as any prompt)
+    answers      texts of which an answer ends in one, drawn by hash (default: none)
     letter       every verdict names this letter (default: none, `p` decides)
     hold         regular expression: a request with a prompt that it finds waits for the file `until` (default: none)
     until        path of that file; without it, such a request is never answered
@@ -49,6 +51,8 @@ class ScriptedEngine:
         self.refuse = float(script.get("refuse", 0))
         self.marker = str(script.get("gold_marker", "GOOD"))
         self.words: list[int] = list(script.get("words", [12]))
+        self.answers: list[str] = list(script.get("answers", [""]))
+        self.yes: float | None = script.get("says_yes")
         self.letter: str | None = script.get("letter")
         self.made, self.asleep = 0, False
         self.hold = re.compile(script["hold"], re.DOTALL) if "hold" in script else None
@@ -80,9 +84,12 @@ class ScriptedEngine:
         length = self.words[int(self._draw("words", prompt, None) * len(self.words))]
         filler = " ".join([f"w{int(self._draw('text', prompt, seed) * 1e6)}"] * length)
         single = _SINGLE.search(prompt)
+        if self.yes is not None and prompt.endswith("yes or no."):
+            return "Yes." if self._draw("yes", prompt, seed) < self.yes else "No."
         if len(sections) < 2 and not single:
             modified = "<instruction>" in prompt or prompt.startswith(_MODIFIED)
-            return f"{_MODIFIED if modified else self.marker} {filler}"
+            ending = self.answers[int(self._draw("answers", prompt, seed) * len(self.answers))]
+            return f"{_MODIFIED if modified else self.marker} {filler} {ending}".rstrip()
         if self._draw("unparsed", prompt, seed) < self.unparsed:
             return filler
         named = [text for text in self.p_of if text in self.settings.model]

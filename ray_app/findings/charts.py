@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.verdict import by_iteration, main
+from ray_app.metrics.similarity import THIRDS
 
 Line = Mapping[str, Any]
 Chart = dict[str, Any]
@@ -85,6 +86,7 @@ def controls(metrics: Sequence[Line]) -> Chart:
         "mirrored_accuracy": "right in both orders, and of the mirror",
         "instruction_sensitivity": "winner changes with the instruction",
         "position_consistent_accuracy": "right in both orders",
+        **{f"accuracy_{third}_similar": f"accuracy, {third} similar third" for third in THIRDS},
     }
     rows = _by_set(metrics).get("heldout", [])
     data = [line(text, [(i, _percent(headline, name)) for i, headline in rows]) for name, text in names.items()]
@@ -94,6 +96,8 @@ def controls(metrics: Sequence[Line]) -> Chart:
         if measured
         else "No mirrored pairs in this run: whether the judge reads the instruction is not measured (pairs.mirror)."
     )
+    if any(headline.get(f"accuracy_{third}_similar") for third in THIRDS for _, headline in rows):
+        note += " Thirds of the pairs, by the similarity of their two instructions."
     return chart("Does the instruction matter? (held-out pairs)", note, [d for d in data if d["x"]], PERCENT)
 
 

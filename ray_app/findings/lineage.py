@@ -11,6 +11,7 @@ from typing import Any
 from ray_app.errors import InputError
 from ray_app.findings.facts import shown_text
 from ray_app.findings.run_tables import Row, RunTables
+from ray_app.run.folder import RunFolder
 from ray_app.train.data import row_id
 
 SHOWN = 160  # characters of a text
@@ -52,19 +53,30 @@ def told(nodes: list[Node], depth: int = 0) -> str:
 
 
 def _by_instruction(tables: RunTables, identity: str) -> Iterator[Node]:
-    for row in tables.rows(tables.folder.stage_dir("instructions")):
-        if row["instruction_id"] == identity:
-            yield _instruction(row, [_pair(tables, pair, i) for pair, i in _pairs(tables, "instruction_id", identity)])
+    """An instruction of the run's, or one that only pairs from elsewhere have."""
+    found = list(_pairs(tables, "instruction_id", identity))
+    row = _instructions(tables, {identity}).get(identity) or (_of_elsewhere(found[0][0]) if found else None)
+    if row:
+        yield _instruction(row, [_pair(tables, pair, iteration) for pair, iteration in found])
 
 
 def _by_pair(tables: RunTables, identity: str) -> Iterator[Node]:
     found = list(_pairs(tables, "pair_id", identity))
-    of = {pair["instruction_id"] for pair, _ in found}
-    instructions = tables.rows(tables.folder.stage_dir("instructions")) if of else iter(())
-    rows = {row["instruction_id"]: row for row in instructions if row["instruction_id"] in of}
+    rows = _instructions(tables, {pair["instruction_id"] for pair, _ in found})
     for pair, iteration in found:
-        node, row = _pair(tables, pair, iteration), rows.get(pair["instruction_id"])
-        yield _instruction(row, [node]) if row else node
+        row = rows.get(pair["instruction_id"]) or _of_elsewhere(pair)
+        yield _instruction(row, [_pair(tables, pair, iteration)])
+
+
+def _instructions(tables: RunTables, wanted: set[str]) -> dict[str, Row]:
+    """{id: row} of the run's instructions; what it lacks, of the run whose pairs it took, if still there."""
+    elsewhere = (tables.settings.get("pairs") or {}).get("from_run")
+    found: dict[str, Row] = {}
+    for folder in (tables.folder, *([RunFolder(elsewhere)] if elsewhere else [])):
+        if wanted - found.keys():
+            rows = tables.rows(folder.stage_dir("instructions"))
+            found |= {row["instruction_id"]: row for row in rows if row["instruction_id"] in wanted - found.keys()}
+    return found
 
 
 def _by_row(tables: RunTables, identity: str) -> Iterator[Node]:
@@ -81,6 +93,13 @@ def _by_row(tables: RunTables, identity: str) -> Iterator[Node]:
                 {},
                 [*verdicts, _judge(tables, iteration)],
             )
+
+
+def _of_elsewhere(pair: Row) -> Row:
+    """An instruction that is known from a pair alone."""
+    names = ("instruction_id", "category", "complexity", "split")
+    known = {name: pair[name] for name in names}
+    return {**known, "text": pair["instruction"], "source": "pairs made elsewhere (pairs.source, pairs.from_run)"}
 
 
 def _instruction(row: Row, below: list[Node]) -> Node:

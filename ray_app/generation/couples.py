@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ray_app.base.ngrams import words
 
 NEAREST = 32  # candidates an instruction; who is left over is coupled in a second round among the others
@@ -43,6 +45,15 @@ def couples(texts: Sequence[str], splits: Sequence[str], min_similarity: float, 
         for a, b, value in _coupled([texts[p] for p in positions], min_similarity, max_similarity)
     ]
     return sorted(found, key=lambda couple: (-couple.similarity, couple.first))
+
+
+def similarities(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """The similarity of the two texts of each pair, by vectors of all texts; 0 where there is no word."""
+    vectors = _vectors([text for pair in pairs for text in pair])
+    if vectors is None:
+        return [0.0] * len(pairs)
+    products = vectors[0::2].multiply(vectors[1::2]).sum(axis=1)  # of unit vectors: cosines, a matrix of one column
+    return [round(float(value), 6) for value in np.asarray(products).ravel()]
 
 
 def _coupled(texts: Sequence[str], low: float, high: float) -> Iterator[tuple[int, int, float]]:

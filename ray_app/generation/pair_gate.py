@@ -12,6 +12,10 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     meta_talk                  a response talks about being an assistant, not about what was asked
     refusal                    a response declines: which is better does not follow from the instructions
     lengths_apart              one response is many times as long: length alone would tell
+
+    contaminated_modified      the modified instruction shares text with a benchmark (`base.ngrams`)
+
+What costs a question to a model stands in `generation/programs/asking.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from ray_app.base.ngrams import words
 from ray_app.base.schema import Text
 
+CONTAMINATED = "contaminated_modified"
 # What a small generator writes in place of an answer (seen among SmolLM2's pairs: "I'm ready to help").
 _META = re.compile(
     r"^\W*(?:"

@@ -49,6 +49,10 @@ class StageResult:
     def with_extra(self, more: dict[str, Any]) -> StageResult:
         return dataclasses.replace(self, extra={**self.extra, **more})
 
+    def reading(self, more: int) -> StageResult:
+        """The same, with `more` rows read."""
+        return dataclasses.replace(self, rows_in=self.rows_in + more)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -65,6 +69,11 @@ class Job:
     role: str
     iteration: int | None = None
     units: str = ""  # the folder of Parquet files that `source` reads, where it is one
+    where: tuple[str, str] | None = None  # (column, value) of the folder's rows that are this job's; None: all are
+
+    def done(self) -> set[str]:
+        """Its units that closed shards hold."""
+        return closed_units(self.directory, self.key, self.where)
 
     @property
     def label(self) -> str:
@@ -96,7 +105,7 @@ class Runner:
         read back from the shards.
         """
         started = time.monotonic()
-        done = closed_units(job.directory, job.key)
+        done = job.done()
         counters: dict[str, float] = {}
         extra: dict[str, Any] = {"resumed_units": len(done)}
         if len(done) < job.total:

@@ -24,7 +24,6 @@ import ray.data
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.stream import drain, program_stage, settle
 from ray_app.generation.runner import Job, Runner, StageResult, result_of, without
-from ray_app.run.shards import closed_units
 from ray_app.run.storage import list_files
 from ray_app.system.progress import Part, Progress
 
@@ -34,7 +33,7 @@ Units = Callable[[ray.data.Dataset], ray.data.Dataset]
 
 def can_stream(runner: Runner, first: Job, second: Job, wanted: str) -> bool:
     """Whether the two run side by side; the log says which, and why. `wanted` is `pools.side_by_side`."""
-    if len(closed_units(first.directory, first.key)) >= first.total:
+    if len(first.done()) >= first.total:
         return False  # the first has nothing left to do
     if wanted == "never":
         fits, why = False, "pools.side_by_side is never"
@@ -54,7 +53,7 @@ def stream(
     it. `second.total` is an estimate; `total()` counts when the first table is whole.
     """
     started = time.time()
-    done = [closed_units(job.directory, job.key) for job in (first, second)]
+    done = [first.done(), second.done()]
     served = runner.pools.get_both((first.role, first.engine), (second.role, second.engine))
     pools = served[0].pool, served[1].pool
     extras = [serving.described() for serving in served]

@@ -24,7 +24,7 @@ from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
 from ray_app.judging.rejection_sampling import Choice, Rule, choose
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
-from ray_app.metrics import Outcome, outcomes_of, summarise
+from ray_app.metrics import Outcome, outcomes_of, similarity, summarise
 from ray_app.metrics.outcome import asked_orders
 from ray_app.run.storage import list_files, read_parquet
 
@@ -88,7 +88,8 @@ class Pairwise(PairProtocol):
         return summarise(benchmark, outcomes, seed=voting.seed, votes=voting.votes, unjudged=answers.lost)
 
     def headline(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: summary["overall"][name] for name in HEADLINE if name in summary["overall"]}
+        overall = {name: summary["overall"][name] for name in HEADLINE if name in summary["overall"]}
+        return overall | similarity.headline(summary)
 
     def orders_asked(self, benchmark: Benchmark, voting: Voting) -> dict[str, tuple[str, ...]]:
         return {identity: asked_orders(voting.orders, voting.seed, identity) for identity in benchmark.ids()}

@@ -24,7 +24,7 @@ from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
 from ray_app.judging.rejection_sampling import Choice, Rule, choose_scored
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
-from ray_app.metrics import Outcome, summarise
+from ray_app.metrics import Outcome, similarity, summarise
 from ray_app.metrics.outcome import lost, scored
 from ray_app.run.storage import list_files, read_parquet
 
@@ -73,7 +73,8 @@ class Pointwise(PairProtocol):
         return summary | {"protocol": "pointwise", "votes": voting.votes}
 
     def headline(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: summary["overall"][name] for name in HEADLINE if name in summary["overall"]}
+        overall = {name: summary["overall"][name] for name in HEADLINE if name in summary["overall"]}
+        return overall | similarity.headline(summary)
 
     def voting_program(self, judge: Judge, voting: Voting, prompt: Prompt | None = None) -> ScoreProgram:
         """`prompt`: another one than the judge's own (best-of rows)."""

@@ -87,7 +87,8 @@ def public(name: str) -> str:
 
 
 def _models(settings: IterateSettings) -> str:
-    engines: Iterable[EngineSettings | None] = (settings.generator, settings.first_judge, settings.judge)
+    generator = settings.generator if settings.generates else None
+    engines: Iterable[EngineSettings | None] = (generator, settings.first_judge, settings.judge)
     names = dict.fromkeys(public(engine.model) for engine in engines if engine is not None)
     return ", ".join(names)
 
@@ -127,13 +128,22 @@ def _batch(settings: IterateSettings) -> str:
     return f"{train.tokens_per_batch} tokens × {per_step} a step, {train.batching}"
 
 
+def _pairs(settings: IterateSettings) -> str:
+    """Where the pairs come from; paths of this machine are nobody's business."""
+    part = settings.pairs
+    made = f"strategy {part.strategy}, by {public(settings.generator.model)}"
+    given = [f"those of the run {PurePosixPath(part.from_run).name}"] if part.from_run else []
+    given += [f"pairs made elsewhere ({PurePosixPath(path).name})" for path in part.source]
+    return "; ".join([*([made] if part.makes else []), *given])
+
+
 def _set_rows(settings: IterateSettings, record: StageRecord) -> list[tuple[str, Any]]:
     extra, judging = record.extra, settings.judging
     letters: Mapping[str, int] = extra.get("kept_by_letter") or {}
     return [
         ("rows", record.rows_out),
         ("judging", judging.mode),
-        ("response pairs", f"strategy {settings.pairs.strategy}, by {public(settings.generator.model)}"),
+        ("response pairs", _pairs(settings)),
         ("judgments drawn", f"at most {judging.samples} for each unit, temperature {judging.generation.temperature:g}"),
         ("tried", extra.get("tried")),
         ("kept", extra.get("kept")),

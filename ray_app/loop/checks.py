@@ -34,6 +34,8 @@ def check_interrupted(todo: list[Step]) -> None:
 def check_models(settings: IterateSettings) -> None:
     """Raises InputError naming the setting whose model folder is not there, or whose model cannot be trained."""
     roles = {"generator": settings.generator, "first_judge": settings.first_judge, "judge": settings.judge}
+    if not settings.generates:
+        roles.pop("generator")
     for role, engine in roles.items():
         if engine is not None and engine.kind == "vllm":
             require_model(engine.model, f"{role}.model")

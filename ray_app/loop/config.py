@@ -28,6 +28,13 @@ class DecontaminationSettings(Part):
 
     enabled: bool = Field(True, description="whether it is done")
     ngram: int = Field(13, ge=3, description="words in a row that must be shared")
+    min_words: int | None = Field(
+        None,
+        ge=3,
+        description="benchmark prompts of fewer words than ngram, but at least so many, are found inside longer "
+        "instructions too; null: only where an instruction is all of one",
+    )
+    generated: bool = Field(False, description="modified instructions are checked too")
 
 
 class InstructionSettings(Part):
@@ -39,6 +46,9 @@ class InstructionSettings(Part):
     text_column: str = Field("instruction", description="column of the instruction's text")
     id_column: str | None = Field("id", description="column of ids; without one, an id is made of the text")
     category_column: str | None = Field("category", description="column of categories, where the source has one")
+    answer_column: str | None = Field(
+        None, description="column of the right answer, where the source has one (pairs.strategy checked_answer)"
+    )
     conversation_column: str | None = Field(None, description="WildChat's nested conversation: first user turn")
     languages: tuple[str, ...] = Field((), description="keep these (as the dataset spells them); empty: all")
     drop_toxic: bool = Field(True, description="drop rows that their source marks as toxic or redacted")
@@ -87,17 +97,38 @@ class NeighbourSettings(Part):
 class PairSettings(Part):
     """How a response pair with a known better side is made (paper, section 3.2)."""
 
-    strategy: Literal["modified_instruction", "neighbour_instruction", "worse_response"] = Field(
-        "modified_instruction",
-        description="the worse response answers a modified instruction (the paper), or a similar other one of the "
-        "instructions, or is written worse on purpose",
+    strategy: Literal["modified_instruction", "neighbour_instruction", "checked_answer", "worse_response", "given"] = (
+        Field(
+            "modified_instruction",
+            description="the worse response answers a modified instruction (the paper), or a similar other one of the "
+            "instructions, or is wrong by a known answer, or is written worse on purpose; given: none is made, those "
+            "of source are all",
+        )
+    )
+    source: tuple[str, ...] = Field(
+        (), description="files of pairs made elsewhere (docs/pairs.md), taken beside those of the strategy"
+    )
+    from_run: str | None = Field(
+        None, description="folder of a run whose committed pairs are taken in place of the strategy's"
     )
     mirror: bool = Field(
         False, description="modified_instruction: the same two responses are a second pair under the modified one"
     )
     neighbours: NeighbourSettings = NeighbourSettings()
+    samples: int = Field(
+        8, ge=2, description="checked_answer: responses drawn at most, until one is right and one is wrong"
+    )
+    grader: Literal["numeric", "exact"] = Field(
+        "numeric", description="checked_answer: equal as a number or formula (math-verify), or word by word"
+    )
     heuristics: bool = Field(False, description="quarantine meta-talk, refusals, originals with something added")
     max_length_ratio: float | None = Field(None, gt=1, description="of the two responses, in words")
+    ask_generator: bool = Field(
+        False,
+        description="quarantine pairs whose rejected response, as the generator says, does what the original "
+        "instruction asks, or not even what its own asks",
+    )
+    ask_sampling: SamplingSettings = SamplingSettings(temperature=0, max_tokens=256)
     format: Literal["two_calls", "one_call"] = Field("two_calls", description="one_call: the paper's two-part format")
     sampling: SamplingSettings = SamplingSettings()
     modify_sampling: SamplingSettings | None = Field(None, description="of the modified instruction; null: sampling")
@@ -106,10 +137,31 @@ class PairSettings(Part):
         "never", description="make new pairs from the same instructions in every iteration"
     )
 
+    @property
+    def makes(self) -> bool:
+        """Whether the run's generator makes pairs, or all of them come from elsewhere."""
+        return self.from_run is None and self.strategy != "given"
+
+    @model_validator(mode="after")
+    def _given_pairs_are_there(self) -> PairSettings:
+        if self.strategy == "given" and not self.source and self.from_run is None:
+            raise ValueError("pairs.strategy given: pairs.source or pairs.from_run must name the pairs")
+        if not self.makes and self.refresh != "never":
+            raise ValueError("pairs.refresh each_iteration: pairs from elsewhere are the same in every iteration")
+        return self
+
+    @model_validator(mode="after")
+    def _asking_needs_another_instruction(self) -> PairSettings:
+        if self.ask_generator and self.strategy in ("worse_response", "checked_answer", "given"):
+            raise ValueError(f"pairs.ask_generator: {self.strategy} has no second instruction to ask about")
+        return self
+
     @model_validator(mode="after")
     def _mirrors_need_another_instruction(self) -> PairSettings:
         if self.mirror and self.strategy == "worse_response":
             raise ValueError("pairs.mirror: a response that was written worse answers no other instruction")
+        if self.mirror and self.strategy == "checked_answer":
+            raise ValueError("pairs.mirror: a response that is wrong answers no other instruction")
         return self
 
 
@@ -135,6 +187,9 @@ class PromptSettings(Part):
     )
     modify_and_respond: str = Field("modify_and_respond", description="the same, with its response, in one call")
     worse_response: str = Field("worse_response", description="asks for a worse response")
+    check_response: str = Field(
+        "check_response", description="asks whether a response does what an instruction asks (pairs.ask_generator)"
+    )
     classify: str = Field("classify", description="asks for an instruction's category and complexity")
 
 
@@ -176,6 +231,17 @@ class IterateSettings(CommandSettings):
         if self.train.recipe == "dpo" and not self.protocol.has_preferences:
             raise ValueError("train.recipe dpo needs judging.mode pairwise: a score is neither right nor wrong")
         return self
+
+    @model_validator(mode="after")
+    def _answers_are_read(self) -> IterateSettings:
+        if self.pairs.strategy == "checked_answer" and self.instructions.answer_column is None:
+            raise ValueError("pairs.strategy checked_answer: instructions.answer_column must name the right answers")
+        return self
+
+    @property
+    def generates(self) -> bool:
+        """Whether the generator is asked for anything."""
+        return self.pairs.makes or self.instructions.classify
 
     @property
     def judges(self) -> dict[str, EngineSettings]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
-from ray_app.base.schema import content_id, pack_text, split_of
+from ray_app.base.schema import ANSWERED, INSTRUCTIONS, content_id, pack_text, split_of
 from ray_app.base.texts import as_text, conversation_fault
 from ray_app.benchmarks.files import clean_row, read_rows
 from ray_app.errors import InputError, first_line
@@ -17,12 +19,18 @@ from ray_app.loop.config import InstructionSettings
 STAGE = "instructions"
 
 
+def schema_of(part: InstructionSettings) -> pa.Schema:
+    """Of the instructions table: with answers where they are read, else as it was before there were any."""
+    return INSTRUCTIONS if part.answer_column is None else ANSWERED
+
+
 def read_source(part: InstructionSettings) -> Iterator[dict[str, Any]]:
     """Raw rows of the source. Raises InputError naming file, line or column."""
     column = part.conversation_column or part.text_column
     if part.source.startswith("hf:"):
         return _read_hub(part, column)
-    return read_rows(part.source, required={column: list if part.conversation_column else object})
+    answers = {} if part.answer_column is None else {part.answer_column: object}
+    return read_rows(part.source, required={column: list if part.conversation_column else object, **answers})
 
 
 def _read_hub(part: InstructionSettings, column: str) -> Iterator[dict[str, Any]]:
@@ -34,8 +42,9 @@ def _read_hub(part: InstructionSettings, column: str) -> Iterator[dict[str, Any]
         names = rows.column_names
     except Exception as fault:
         raise InputError(f"dataset {identity}: {first_line(fault)}") from fault
-    if names and column not in names:
-        raise InputError(f"dataset {identity} has no column {column!r}; it has {', '.join(names)}")
+    for wanted in (column, part.answer_column):
+        if names and wanted is not None and wanted not in names:
+            raise InputError(f"dataset {identity} has no column {wanted!r}; it has {', '.join(names)}")
     try:
         yield from map(clean_row, rows)
     except InputError:
@@ -106,8 +115,8 @@ class Reader:
         if identity in self.ids:
             return "duplicate"
         self.ids.add(identity)
-        if self.contamination.matches(plain):
-            return "contaminated"
+        if shared := self.contamination.fault(plain):
+            return shared
         self.cluster = self.similar.cluster(plain, content_id(text)) if self.similar else content_id(text)
         double = self.part.near_duplicates == "drop" and self.cluster != content_id(text)
         return "near_duplicate" if double else None
@@ -115,6 +124,7 @@ class Reader:
     def _row(self, text: str | list[Any], language: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
         identity = content_id(text)
         category = name_in(record, self.part.category_column) if self.part.category_column else None
+        answer = self.part.answer_column
         return {
             "instruction_id": identity,
             "text": pack_text(text),
@@ -123,6 +133,7 @@ class Reader:
             "complexity": None,
             "language": language,
             "split": split_of(self.cluster, self.part.heldout_fraction),
+            **({"answer": answer_in(record, answer)} if answer else {}),
         }
 
 
@@ -134,6 +145,12 @@ def name_in(record: Mapping[str, Any], column: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else None
+
+
+def answer_in(record: Mapping[str, Any], column: str) -> str | None:
+    """A known answer: a text, or a number as it is written; None for what is neither."""
+    value = record.get(column)
+    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
 
 
 def toxic(record: Mapping[str, Any], conversation_column: str | None) -> bool:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ray_app.loop.stages.evaluation import FIRST_JUDGE
 from ray_app.loop.stages.inputs import VALIDATION
+from ray_app.metrics.similarity import THIRDS
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
@@ -72,6 +73,8 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     console = console or Console(soft_wrap=False)
     rows = iteration_rows(metrics)
     console.print(_iterations(rows, notes(rows, metrics)))
+    if any(_thirds(headline) for row in rows for headline in row["sets"].values()):
+        console.print(_by_similarity(rows))
     if any(row.get("trained_by_letter") is not None for row in rows):
         console.print(_training_sets(rows))
     if any(row["changes"] for row in rows):
@@ -157,6 +160,27 @@ def _training_sets(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _by_similarity(rows: list[dict[str, Any]]) -> Table:
+    """Accuracy from the least to the most similar instructions of a pair: does a judge fail where they are close?"""
+    title = "Accuracy by similarity of a pair's two instructions (thirds)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    table.add_column("iter", justify="right")
+    table.add_column("set", no_wrap=True)
+    for name in THIRDS:
+        table.add_column(f"{name} [95 %]", justify="right", no_wrap=True)
+    for row in rows:
+        for name, headline in row["sets"].items():
+            if found := _thirds(headline):
+                table.add_row(str(row["iteration"]), name, *(_with_interval(found.get(third)) for third in THIRDS))
+    return table
+
+
+def _thirds(headline: Mapping[str, Any] | None) -> dict[str, Any]:
+    """{third: accuracy} of a set whose pairs have two instructions."""
+    names = {third: f"accuracy_{third}_similar" for third in THIRDS}
+    return {third: headline[name] for third, name in names.items() if headline and headline.get(name)}
+
+
 def _changes(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Accuracy against the iteration before", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     table.add_column("iter", justify="right")
@@ -181,9 +205,15 @@ def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
     main = headline.get("accuracy") or headline.get("vote_accuracy")
     if main is None or main["value"] is None:
         return ["-"] * 5
-    interval = "" if main["low"] is None else f" [{100 * main['low']:.0f}–{100 * main['high']:.0f}]"
     others = [headline.get(name, {}).get("value") for name in BESIDE]
-    return [f"{100 * main['value']:.1f}{interval}", *map(_percent, others)]
+    return [_with_interval(main), *map(_percent, others)]
+
+
+def _with_interval(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["value"] is None:
+        return "-"
+    interval = "" if found["low"] is None else f" [{100 * found['low']:.0f}–{100 * found['high']:.0f}]"
+    return f"{100 * found['value']:.1f}{interval}"
 
 
 def _stages(metrics: list[dict[str, Any]]) -> Table:

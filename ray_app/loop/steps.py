@@ -58,7 +58,9 @@ class Step:
         """Whose engines it needs."""
         if self.stage in (judgments.STAGE, evaluation.FIRST_JUDGE):
             return "first_judge" if self.iteration in (0, 1) else "judge"
-        if self.stage == pairs.STAGE or (self.stage == instructions.STAGE and self.resumes):
+        if self.stage == pairs.STAGE:
+            return "generator" if "generator" in self.fingerprint.inputs else None
+        if self.stage == instructions.STAGE and self.resumes:
             return "generator"
         return "judge" if self.stage == EVALUATION else None
 
@@ -137,9 +139,9 @@ class Planner:
         return self._add(instructions.STAGE, None, wanted, instructions.run)
 
     def _pairs(self, upstream: Fingerprint, iteration: int | None) -> Fingerprint:
-        generator = {"generator": model_identity(self.settings.generator.model)}
-        wanted = fingerprint(pairs.STAGE, pairs.settings_of(self.settings, self.inputs), generator, [upstream.digest])
-        feeds = self._judging(iteration or 1) if self.settings.iterations else None
+        covered, inputs = pairs.settings_of(self.settings, self.inputs), pairs.inputs_of(self.settings)
+        wanted = fingerprint(pairs.STAGE, covered, inputs, [upstream.digest])
+        feeds = self._judging(iteration or 1) if self.settings.iterations and self.settings.pairs.makes else None
         return self._add(pairs.STAGE, iteration, wanted, lambda context: pairs.run(context, iteration), feeds=feeds)
 
     def _judging(self, iteration: int) -> Feed:
@@ -238,6 +240,7 @@ def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResul
         units=lambda rows: judgments.units_of(settings, rows),
         total=lambda: judgments.units_in(settings, first.directory),
     )
+    made = pairs.with_given(context, made, iteration if own else None)
     return made, judgments.with_numbers(context, judged, iteration)
 
 

@@ -41,6 +41,7 @@ class Outcome:
     turned: bool = False  # this row has the responses of its pair the other way round
     partial: bool = False  # voting stopped early, so vote shares are not those of all k
     mirror: str | None = None  # id of the row with these two responses under another instruction
+    similarity: float | None = None  # of the row's two instructions
 
     def verdicts(self) -> list[tuple[str, str | None, Count | None]]:
         """(order, positional verdict, votes) of every order asked."""
@@ -122,6 +123,7 @@ def judged(
         turned=turned,
         partial=partial,
         mirror=row.mirror,
+        similarity=row.similarity,
     )
 
 

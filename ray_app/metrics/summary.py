@@ -2,7 +2,7 @@
 
     {"benchmark", "protocol", "votes", "n_in", "n", "clusters", "quarantined": {reason: n},
      "dropped": {reason: n}, "overall": block, "subsets": {name: block}, "length_gap_quartiles": […],
-     "calibration", "human_agreement", "rewardbench" | "judgebench" | "mtbench" | "llmbar"}
+     "similarity_thirds": […], "calibration", "human_agreement", "rewardbench" | "judgebench" | "mtbench" | "llmbar"}
 
 A block holds estimates {"value", "n", "low", "high"} by metric name; n is rows, except where the metric says.
 """
@@ -33,6 +33,7 @@ from ray_app.metrics.outcome import ANY, Outcome
 from ray_app.metrics.position_consistent import inconsistent_rate, position_consistent_accuracy
 from ray_app.metrics.proportion import CONFIDENCE
 from ray_app.metrics.rewardbench import rewardbench
+from ray_app.metrics.similarity import accuracy_by_similarity
 from ray_app.metrics.unparsed import unparsed_rate, unparsed_vote_rate
 
 Block = dict[str, Estimate]
@@ -81,6 +82,8 @@ def summarise(
         "length_gap_quartiles": length_gap_quartiles(outcomes, _seed(seed, "length_gap"), resamples),
         "subsets": subsets,
     }
+    thirds = accuracy_by_similarity(outcomes, _seed(seed, "similarity"), resamples)
+    summary |= {"similarity_thirds": thirds} if thirds else {}
     return summary | _special(benchmark, outcomes, votes, seed, resamples)
 
 

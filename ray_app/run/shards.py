@@ -153,13 +153,16 @@ def begun(directory: str) -> bool:
     return any(shard_files(directory, prefix) for prefix in (SHARD, QUARANTINED))
 
 
-def closed_units(directory: str, key: Sequence[str]) -> set[str]:
+def closed_units(directory: str, key: Sequence[str], where: tuple[str, str] | None = None) -> set[str]:
     """Every unit in a closed shard (its key columns joined as `schema.unit_id` does), and every quarantined one: what
-    a resumed stage does not ask for again. Raises InputError naming a file that is damaged.
+    a resumed stage does not ask for again. `where`: of rows with this value in this column alone. Raises InputError
+    naming a file that is damaged.
     """
     done: set[str] = set()
     for file in shard_files(directory):
-        columns = read_parquet(file, columns=key)
+        columns = read_parquet(file, columns=[*key, where[0]] if where else key)
+        if where:
+            columns = columns.filter(pc.equal(columns.column(where[0]), where[1]))
         keys = zip(*(columns.column(name).to_pylist() for name in key), strict=True)
         done.update(":".join(str(part) for part in parts) for parts in keys)
     for file in shard_files(directory, QUARANTINED):

@@ -14,6 +14,7 @@ from ray_app.base.prompts import transcript
 from ray_app.base.schema import unpack_text
 from ray_app.engine.base import Engine, Sampling, UnitResult
 from ray_app.generation.pair_gate import Gate, last_turn, pair_fault
+from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
 STRATEGY = "neighbour_instruction"
@@ -29,6 +30,7 @@ class NeighbourProgram:
     generator: str
     run_seed: int
     iteration: int
+    asking: Asking | None = None
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["group"])
@@ -42,6 +44,9 @@ class NeighbourProgram:
             *(call.answer(side, text, self.sampling) for side, text in zip(SIDES, texts, strict=True))
         )
         fault = pair_fault(texts[0], last_turn(texts[1]), answers[0], answers[1], call.cut_off, self.gate)
+        if fault is None and self.asking is not None:  # each answer is the other instruction's rejected one
+            fault = await self.asking.fault(call, "second", texts[0], texts[1], answers[1])
+            fault = fault or await self.asking.fault(call, "first", texts[1], texts[0], answers[0])
         result = UnitResult(unit=self.unit_of(row), counters=call.counters)
         if fault:
             detail = str(dict(zip(SIDES, answers, strict=True)))[:2000]

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Engine, Sampling, UnitResult
-from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.generation.pair_gate import CONTAMINATED, Gate, pair_fault
+from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
 _TWO_PARTS = re.compile(
@@ -43,6 +46,8 @@ class PairProgram:
     run_seed: int
     iteration: int
     mirror: bool = False
+    asking: Asking | None = None
+    contamination: Contamination | None = None  # of benchmarks, with which no modified instruction may share text
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["instruction_id"])
@@ -51,13 +56,12 @@ class PairProgram:
         """One pair, or one quarantine row; PromptTooLong and EngineError are the caller's to quarantine."""
         call = Calls(self.run_seed, self.iteration, engine, row["instruction_id"])
         instruction = unpack_text(row["text"])
-        if self.strategy == "worse_response":
-            chosen, modified, rejected = await self._worse(call, instruction)
-        elif self.one_call:
-            chosen, modified, rejected = await self._one_call(call, instruction)
-        else:
-            chosen, modified, rejected = await self._two_calls(call, instruction)
+        chosen, modified, rejected = await WAYS[self.strategy, self.one_call](self, call, instruction)
         fault = pair_fault(instruction, modified, chosen, rejected, call.cut_off, self.gate)
+        if fault is None and modified and self.contamination and self.contamination.matches(modified):
+            fault = CONTAMINATED
+        if fault is None and modified is not None:
+            fault = await self._asked(call, instruction, chosen, modified, rejected)
         result = UnitResult(unit=row["instruction_id"], counters=call.counters)
         if fault:
             detail = {"modified_instruction": modified, "chosen": chosen, "rejected": rejected}
@@ -68,28 +72,14 @@ class PairProgram:
             result.rows += self._pairs(row, instruction, chosen, modified, rejected)
         return result
 
-    async def _two_calls(self, call: Calls, instruction: Text) -> tuple[str, str, str]:
-        chosen, modified = await asyncio.gather(
-            call.answer("chosen", instruction, self.sampling),
-            call.show("modified", self.modify, self.modify_sampling, instruction=instruction),
-        )
-        modified = clean_modified(modified)
-        # An empty instruction would only be answered with noise; the check below names it.
-        rejected = await call.answer("rejected", modified, self.sampling) if modified else ""
-        return chosen, modified, rejected
-
-    async def _one_call(self, call: Calls, instruction: Text) -> tuple[str, str, str]:
-        chosen = await call.answer("chosen", instruction, self.sampling)
-        shown = {"instruction": instruction, "response": chosen}
-        text = await call.show("modified", self.modify_and_respond, self.sampling, **shown)
-        parts = _TWO_PARTS.search(text)
-        return (chosen, parts.group(1), parts.group(2)) if parts else (chosen, "", "")
-
-    async def _worse(self, call: Calls, instruction: Text) -> tuple[str, None, str]:
-        chosen = await call.answer("chosen", instruction, self.sampling)
-        shown = {"instruction": instruction, "response": chosen}
-        rejected = await call.show("rejected", self.worse, self.sampling, **shown)
-        return chosen, None, rejected
+    async def _asked(self, call: Calls, instruction: Text, chosen: str, modified: str, rejected: str) -> str | None:
+        """What the generator says against the pair, and against its mirror, where there will be one."""
+        if self.asking is None:
+            return None
+        fault = await self.asking.fault(call, "rejected", instruction, modified, rejected)
+        if fault is None and self.mirror:
+            return await self.asking.fault(call, "chosen", modified, instruction, chosen)
+        return fault
 
     def _pairs(
         self, row: dict[str, Any], instruction: Text, chosen: str, modified: str | None, rejected: str
@@ -100,6 +90,41 @@ class PairProgram:
             return [pair]
         asked = instruction if isinstance(instruction, str) else transcript(instruction)
         return mirrored(pair, made.row(row, modified, asked, rejected, chosen))
+
+
+async def _two_calls(asked: PairProgram, call: Calls, instruction: Text) -> tuple[str, str, str]:
+    chosen, modified = await asyncio.gather(
+        call.answer("chosen", instruction, asked.sampling),
+        call.show("modified", asked.modify, asked.modify_sampling, instruction=instruction),
+    )
+    modified = clean_modified(modified)
+    # An empty instruction would only be answered with noise; the check below names it.
+    rejected = await call.answer("rejected", modified, asked.sampling) if modified else ""
+    return chosen, modified, rejected
+
+
+async def _one_call(asked: PairProgram, call: Calls, instruction: Text) -> tuple[str, str, str]:
+    chosen = await call.answer("chosen", instruction, asked.sampling)
+    shown = {"instruction": instruction, "response": chosen}
+    text = await call.show("modified", asked.modify_and_respond, asked.sampling, **shown)
+    parts = _TWO_PARTS.search(text)
+    return (chosen, parts.group(1), parts.group(2)) if parts else (chosen, "", "")
+
+
+async def _worse(asked: PairProgram, call: Calls, instruction: Text) -> tuple[str, None, str]:
+    chosen = await call.answer("chosen", instruction, asked.sampling)
+    shown = {"instruction": instruction, "response": chosen}
+    rejected = await call.show("rejected", asked.worse, asked.sampling, **shown)
+    return chosen, None, rejected
+
+
+Texts = tuple[str, str | None, str]  # chosen, modified instruction (None: the strategy has none), rejected
+WAYS: Mapping[tuple[str, bool], Callable[[PairProgram, Calls, Text], Awaitable[Texts]]] = {
+    ("modified_instruction", False): _two_calls,
+    ("modified_instruction", True): _one_call,
+    ("worse_response", False): _worse,
+    ("worse_response", True): _worse,  # it has no second part
+}
 
 
 def clean_modified(text: str) -> str:

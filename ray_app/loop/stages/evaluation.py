@@ -8,14 +8,16 @@ are left of an iteration are judged together, as one stream.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ray_app.base.prompts import transcript
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.benchmarks import Benchmark
 from ray_app.benchmarks.registry import benchmark_name
 from ray_app.errors import InputError
+from ray_app.generation.couples import similarities
 from ray_app.generation.runner import StageResult
 from ray_app.judging.gold_set import GoldSet, judge_sets
 from ray_app.judging.judge import Judge
@@ -131,14 +133,14 @@ def against_before(
 def heldout(context: Context, iteration: int) -> Benchmark:
     """The held-out synthetic pairs as a benchmark: chosen is better by construction; a hash bit places it."""
     files = list_files(context.pairs_dir(iteration), "shard-*.parquet")
-    rows = list(_heldout_rows(row for file in files for row in read_parquet(file).to_pylist()))
+    pairs = [row for file in files for row in read_parquet(file).to_pylist() if row["split"] == HELDOUT]
+    rows = list(_heldout_rows(pairs))
     return Benchmark(name=HELDOUT_SET, rows=rows, n_in=len(rows), source="pairs")
 
 
-def _heldout_rows(pairs: Iterable[dict[str, Any]]) -> Iterator[PairwiseRow]:
+def _heldout_rows(pairs: Sequence[dict[str, Any]]) -> Iterator[PairwiseRow]:
+    known = _similarities(pairs)
     for pair in pairs:
-        if pair["split"] != HELDOUT:
-            continue
         chosen_is_a = int(pair["pair_id"], 16) % 2 == 0
         sides = (pair["chosen"], pair["rejected"]) if chosen_is_a else (pair["rejected"], pair["chosen"])
         yield PairwiseRow(
@@ -150,4 +152,12 @@ def _heldout_rows(pairs: Iterable[dict[str, Any]]) -> Iterator[PairwiseRow]:
             label="A" if chosen_is_a else "B",
             group=pair.get("group") or content_id(pair["instruction"]),
             mirror=pair.get("mirror"),
+            similarity=known.get(pair["pair_id"]),
         )
+
+
+def _similarities(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """{pair_id: similarity of its two instructions} of the pairs that have two."""
+    two = [pair for pair in pairs if pair["modified_instruction"]]
+    asked = [(transcript(unpack_text(pair["instruction"])), pair["modified_instruction"]) for pair in two]
+    return dict(zip((pair["pair_id"] for pair in two), similarities(asked), strict=True))

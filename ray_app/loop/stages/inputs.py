@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray_app.base.prompts import Prompt, load_prompt
+from ray_app.base.ngrams import Contamination
+from ray_app.base.prompts import Prompt, load_prompt, transcript
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.benchmarks.registry import is_file, shows_four, split_spec
 from ray_app.engine.settings import EngineSettings
@@ -59,6 +60,20 @@ class Inputs:
                 raise InputError(f"{path} has changed since this command began: start it again")
             self._sets[spec, limit] = benchmark
         return self._sets[spec, limit]
+
+    def contamination(self) -> Contamination:
+        """What instructions and pairs must not share with the configured benchmarks; empty where that is not asked."""
+        part = self.settings.instructions.decontamination
+        grams = Contamination(part.ngram, part.min_words)
+        if part.enabled:
+            for spec in self.settings.benchmarks:
+                grams.add(transcript(text) for text in self.gold_set(spec, None).instructions())
+        return grams
+
+    def generated_contamination(self) -> Contamination | None:
+        """The same for texts that the generator writes, where these are checked."""
+        part = self.settings.instructions.decontamination
+        return self.contamination() if part.enabled and part.generated else None
 
     def covered(self, spec: str = "") -> dict[str, Any]:
         """The settings that decide what a judge answers on a set of this spec: part of a fingerprint."""

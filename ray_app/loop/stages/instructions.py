@@ -15,14 +15,14 @@ from typing import Any
 from ray_app.base.model_files import model_identity
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
-from ray_app.base.schema import INSTRUCTIONS, unpack_text
+from ray_app.base.schema import unpack_text
 from ray_app.engine.base import sampling_from
 from ray_app.errors import InputError
 from ray_app.generation.instruction_choice import chosen
 from ray_app.generation.programs.classify import ClassifyProgram
 from ray_app.generation.runner import Job, StageResult, table_rows
 from ray_app.loop.config import InstructionSettings, IterateSettings
-from ray_app.loop.instruction_rows import Reader, read_source
+from ray_app.loop.instruction_rows import Reader, read_source, schema_of
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import RunFolder
@@ -41,6 +41,9 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     }
     for name in newer(settings.instructions):
         covered["instructions"].pop(name)
+    covered["instructions"]["decontamination"].pop("generated")  # of pairs
+    if settings.instructions.decontamination.min_words is None:
+        covered["instructions"]["decontamination"].pop("min_words")
     if settings.instructions.classify:
         covered["prompts"] = {"classify": inputs.prompt("classify").hash}
         covered["generator"] = settings.generator.identity(settings.generator.model)
@@ -52,7 +55,8 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
 def newer(part: InstructionSettings) -> set[str]:
     """Settings that change nothing here: left out, so that runs which were begun before they existed continue."""
     similar = {"near_duplicates", "near_similarity"} if part.near_duplicates == "keep" else set()
-    return similar | ({"count", "balance_categories"} if part.count is None else set())
+    unread = {"answer_column"} if part.answer_column is None else set()
+    return similar | unread | ({"count", "balance_categories"} if part.count is None else set())
 
 
 def inputs_of(settings: IterateSettings) -> dict[str, str]:
@@ -81,7 +85,7 @@ def _chosen(context: Context, whole: str, directory: str, result: StageResult) -
     context.folder.clear(directory)
     rows = list(zip(*(column_values(whole, name) for name in ("instruction_id", "category")), strict=True))
     kept = chosen(rows, settings.instructions.count or 0, settings.seed, settings.instructions.balance_categories)
-    with ShardWriter(directory, INSTRUCTIONS) as writer:
+    with ShardWriter(directory, schema_of(settings.instructions)) as writer:
         for file in list_files(whole, "shard-*.parquet"):
             writer.add([row for row in read_parquet(file).to_pylist() if row["instruction_id"] in kept])
     left_out = {"not_chosen": len(rows) - len(kept)}
@@ -95,7 +99,7 @@ def _classified(context: Context, target: str, directory: str, result: StageResu
         Job(
             stage=STAGE,
             directory=directory,
-            schema=INSTRUCTIONS,
+            schema=schema_of(settings.instructions),
             key=("instruction_id",),
             source=context.dataset(target),
             total=table_rows(target),
@@ -124,7 +128,8 @@ def late_overlap(
     late = [name for name in checked_benchmarks(settings) if name not in set(checked)]
     found: dict[str, int] = {}
     for name in late:
-        grams = Contamination(settings.instructions.decontamination.ngram)
+        part = settings.instructions.decontamination
+        grams = Contamination(part.ngram, part.min_words)
         grams.add(transcript(text) for text in inputs.gold_set(name, None).instructions())
         texts = column_values(folder.stage_dir(STAGE), "text")
         found[name] = sum(grams.matches(transcript(unpack_text(text))) for text in texts)
@@ -146,9 +151,9 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     settings = context.settings
     # Reading is cheap and deterministic: an interrupted read starts again from nothing.
     context.folder.clear(directory)
-    reader = Reader(settings.instructions, _contamination(settings, context.inputs))
+    reader = Reader(settings.instructions, context.inputs.contamination())
     started, kept = time.monotonic(), 0
-    with ShardWriter(directory, INSTRUCTIONS) as writer:
+    with ShardWriter(directory, schema_of(settings.instructions)) as writer:
         for row, fault in reader.rows(read_source(settings.instructions)):
             if fault is not None:
                 writer.quarantine([fault])
@@ -161,12 +166,3 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     if not rows:
         raise InputError(f"no instruction of {settings.instructions.source} is left: {quarantined}")
     return StageResult(reader.seen, rows, quarantined, seconds=time.monotonic() - started)
-
-
-def _contamination(settings: IterateSettings, inputs: Inputs) -> Contamination:
-    part = settings.instructions.decontamination
-    grams = Contamination(part.ngram)
-    if part.enabled:
-        for name in settings.benchmarks:
-            grams.add(transcript(text) for text in inputs.gold_set(name, None).instructions())
-    return grams

@@ -1,29 +1,52 @@
-"""Pairs: one response pair with a known better side for each instruction (paper, section 3.2)."""
+"""Pairs: one response pair with a known better side for each instruction (paper, section 3.2).
+
+pairs/shard-*.parquet   made by the strategy, and taken from elsewhere
+pairs/given.json        how many rows of each file or run were read and taken: written once they all are
+"""
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
+from ray_app.base.model_files import model_identity
 from ray_app.base.schema import INSTRUCTIONS, PAIRS, content_id, unpack_text
-from ray_app.engine.base import sampling_from
-from ray_app.errors import RunError
+from ray_app.errors import InputError, RunError
 from ray_app.generation.couples import couples
-from ray_app.generation.pair_gate import Gate, last_turn
-from ray_app.generation.programs.neighbour import STRATEGY as NEIGHBOUR
-from ray_app.generation.programs.neighbour import NeighbourProgram
-from ray_app.generation.programs.pair import PairProgram
+from ray_app.generation.pair_gate import last_turn
 from ray_app.generation.runner import Job, StageResult, table_rows
 from ray_app.loop.config import IterateSettings
+from ray_app.loop.given_pairs import GivenPairs, Judged, Splits, required_of, table_of_run
+from ray_app.loop.pair_strategies import STRATEGIES, gate_of, prompts_of
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.run.storage import exists, list_files, read_parquet, write_parquet_atomic
+from ray_app.run.shards import ShardWriter, row_counts, shard_files
+from ray_app.run.storage import (
+    content_hash,
+    exists,
+    filesystem,
+    read_json,
+    read_parquet,
+    write_json_atomic,
+    write_parquet_atomic,
+)
 
 log = logging.getLogger(__name__)
 STAGE = "pairs"
-NEWER = ("mirror", "heuristics", "max_length_ratio")
+GIVEN = "given.json"
+NEWER = ("mirror", "heuristics", "max_length_ratio", "source", "from_run", "ask_generator")
+OF_GIVEN = (
+    "source",
+    "from_run",
+    "heuristics",
+    "max_length_ratio",
+    "max_similarity",
+)  # all that matters where none is made
+BATCH = 256
 COUPLES = pa.schema(
     [
         ("group", pa.string()),
@@ -37,49 +60,143 @@ COUPLES = pa.schema(
 def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     """What the stage's fingerprint covers."""
     part = settings.pairs
+    checked = {"decontaminate_generated": True} if settings.instructions.decontamination.generated else {}
+    if not part.makes:
+        return {"pairs": part.model_dump(mode="json", include=set(OF_GIVEN)), **checked}
     # What a run does without stays out, so that runs that were begun before it existed continue.
     unused = {name for name in NEWER if getattr(part, name) == part.__class__.model_fields[name].default}
-    if part.strategy != NEIGHBOUR:
-        unused |= {"neighbours"}
+    unused |= set() if part.ask_generator else {"ask_sampling"}
+    others = {name for strategy in STRATEGIES.values() for name in strategy.own} - STRATEGIES[part.strategy].own
     return {
         "seed": settings.seed,
-        "pairs": part.model_dump(mode="json", exclude=unused),
+        "pairs": part.model_dump(mode="json", exclude=unused | others),
         "generator": settings.generator.identity(settings.generator.model),
-        "prompts": {name: inputs.prompt(name).hash for name in prompts_of(settings)},
+        "prompts": {name: inputs.prompt(name).hash for name in prompts_of(part)},
+        **checked,
     }
 
 
-def prompts_of(settings: IterateSettings) -> tuple[str, ...]:
-    """Names of the prompts that the strategy shows."""
+def inputs_of(settings: IterateSettings) -> dict[str, str]:
+    """The model that makes pairs, and content hashes of those made elsewhere. Raises InputError without any."""
     part = settings.pairs
-    if part.strategy == NEIGHBOUR:
-        return ()
-    if part.strategy == "worse_response":
-        return ("worse_response",)
-    return ("modify_and_respond",) if part.format == "one_call" else ("modify_instruction",)
+    made = {"generator": model_identity(settings.generator.model)} if part.makes else {}
+    files = {path: content_hash(path) for path in part.source if required_of(path)}
+    if part.from_run is None:
+        return made | files
+    table = table_of_run(part.from_run)
+    if filesystem(table)[1].startswith(f"{filesystem(settings.run_uri)[1]}/"):
+        raise InputError(f"pairs.from_run: {part.from_run} is the run itself")
+    return made | files | {part.from_run: content_hash(table)}
 
 
 def run(context: Context, iteration: int | None) -> StageResult:
     """Write pairs/ (or iter_NN/pairs/ when pairs are refreshed each iteration) and return its numbers."""
-    return context.runner.run(job(context, iteration))
+    if context.settings.pairs.makes:
+        return with_given(context, context.runner.run(job(context, iteration)), iteration)
+    started, directory = time.monotonic(), context.folder.stage_dir(STAGE, iteration)
+    take_given(context, directory)
+    rows, quarantined = row_counts(directory)
+    if not rows:
+        raise InputError(f"no pair of {', '.join(_sources(context.settings))} is left: {quarantined}")
+    result = StageResult(0, rows, quarantined, seconds=time.monotonic() - started)
+    return with_given(context, result, iteration)
 
 
 def job(context: Context, iteration: int | None) -> Job:
-    """What the runner is to do. Raises RunError where no two instructions are neighbours."""
-    directory, coupled = context.folder.stage_dir(STAGE, iteration), context.settings.pairs.strategy == NEIGHBOUR
-    source = coupled_rows(context, directory) if coupled else context.folder.stage_dir("instructions")
+    """What the runner is to do; pairs from elsewhere are taken first. Raises RunError where no two instructions are
+    neighbours.
+    """
+    part = context.settings.pairs
+    directory, strategy = context.folder.stage_dir(STAGE, iteration), STRATEGIES[part.strategy]
+    take_given(context, directory)
+    source = coupled_rows(context, directory) if strategy.coupled else context.folder.stage_dir("instructions")
     return Job(
         stage=STAGE,
         directory=directory,
         schema=PAIRS,
-        key=("group",) if coupled else ("instruction_id",),
+        key=strategy.key,
         source=context.dataset(source),
         total=table_rows(source),
-        program=program(context.settings, context.inputs, iteration or 0),
+        program=strategy.program(context.settings, context.inputs, iteration or 0),
         engine=context.settings.generator,
         role="generator",
         iteration=iteration,
+        # A pair from elsewhere may be of an instruction of the run's: that one is not done by it.
+        where=("strategy", part.strategy) if part.source else None,
     )
+
+
+def take_given(context: Context, directory: str) -> None:
+    """Write the pairs made elsewhere, before any is made here. Quick and deterministic: an attempt that was stopped
+    within starts again from nothing.
+    """
+    settings, marker = context.settings, context.folder.join(directory, GIVEN)
+    if not _sources(settings) or exists(marker):
+        return
+    context.folder.clear(directory)
+    own = _rows(context.folder.stage_dir("instructions"))
+    inputs = context.inputs
+    taken = GivenPairs(
+        Splits(settings.instructions, own),
+        inputs.contamination(),
+        gate_of(settings.pairs),
+        inputs.generated_contamination(),
+    )
+    counts = {}
+    with ShardWriter(directory, PAIRS) as writer:
+        for path in _sources(settings):
+            counts[path] = _write(
+                writer, taken.of_file(path) if path in settings.pairs.source else _of_run(taken, path)
+            )
+            log.info("%s: %d of %d pairs are taken", path, counts[path]["taken"], counts[path]["read"])
+    write_json_atomic(marker, counts)
+
+
+def with_given(context: Context, result: StageResult, iteration: int | None) -> StageResult:
+    """`result` with what was read and taken of pairs made elsewhere."""
+    if not _sources(context.settings):
+        return result
+    marker = context.folder.join(context.folder.stage_dir(STAGE, iteration), GIVEN)
+    counts = dict(read_json(marker))
+    read = sum(count["read"] for count in counts.values())
+    return result.with_extra({"given": counts}).reading(read)
+
+
+def _write(writer: ShardWriter, pairs: Iterable[Judged]) -> dict[str, int]:
+    """Write rows and faults as they come, in batches: how many were read, and how many taken."""
+    rows: list[dict[str, Any]] = []
+    faults: list[dict[str, str]] = []
+    read = taken = 0
+    for row, fault in pairs:
+        read += 1
+        if fault is not None:
+            faults.append(fault)
+        elif row is not None:
+            rows.append(row)
+            taken += 1
+        if len(rows) + len(faults) >= BATCH:
+            writer.add(rows)
+            writer.quarantine(faults)
+            rows, faults = [], []
+    writer.add(rows)
+    writer.quarantine(faults)
+    return {"read": read, "taken": taken}
+
+
+def _of_run(taken: GivenPairs, uri: str) -> Iterator[Judged]:
+    for file in shard_files(table_of_run(uri)):
+        yield from taken.of_run(read_parquet(file).to_pylist())
+
+
+def _sources(settings: IterateSettings) -> list[str]:
+    """Where pairs are taken from: the other run first, whose ids stay as they are."""
+    part = settings.pairs
+    return [*([part.from_run] if part.from_run else []), *dict.fromkeys(part.source)]
+
+
+def _rows(directory: str) -> Iterator[dict[str, Any]]:
+    for file in shard_files(directory):
+        yield from read_parquet(file).to_pylist()
 
 
 def coupled_rows(context: Context, directory: str) -> str:
@@ -88,8 +205,7 @@ def coupled_rows(context: Context, directory: str) -> str:
     file = context.folder.join(folder, "shard-00000.parquet")
     if exists(file):
         return folder
-    files = list_files(context.folder.stage_dir("instructions"), "shard-*.parquet")
-    rows = [row for name in files for row in read_parquet(name).to_pylist()]
+    rows = list(_rows(context.folder.stage_dir("instructions")))
     limits = context.settings.pairs.neighbours
     asked = [last_turn(unpack_text(row["text"])) for row in rows]
     found = couples(asked, [row["split"] for row in rows], limits.min_similarity, limits.max_similarity)
@@ -110,31 +226,3 @@ def coupled_rows(context: Context, directory: str) -> str:
     ]
     write_parquet_atomic(pa.Table.from_pylist(made, schema=COUPLES), file)
     return folder
-
-
-def program(settings: IterateSettings, inputs: Inputs, iteration: int) -> PairProgram | NeighbourProgram:
-    """The program of these settings."""
-    part = settings.pairs
-    gate = Gate(part.max_similarity, part.heuristics, part.max_length_ratio)
-    if part.strategy == NEIGHBOUR:
-        return NeighbourProgram(
-            sampling=sampling_from(part.sampling),
-            gate=gate,
-            generator=settings.generator.model,
-            run_seed=settings.seed,
-            iteration=iteration,
-        )
-    return PairProgram(
-        strategy=part.strategy,
-        one_call=part.format == "one_call",
-        modify=inputs.prompt("modify_instruction"),
-        modify_and_respond=inputs.prompt("modify_and_respond"),
-        worse=inputs.prompt("worse_response"),
-        sampling=sampling_from(part.sampling),
-        modify_sampling=sampling_from(part.modify_sampling or part.sampling),
-        gate=gate,
-        mirror=part.mirror,
-        generator=settings.generator.model,
-        run_seed=settings.seed,
-        iteration=iteration,
-    )

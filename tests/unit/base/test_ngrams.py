@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,3 +86,63 @@ def test_texts_without_spaces_share_runs_of_characters() -> None:
     assert not contaminated("请写一首关于大海的诗，要有四段。", gold, n=13)
     assert words("ผลไม้") != ["ผลไม้"], "Thai too"
     assert words("한국어 문장") == ["한국어", "문장"], "Korean has spaces"
+
+
+SHORT = "Name three birds that cannot fly"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"Please help me: {SHORT.upper()}! And say why.", "holds_benchmark_prompt"),
+        (SHORT, "contaminated"),
+        (f"{SHORT}!", "contaminated"),
+        ("Rename three birds that cannot fly", None),
+        ("Name three birds that cannot flying", None),
+        ("Name three birds. That cannot, as we know, fly", None),
+        ("Please say hello world to me", None),
+        (f"I say {GOLD}", "contaminated"),
+        ("", None),
+    ],
+)
+def test_short_benchmark_prompts_are_found_inside_longer_texts(text: str, reason: str | None) -> None:
+    """As whole words in a row; those of fewer than `min_words` only where they are all of a text."""
+    grams = Contamination(8, min_words=6)
+    grams.add([SHORT, "hello world", GOLD])
+    assert grams.fault(text) == reason
+    assert grams.matches(text) == (reason is not None)
+    assert grams.fault("Hello world?") == "contaminated"
+    off = Contamination(8)
+    off.add([SHORT, "hello world", GOLD])
+    assert off.fault(text) == (reason if reason == "contaminated" else None)
+
+
+@given(TEXT, st.lists(TEXT, max_size=3), st.integers(1, 5))
+def test_short_prompts_are_those_of_the_definition(text: list[str], prompts: list[list[str]], least: int) -> None:
+    grams = Contamination(6, min_words=least)
+    grams.add(" ".join(prompt) for prompt in prompts)
+    short = [f" {' '.join(prompt)} " for prompt in prompts if least <= len(prompt) < 6]
+    held = any(prompt in f" {' '.join(text)} " for prompt in short)
+    if grams.fault(" ".join(text)) != "contaminated":
+        assert grams.matches(" ".join(text)) == held
+
+
+def test_another_process_finds_the_same() -> None:
+    """Engines get them pickled, and Python salts its hashes of texts anew in every process."""
+    grams = Contamination(8, min_words=6)
+    grams.add([SHORT, GOLD])
+    code = (
+        "import pickle, sys; grams = pickle.loads(pickle.loads(sys.stdin.buffer.read())); "
+        f"print(grams.fault({GOLD!r}), grams.fault('So: ' + {SHORT!r}), grams.fault('Nothing of it at all'))"
+    )
+    again = pickle.loads(pickle.dumps(grams))
+    again.add(["One more prompt of eight words, so long."])
+    for known in (grams, again):
+        data = pickle.dumps(pickle.dumps(known))
+        environment = {**os.environ, "PYTHONHASHSEED": "77"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=data, capture_output=True, check=True, env=environment
+        )
+        assert done.stdout.decode().split() == ["contaminated", "holds_benchmark_prompt", "None"]
+    assert again.fault("one more prompt of eight words so long") == "contaminated"
+    assert grams.fault("one more prompt of eight words so long") is None

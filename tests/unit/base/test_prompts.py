@@ -1,5 +1,6 @@
 """Prompt files: every shipped one renders, and no text of a row can leave its section."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from ray_app.base.prompts import CATEGORIES, PROMPTS_DIR, SHOWN, as_messages, load_prompt, prompt_from, transcript
 from ray_app.base.verdict import parse_verdict
 from ray_app.errors import InputError
+from ray_app.generation.pair_gate import Gate, pair_fault
 
 VARIABLES = {
     "instruction": "Name a fruit.",
@@ -27,6 +29,16 @@ def test_every_shipped_prompt_renders(path: Path) -> None:
     assert messages[-1]["role"] == "user"
     assert "Name a fruit." in messages[-1]["content"]
     assert "{{" not in messages[-1]["content"]
+
+
+def test_the_few_shot_prompt_shows_examples_that_the_gate_lets_pass() -> None:
+    prompt = load_prompt("modify_instruction_few_shot", "modify_instruction")
+    shown = prompt.render(instruction="Name a fruit.")[-1]["content"]
+    assert shown.count("Name a fruit.") == 1
+    examples = re.findall(r"Given: (.+)\nNew: (.+)", prompt.user)
+    assert len(examples) == 6
+    for given, new in examples:
+        assert pair_fault(given, new, "one", "two", [], Gate(max_similarity=0.7, heuristics=True)) is None, new
 
 
 def test_fifteen_categories_are_listed() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +53,25 @@ def test_a_held_out_pair_has_its_verdicts_too(tables: RunTables) -> None:
     text = told(trace(tables, f"{vote['id']}/{vote['order']}/{vote['sample']}"))
     assert f"pair {vote['id']}" in text
     assert f"evaluation row {vote['id']} of heldout, iteration 1" in text
+
+
+def test_pairs_that_were_made_elsewhere_lead_on_too(tables: RunTables, tmp_path: Path) -> None:
+    """Of a run that took another one's pairs: the instruction is that run's, as long as it is there."""
+    pair = next(iter(tables.pairs()))
+    run = tmp_path / "taking"
+    shutil.copytree(Path(tables.folder.uri), run, ignore=shutil.ignore_patterns("instructions", "checkpoint"))
+    described = json.loads((run / "run.json").read_text())
+    for elsewhere, title, told_of in (
+        (str(tables.folder.uri), f"instruction {pair['instruction_id']}", "text="),
+        (str(tmp_path / "gone"), f"instruction {pair['instruction_id']}", "source=pairs made elsewhere"),
+    ):
+        described["settings"].setdefault("pairs", {})["from_run"] = elsewhere
+        (run / "run.json").write_text(json.dumps(described))
+        nodes = trace(RunTables(str(run)), pair["instruction_id"])
+        assert nodes[0].title == title
+        assert told_of in told(nodes)
+        assert f"pair {pair['pair_id']}" in [below.title for below in nodes[0].below]
+        assert f"pair {pair['pair_id']}" in told(trace(RunTables(str(run)), pair["pair_id"]))
 
 
 def test_an_unknown_id_is_named(tables: RunTables) -> None:

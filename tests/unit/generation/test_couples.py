@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_app.generation.couples import couples
+from ray_app.base.ngrams import words
+from ray_app.generation.couples import couples, similarities
 
 BIRDS = ["Name a bird that sings at night.", "Name a bird that sings by day.", "Name a bird that swims."]
 SOUPS = ["How do I cook a soup of lentils?", "How do I cook a soup of beans?", "How do I freeze a soup?"]
@@ -62,3 +67,22 @@ def test_couples_are_disjoint_similar_and_repeatable(rows: list[tuple[str, str]]
     assert all(0.2 <= couple.similarity <= 0.9 for couple in made)
     assert [couple.similarity for couple in made] == sorted((c.similarity for c in made), reverse=True)
     assert couples(texts, splits, 0.2, 0.9) == made
+
+
+def test_the_similarity_of_a_pair_is_the_cosine_of_its_tf_idf_vectors() -> None:
+    pairs = [(BIRDS[0], BIRDS[1]), (BIRDS[0], SOUPS[0]), (ODD[0], ODD[0]), ("bird bird fish", "Bird!"), ("", "?")]
+    texts = [words(text) for pair in pairs for text in pair]
+    found_in = Counter(word for text in texts for word in set(text))
+    idf = {word: math.log((1 + len(texts)) / (1 + count)) + 1 for word, count in found_in.items()}
+
+    def vector(text: list[str]) -> dict[str, float]:
+        weights = {word: (1 + math.log(count)) * idf[word] for word, count in Counter(text).items()}
+        length = math.sqrt(sum(weight**2 for weight in weights.values())) or 1
+        return {word: weight / length for word, weight in weights.items()}
+
+    vectors = [vector(text) for text in texts]
+    wanted = [sum(a[word] * b.get(word, 0) for word in a) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    assert similarities(pairs) == pytest.approx(wanted, abs=1e-5)
+    assert wanted[2] == pytest.approx(1)
+    assert similarities([("", "?")]) == [0.0]
+    assert similarities([]) == []

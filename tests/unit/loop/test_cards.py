@@ -161,3 +161,17 @@ def test_cards_follow_the_commits_and_are_written_once(tmp_path: Path) -> None:
     before = card.stat().st_mtime_ns
     write_cards(run, folder, [1])
     assert card.stat().st_mtime_ns == before
+
+
+def test_a_dataset_card_says_where_its_pairs_come_from() -> None:
+    def card(**part: Any) -> str:
+        made = settings(generator={"model": "/models/writer"}, pairs=part)
+        return dataset_card(made, 2, record("train_set"))
+
+    assert "strategy modified_instruction, by writer" in card()
+    mixed = card(source=["/data/team/human.jsonl"])
+    assert "strategy modified_instruction, by writer; pairs made elsewhere (human.jsonl)" in mixed
+    taken = card(from_run="/runs/other", source=["human.jsonl"])
+    assert "those of the run other; pairs made elsewhere (human.jsonl)" in taken
+    assert "writer" not in taken, "nobody asked it"
+    assert "/data" not in mixed + taken

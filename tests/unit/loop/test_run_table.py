@@ -64,6 +64,21 @@ def test_one_line_an_iteration_and_set() -> None:
     assert "…" not in text, "80 columns are enough"
 
 
+def test_accuracy_by_similarity_has_a_table_of_its_own() -> None:
+    thirds = {f"accuracy_{third}_similar": figure(value, 0.4, 1.0) for third, value in (("least", 0.9), ("most", 0.5))}
+    lines = [
+        line("evaluation", 1, set="validation", headline=HEADLINE),
+        line("evaluation", 1, set="heldout", headline=HEADLINE | thirds),
+        line("evaluation", 2, set="heldout", headline=None),
+    ]
+    text = shown(lines)
+    rows = [" ".join(row.split()) for row in text.splitlines()]
+    assert "iter set least [95 %] middle [95 %] most [95 %]" in rows
+    assert "1 heldout 90.0 [40–100] - 50.0 [40–100]" in rows
+    assert max(map(len, text.splitlines())) <= 80
+    assert "similarity" not in shown(lines[:1])
+
+
 def test_figures_that_flatter_are_marked() -> None:
     lines = [
         line("pairs", None),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replaying import Call, Replay, run
 
+from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import PAIRS, derive_seed, pack_text, pair_id
 from ray_app.engine.base import Completion, EngineError, Sampling, UnitResult
@@ -261,6 +262,18 @@ def test_similarity_is_symmetric_and_one_for_the_same(a: str, b: str) -> None:
     assert similarity(a, b) == similarity(b, a)
     assert 0 <= similarity(a, b) <= 1
     assert similarity(a, a) == 1
+
+
+def test_a_modified_instruction_of_a_benchmark_is_no_pair() -> None:
+    grams = Contamination(13, min_words=5)
+    grams.add(["which fish lives longest"])
+    assert make(settings=program(contamination=grams))[0].rows, "four words are too few"
+    grams.add(["which fish lives longest in a lake", "lives longest in a cold lake"])
+    result, _ = make(settings=program(contamination=grams, mirror=True))
+    assert not result.rows
+    assert [(lost["id"], lost["reason"]) for lost in result.quarantine] == [("i1", "contaminated_modified")]
+    assert OTHER in result.quarantine[0]["detail"]
+    assert make(settings=program("worse_response", contamination=grams))[0].rows
 
 
 def test_a_mirror_is_the_other_pair_of_the_same_responses() -> None:

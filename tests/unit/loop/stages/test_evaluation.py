@@ -146,6 +146,20 @@ def test_held_out_pairs_have_gold_by_construction_and_a_side_by_hash(context: An
     assert len({row.group for row in found.rows}) == 30
 
 
+def test_held_out_pairs_with_two_instructions_are_told_by_their_similarity(context: Any) -> None:
+    with ShardWriter(context().folder.stage_dir("pairs"), PAIRS) as writer:
+        for n in range(6):
+            more = {"instruction": f"Name a bird of kind {n}.", "modified_instruction": "Name a fish." if n else ""}
+            writer.add([pair(n, HELDOUT, **more)])
+    rows = evaluation.heldout(context(), 1).rows
+    assert [row.similarity is None for row in rows] == [True] + [False] * 5
+    assert all(0 < (row.similarity or 1) < 1 for row in rows[1:])
+    result, directory = judged(context, "heldout", "", judge={"script": {"p": [1.0]}})
+    summary = json.loads((directory / "summary.json").read_text())
+    assert sum(part["accuracy"]["n"] for part in summary["similarity_thirds"]) == 5
+    assert result.extra["headline"]["accuracy_least_similar"] == summary["similarity_thirds"][0]["accuracy"]
+
+
 def test_a_run_without_held_out_pairs_has_no_headline(context: Any) -> None:
     with ShardWriter(context().folder.stage_dir("pairs"), PAIRS) as writer:
         writer.add([pair(1, TRAIN)])

@@ -19,6 +19,7 @@ from ray_app.loop.instruction_rows import Reader, read_source, toxic
 from ray_app.loop.stages import instructions
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.shards import column_values
+from ray_app.run.storage import read_parquet
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 WILDCHAT = {
@@ -314,6 +315,56 @@ def test_settings_that_change_no_row_are_not_in_the_fingerprint(settings: Any) -
     clean = settings(instructions={"decontamination": {"enabled": False}})
     assert covered(clean) != base
     assert instructions.inputs_of(settings(instructions={"source": "hf:a/b"})) == {"hf:a/b": "hf:a/b"}
+
+
+def test_answers_are_a_column_where_they_are_asked_for(context: Any, settings: Any, tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    values = ["9 + 9\n#### 18", 3, 0.5, None, True]
+    file.write_text("".join(json.dumps({"instruction": f"Ask {i}", "gold": v}) + "\n" for i, v in enumerate(values)))
+    run = context(instructions={"source": str(file), "answer_column": "gold"})
+    instructions.run(run)
+    found = list(column_values(run.folder.stage_dir("instructions"), "answer"))
+    assert found == ["9 + 9\n#### 18", "3", "0.5", None, None]
+    few = context(name="few", instructions={"source": str(file), "answer_column": "gold", "count": 5})
+    instructions.run(few)
+    assert sorted(map(str, column_values(few.folder.stage_dir("instructions"), "answer"))) == sorted(map(str, found))
+    plain = context(name="plain", instructions={"source": str(file)})
+    instructions.run(plain)
+    (shard,) = Path(plain.folder.stage_dir("instructions")).glob("shard-*")
+    assert "answer" not in read_parquet(str(shard)).column_names, "the table is as it was"
+    assert "answer_column" not in covered(settings())["instructions"]
+    assert covered(settings(instructions={"answer_column": "gold"}))["instructions"]["answer_column"] == "gold"
+    with pytest.raises(InputError, match="no column 'answer'"):
+        instructions.run(context(name="none", instructions={"source": str(file), "answer_column": "answer"}))
+
+
+def test_short_benchmark_prompts_inside_instructions_have_a_reason_of_their_own(context: Any, tmp_path: Path) -> None:
+    gold = {"id": "g", "instruction": "one two three four five", "response_a": "x", "response_b": "y", "label": "A"}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(gold) + "\n")
+    source = source_file(tmp_path / "in.jsonl", "zero one two three four five six", "one two three four five", "b")
+
+    def dropped(name: str, **decontamination: Any) -> dict[str, int]:
+        run = context(
+            name=name,
+            instructions={"source": source, "decontamination": decontamination},
+            evaluation={"validation": f"validation={tmp_path / 'gold.jsonl'}"},
+        )
+        return instructions.run(run).quarantined
+
+    assert dropped("off") == {"contaminated": 1}
+    assert dropped("on", min_words=5) == {"contaminated": 1, "holds_benchmark_prompt": 1}
+    assert dropped("long", min_words=6) == {"contaminated": 1}
+
+
+def test_newer_parts_of_decontamination_are_covered_where_they_change_something(settings: Any) -> None:
+    base = covered(settings())["instructions"]["decontamination"]
+    assert set(base) == {"enabled", "ngram"}
+    assert (
+        covered(settings(instructions={"decontamination": {"generated": True}}))["instructions"]["decontamination"]
+        == base
+    ), "the pairs' stage covers that"
+    shorter = covered(settings(instructions={"decontamination": {"min_words": 5}}))
+    assert shorter["instructions"]["decontamination"]["min_words"] == 5
 
 
 def test_near_duplicates_are_dropped_or_kept_on_one_side() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,12 @@ from ray_app.base.schema import INSTRUCTIONS
 from ray_app.errors import InputError, RunError
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
+from ray_app.generation.runner import StageResult
 from ray_app.loop.config import IterateSettings
-from ray_app.loop.stages import pairs
+from ray_app.loop.stages import instructions, pairs
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.run.shards import ShardWriter
+from ray_app.run.shards import ShardWriter, shard_files
 from ray_app.run.storage import read_parquet
 
 TEXTS = [
@@ -29,7 +32,8 @@ TEXTS = [
 
 def with_instructions(context: Callable[..., Context], texts: list[str] = TEXTS, **part: Any) -> Context:
     near = {"max_similarity": 0.9}  # of so few texts most words are rare
-    run = context(pairs={"strategy": "neighbour_instruction", "neighbours": near, **part})
+    more = {name: part.pop(name) for name in ("name", "generator", "evaluation", "instructions") if name in part}
+    run = context(pairs={"strategy": "neighbour_instruction", "neighbours": near, **part}, **more)
     empty = {name: None for name in INSTRUCTIONS.names}
     with ShardWriter(run.folder.stage_dir("instructions"), INSTRUCTIONS, max_rows=2) as writer:
         for number, text in enumerate(texts):
@@ -77,12 +81,109 @@ def test_newer_settings_are_covered_where_they_do_something(settings: Callable[.
         made = settings(pairs=part)
         return dict(pairs.settings_of(made, Inputs(made))["pairs"])
 
-    assert not {"mirror", "heuristics", "max_length_ratio", "neighbours"} & covered().keys()
+    newer = {
+        "mirror",
+        "heuristics",
+        "max_length_ratio",
+        "neighbours",
+        "samples",
+        "grader",
+        "ask_generator",
+        "ask_sampling",
+    }
+    assert not newer & covered().keys()
     assert covered(mirror=True)["mirror"] is True
+    asking = settings(pairs={"ask_generator": True})
+    assert set(pairs.settings_of(asking, Inputs(asking))["prompts"]) == {"modify_instruction", "check_response"}
+    assert covered(ask_generator=True)["ask_sampling"]["max_tokens"] == 256
+    checking = settings(instructions={"decontamination": {"generated": True}})
+    assert pairs.settings_of(checking, Inputs(checking))["decontaminate_generated"] is True
+    assert "decontaminate_generated" not in pairs.settings_of(asking, Inputs(asking))
     assert covered(max_length_ratio=4)["max_length_ratio"] == 4
     near = {"min_similarity": 0.2}
     assert covered(strategy="neighbour_instruction", neighbours=near)["neighbours"]["min_similarity"] == 0.2
     assert covered(neighbours=near) == covered(), "no couples, no matter"
+
+
+def test_checked_answers_of_a_scripted_generator(
+    context: Callable[..., Context], asked: list[str], tmp_path: Path
+) -> None:
+    """From a file with answers to pairs: right and wrong ones by chance, and why there is not one of both."""
+    file = tmp_path / "in.jsonl"
+    rows = [{"instruction": f"What is 9 + 9? ({i})", "gold": "#### 18"} for i in range(40)]
+    rows.append({"instruction": "What is love?", "gold": None})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = {"strategy": "checked_answer", "samples": 3}
+    endings = ["\n#### 18", "\nAnswer: 17"]
+    run = context(
+        pairs=more,
+        instructions={"source": str(file), "answer_column": "gold"},
+        generator={"script": {"answers": endings}},
+    )
+    instructions.run(run)
+    result = pairs.run(run, None)
+    assert (result.rows_in, len(asked)) == (41, 41)
+    files = shard_files(run.folder.stage_dir("pairs"))
+    made = [row for shard in files for row in read_parquet(shard).to_pylist()]
+    assert all(row["chosen"].endswith("#### 18") and row["rejected"].endswith("17") for row in made)
+    assert len(made) > 20  # 3 of 4 on average
+    lost = result.quarantined
+    assert lost.pop("no_answer") == 1
+    assert set(lost) == {"no_right_answer", "no_wrong_answer"}
+    assert sum(lost.values()) + len(made) == 40
+
+
+def test_the_generator_is_asked_about_its_pairs(context: Callable[..., Context], asked: list[str]) -> None:
+    def result(yes: float) -> StageResult:
+        run = with_instructions(
+            context,
+            strategy="modified_instruction",
+            ask_generator=True,
+            name=f"yes{yes}",
+            generator={"script": {"says_yes": yes}},
+        )
+        return pairs.run(run, None)
+
+    assert result(1.0).quarantined == {"answers_original": 5}
+    assert result(0.0).quarantined == {"misses_own": 5}
+    some = result(0.5)
+    assert some.rows_out + sum(some.quarantined.values()) == 5
+
+
+def test_modified_instructions_are_checked_against_the_benchmarks(
+    context: Callable[..., Context], asked: list[str], tmp_path: Path
+) -> None:
+    """The scripted generator's modified instructions begin with the same word, which a benchmark's prompt has too."""
+    gold = tmp_path / "gold.jsonl"
+
+    def reasons(prompt: str, name: str, **decontamination: Any) -> dict[str, int]:
+        row = {"id": "1", "instruction": prompt, "response_a": "x", "response_b": "y", "label": "A"}
+        gold.write_text(json.dumps(row) + "\n")
+        given = {"source": "none", "heldout_fraction": 0, "decontamination": decontamination}
+        more = {"evaluation": {"validation": f"validation={gold}"}, "name": name, "instructions": given}
+        return pairs.run(with_instructions(context, strategy="modified_instruction", **more), None).quarantined
+
+    run = with_instructions(context, strategy="modified_instruction", name="first")
+    pairs.run(run, None)
+    (made, *_) = read_parquet(shard_files(run.folder.stage_dir("pairs"))[0]).to_pylist()
+    written = " ".join(made["modified_instruction"].split()[:8])
+    assert reasons(written, "off", min_words=5) == {}
+    assert reasons(written, "on", min_words=5, generated=True) == {"contaminated_modified": 1}
+    assert reasons(written, "short", min_words=9, generated=True) == {}
+    assert reasons(written, "disabled", enabled=False, min_words=5, generated=True) == {}
+
+
+def test_a_question_needs_a_second_instruction(settings: Callable[..., IterateSettings]) -> None:
+    with pytest.raises(InputError, match=r"pairs.ask_generator: worse_response has no second instruction"):
+        settings(pairs={"strategy": "worse_response", "ask_generator": True})
+
+
+def test_checked_answers_need_answers(settings: Callable[..., IterateSettings]) -> None:
+    with pytest.raises(InputError, match=r"instructions.answer_column must name the right answers"):
+        settings(pairs={"strategy": "checked_answer"})
+    checked = {"strategy": "checked_answer", "mirror": True}
+    with pytest.raises(InputError, match="a response that is wrong answers no other instruction"):
+        settings(pairs=checked, instructions={"answer_column": "gold"})
 
 
 def test_what_was_written_worse_has_no_mirror(settings: Callable[..., IterateSettings]) -> None:

@@ -1,0 +1,198 @@
+"""Pairs made elsewhere: a user's file, or another run's table. What is read, and why a row is not taken.
+
+A file has the column `instruction` and either `chosen` and `rejected`, or `response_a`, `response_b` and `label` (A or
+B, the better one: what people or another judge said). Optional: `id`, `generator`, `category`, `complexity`,
+`modified_instruction` (what the rejected response answers).
+
+They are held to what a run's own pairs are held to: its decontamination, its held-out split, its gate.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ray_app.base.ngrams import Contamination
+from ray_app.base.prompts import transcript
+from ray_app.base.schema import PAIRS, Text, content_id, split_of, unpack_text
+from ray_app.base.texts import as_text, conversation_fault
+from ray_app.benchmarks.files import Numbered, Types, columns_of, read_numbered
+from ray_app.errors import InputError
+from ray_app.generation.instruction_choice import NearDuplicates
+from ray_app.generation.pair_gate import CONTAMINATED, Gate, last_turn, pair_fault
+from ray_app.generation.programs.calls import Made
+from ray_app.loop.config import InstructionSettings
+from ray_app.loop.instruction_rows import name_in
+from ray_app.run.folder import read_record
+from ray_app.run.storage import join
+
+STAGE = "pairs"
+STRATEGY = "given"  # of a file's pairs; those of another run keep the strategy that made them
+ANY: Types = object
+CHOSEN: Mapping[str, Types] = {"instruction": ANY, "chosen": ANY, "rejected": ANY}
+LABELLED: Mapping[str, Types] = {"instruction": ANY, "response_a": ANY, "response_b": ANY, "label": ANY}
+
+Row = dict[str, Any]
+Judged = tuple[Row | None, dict[str, str] | None]  # a pair, or its line of the quarantine
+
+
+class Splits:
+    """Which split an instruction belongs to: that of the run's own one with this text, or with nearly this text where
+    near-duplicates are kept on one side; else by its hash, as a new instruction of the run would.
+    """
+
+    def __init__(self, part: InstructionSettings, own: Iterable[Mapping[str, Any]]) -> None:
+        self.fraction = part.heldout_fraction
+        self.similar = NearDuplicates(part.near_similarity) if part.near_duplicates != "keep" else None
+        self.known: dict[str, str] = {}
+        for row in own:
+            self.known[row["instruction_id"]] = row["split"]
+            if self.similar:
+                self.similar.cluster(transcript(unpack_text(row["text"])), row["instruction_id"])
+
+    def of(self, identity: str, text: Text | None) -> str:
+        """The split of an instruction by its id; `text` finds its near-duplicates."""
+        if identity in self.known:
+            return self.known[identity]
+        similar = self.similar if text is not None else None
+        cluster = similar.cluster(transcript(text or ""), identity) if similar else identity
+        found = self.known.setdefault(identity, self.known.get(cluster) or split_of(cluster, self.fraction))
+        return found
+
+
+class GivenPairs:
+    """Judges rows of files and of other runs; nothing that was taken is taken again."""
+
+    def __init__(
+        self, splits: Splits, contamination: Contamination, gate: Gate, generated: Contamination | None = None
+    ) -> None:
+        self.splits, self.contamination, self.gate, self.generated = splits, contamination, gate, generated
+        self.ids: set[str] = set()
+        self.texts: set[int] = set()
+
+    def of_file(self, path: str) -> Iterator[Judged]:
+        """Pairs of a file. Raises InputError naming file, line or column where it is no such file."""
+        own_ids: set[str] = set()
+        for numbered in read_numbered(path, required_of(path)):
+            own = numbered.row.get("id")
+            double = own is not None and str(own) in own_ids
+            own_ids.add(str(own))
+            yield self._of_row(path, numbered, "duplicate_id" if double else None)
+
+    def _of_row(self, path: str, numbered: Numbered, fault: str | None) -> Judged:
+        row = numbered.row
+        chosen, rejected, label_fault = sides_of(row)
+        fault = fault or label_fault or self._text_fault(row.get("instruction"), chosen, rejected)
+        if fault is not None:
+            return None, _lost(f"{numbered.where} id {str(row.get('id'))[:80]}", fault, row)
+        text, generator = as_text(row["instruction"]), name_in(row, "generator") or path
+        identity, other = content_id(text), name_in(row, "modified_instruction") or ""
+        complexity = row.get("complexity")
+        source = {
+            "instruction_id": identity,
+            "split": self.splits.of(identity, text),
+            "category": name_in(row, "category"),
+            "complexity": complexity if type(complexity) is int and 1 <= complexity <= 10 else None,
+        }
+        made = Made(STRATEGY, generator, group=identity).row(source, text, other, str(chosen), str(rejected))
+        fault = self._pair_fault(made)
+        return (None, _lost(f"{numbered.where} id {str(row.get('id'))[:80]}", fault, row)) if fault else (made, None)
+
+    def of_run(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Judged]:
+        """Pairs of one shard of another run's table, under the ids that they have there. A pair and its mirror are
+        taken both or not at all, and pairs of one group lie on one side of the split.
+        """
+        table = [{name: row.get(name) for name in PAIRS.names} for row in rows]
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in table:
+            row["group"] = row["group"] or row["instruction_id"]  # tables of runs before there were groups
+            groups[str(row["group"])].append(row)
+        for group in groups.values():
+            sides = {self.splits.of(row["instruction_id"], _asked(row)) for row in group}
+            faults = {row["pair_id"]: "split_conflict" if len(sides) > 1 else self._pair_fault(row) for row in group}
+            for row in group:
+                fault = faults[row["pair_id"]] or faults.get(row["mirror"] or "")
+                lost = _lost(row["pair_id"], fault, row) if fault else None
+                yield (None, lost) if lost else ({**row, "split": next(iter(sides))}, None)
+
+    def _text_fault(self, instruction: Any, chosen: str | None, rejected: str | None) -> str | None:
+        if fault := conversation_fault(instruction):
+            return "empty_instruction" if fault == "empty" else fault
+        return "not_a_text" if chosen is None or rejected is None else None
+
+    def _pair_fault(self, row: Row) -> str | None:
+        """Why a pair of the pairs table is not taken."""
+        text, other = unpack_text(row["instruction"]), row["modified_instruction"]
+        if shared := self.contamination.fault(transcript(text)):
+            return shared
+        if self.generated and self.generated.matches(other):
+            return CONTAMINATED
+        # A mirror's instruction is the one that was written; that the other one adds to it is no fault.
+        modified = last_turn(other) if other and content_id(text) == row["instruction_id"] else None
+        fault = pair_fault(text, modified, row["chosen"].strip(), row["rejected"].strip(), [], self.gate)
+        if fault is not None:
+            return fault
+        content = int(content_id([text, row["chosen"], row["rejected"]]), 16)
+        if content in self.texts or row["pair_id"] in self.ids:
+            return "duplicate"
+        self.texts.add(content)
+        self.ids.add(row["pair_id"])
+        return None
+
+
+def required_of(path: str) -> Mapping[str, Types]:
+    """The columns that a file of pairs must have. Raises InputError where it has none of either form."""
+    columns = columns_of(path)
+    form = next((form for form in (CHOSEN, LABELLED) if form.keys() <= columns), None)
+    if form is None:
+        raise InputError(
+            f"{path} holds no pairs: it needs the columns {', '.join(CHOSEN)} or {', '.join(LABELLED)}; "
+            f"it has {', '.join(sorted(columns))}"
+        )
+    return form
+
+
+def sides_of(row: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """(chosen, rejected, fault of the label) of a row of either form; a side that is no text is None."""
+    if "chosen" in row:
+        return response(row["chosen"]), response(row["rejected"]), None
+    a, b, label = response(row["response_a"]), response(row["response_b"]), row["label"]
+    if label not in ("A", "B"):
+        return a, b, "no_label" if label is None else "bad_label"
+    return (a, b, None) if label == "A" else (b, a, None)
+
+
+def response(value: Any) -> str | None:
+    """A response: a text, or the message of an assistant alone, as preference sets have it. Null is an empty one."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
+        value = value[0].get("content") if value[0].get("role") == "assistant" else value
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else None
+
+
+def table_of_run(uri: str) -> str:
+    """The folder of another run's committed pairs: `uri` is the run's folder, or that of the pairs themselves (of one
+    iteration, where they are made in each). Raises InputError where no pairs are committed there.
+    """
+    for directory in (join(uri, STAGE), uri):
+        record = read_record(directory)
+        if record is not None and record.stage == STAGE:
+            return directory
+    raise InputError(
+        f"pairs.from_run: {uri} holds no committed pairs; give a run's folder, or iter_NN/pairs of one that makes "
+        "pairs in each iteration"
+    )
+
+
+def _asked(row: Row) -> Text | None:
+    """The text of a pair's own instruction; of a mirror, which shows the other one, None."""
+    text = unpack_text(row["instruction"])
+    return text if content_id(text) == row["instruction_id"] else None
+
+
+def _lost(identity: str, reason: str, row: Mapping[str, Any]) -> dict[str, str]:
+    names = ("instruction", "chosen", "rejected", "response_a", "response_b", "label")
+    detail = {name: row[name] for name in names if name in row}
+    return {"id": identity, "stage": STAGE, "reason": reason, "detail": str(detail)[:2000]}
