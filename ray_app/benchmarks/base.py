@@ -65,6 +65,7 @@ class Spec:
     parse: Callable[[Iterator[Numbered]], Iterator[Item]]
     hub: tuple[str, str | None, tuple[str, ...]] | None = None  # (dataset id, config, splits)
     subset: Callable[[str], str] = field(default=lambda name: name)
+    parts: tuple[str, ...] = ()  # dataset ids, read one after the other, where `hub` stands for several
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from ray_app.benchmarks import (
@@ -18,8 +19,10 @@ from ray_app.benchmarks import (
     llmbar,
     mtbench_human,
     pairwise,
+    ppe,
     rewardbench,
     rewardbench2,
+    rmbench,
 )
 from ray_app.benchmarks.base import Benchmark, Item, Spec, collect
 from ray_app.benchmarks.data_files import has_suffix
@@ -35,6 +38,9 @@ _SPECS = (
     judgebench.CLAUDE,
     llmbar.SPEC,
     rewardbench2.SPEC,
+    rmbench.SPEC,
+    ppe.VOTES,
+    ppe.PAIRS,
     pairwise.SPEC,
 )
 BENCHMARKS: dict[str, Spec] = {spec.name: spec for spec in _SPECS}
@@ -81,7 +87,9 @@ def _items(rules: Spec, source: str, labelled: bool) -> Iterator[Item]:
 
 def _hub_rows(rules: Spec, identity: str, split: str | None) -> Iterator[Numbered]:
     official = rules.hub if rules.hub and rules.hub[0] == identity else (identity, None, ("train",))
-    return read_hub(identity, official[1], (split,) if split else official[2], rules.required)
+    names = (rules.parts or (identity,)) if official is rules.hub else (identity,)
+    splits = (split,) if split else official[2]
+    return chain.from_iterable(read_hub(name, official[1], splits, rules.required) for name in names)
 
 
 def split_spec(spec: str) -> tuple[str, str]:

@@ -170,9 +170,11 @@ def _special(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType
         yield _rewardbench(summary["rewardbench"], plain)
     for subset, block in summary.get("judgebench", {}).items():
         yield _figures(f"JudgeBench {subset}", block, plain)
-    for name, title in (("mtbench", "MT-Bench"), ("llmbar", "LLMBar")):
+    for name, title in (("mtbench", "MT-Bench"), ("llmbar", "LLMBar"), ("ppe", "PPE correctness")):
         if name in summary:
             yield _figures(title, summary[name], plain)
+    if "rmbench" in summary:
+        yield from _rmbench(summary["rmbench"], plain)
     if summary.get("calibration"):
         yield _calibration(summary["calibration"], plain)
     elif summary["votes_partial"]:
@@ -212,6 +214,20 @@ def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
         cells = [c for e in (official, wrong) for c in (percent(e["value"]), interval(e))]
         table.add_row(name, str(official["n"]), *cells)
     return table
+
+
+def _rmbench(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
+    yield _figures("RM-Bench" if found["complete"] else "RM-Bench (not the whole set)", found["figures"], plain)
+    if not found["matrix"]:
+        return
+    table = _table(plain)
+    table.add_column("chosen in style …", no_wrap=True)
+    styles = list(dict.fromkeys(style for row in found["matrix"].values() for style in row))
+    for style in styles:
+        table.add_column(f"rejected {style}", justify="right", no_wrap=True)
+    for chosen, row in found["matrix"].items():
+        table.add_row(chosen, *(percent(row[style]["value"]) if style in row else "-" for style in styles))
+    yield table
 
 
 def _calibration(found: Mapping[str, Any], plain: bool) -> Table:
