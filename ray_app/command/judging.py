@@ -20,6 +20,7 @@ from ray_app.judging.judge import Judge, judge_of
 from ray_app.judging.protocol import STAGE, Answers, Voting
 from ray_app.judging.registry import protocol_for, protocol_of
 from ray_app.judging.sharing import sources_of
+from ray_app.judging.spending import Timing, kept, timed
 from ray_app.metrics import write_verdicts
 from ray_app.metrics.outcome import Protocol as Orders
 from ray_app.run import storage
@@ -76,6 +77,7 @@ class Judged:
     benchmark: Benchmark
     result: StageResult
     answers: Answers
+    timing: Timing
 
 
 def judge_all(
@@ -95,12 +97,17 @@ def judge_all(
                 with Lease(folder) as lease:
                     served = replace(judge, engine=engine_for(folder, judge.engine, pools))
                     runner = Runner(pools, lease.fence)
-                    judged[folder] = Judged(
-                        benchmark, *judge_set(runner, served, benchmark, voting_of(command, orders), folder)
-                    )
+                    result, answers = judge_set(runner, served, benchmark, voting_of(command, orders), folder)
+                    timing = kept(folder, timed(result, gpus_of(pools)))
+                    judged[folder] = Judged(benchmark, result, answers, timing)
         finally:
             pools.close()
     return judged
+
+
+def gpus_of(pools: PoolManager) -> float:
+    """GPUs that the living engines take; shares of one count as such."""
+    return sum(pool.settings.replicas * pool.settings.gpus_per_replica for pool in pools.pools)
 
 
 def serve_judge(command: JudgingCommand, http: HttpSettings) -> NoReturn:

@@ -41,6 +41,6 @@ def cell_means(
     groups = [o.group for o in rows]
     value, low, high = intervals(columns, groups, statistic, seed, resamples, shares=True, clusters=clusters)
     return {
-        name: estimate(value[i], len(part), low[i], high[i])
+        name: estimate(value[i], len(part), *((low[i], high[i]) if clusters[i] > 1 else (np.nan, np.nan)))
         for i, (name, part) in enumerate(zip(figures, resting, strict=True))
     }

@@ -80,9 +80,9 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
         _note("figures are percent of n, intervals are 95 % bootstrap intervals by instruction"),
     ]
     if summary["kind"] == "best_of":
-        return Group(*head, _best_of(summary, plain))
+        return Group(*head, _best_of(summary, plain), *_cost(summary, plain))
     parts: list[RenderableType] = [*head, _figures("", summary["overall"], plain)]
-    parts += _special(summary, plain)
+    parts += [*_cost(summary, plain), *_special(summary, plain)]
     if summary["subsets"]:
         parts += _subsets(summary["subsets"], plain)
     if summary["length_gap_quartiles"]:
@@ -129,6 +129,30 @@ def _figures(title: str, block: Mapping[str, Any], plain: bool) -> Table:
     for name, estimate in block.items():
         table.add_row(_LABELS.get(name, name), percent(estimate["value"]), interval(estimate), str(estimate["n"]))
     return table
+
+
+def _cost(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
+    """Seconds, tokens and price of 1,000 verdicts, where they were judged here."""
+    found = summary.get("cost")
+    if found is None:
+        return
+    table = _table(plain)
+    table.add_column("cost", min_width=28, no_wrap=True, overflow="ellipsis")
+    shown = [("seconds", "s"), ("prompt_tokens", "prompt tok"), ("completion_tokens", "new tok"), ("price", "price")]
+    shown = [(name, header) for name, header in shown if name in found["per_1000"]]
+    for _, header in shown:
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_row("of 1,000 verdicts", *(_amount(found["per_1000"][name]) for name, _ in shown))
+    table.add_row(f"of these {found['verdicts']:,}", *(_amount(found.get(name)) for name, _ in shown))
+    yield table
+    yield from map(_note, found["notes"])
+
+
+def _amount(value: float | None) -> str:
+    """Three digits where there are no more before the point."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Iterator[RenderableType]:

@@ -19,6 +19,7 @@ from ray_app.judging.gold_set import judge_set
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import STAGE
 from ray_app.judging.registry import protocol_for
+from ray_app.judging.spending import cost_of, timed
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import VALIDATION, Inputs
@@ -68,6 +69,8 @@ def run(
     protocol = protocol_for(judge.mode, benchmark)
     result, answers = judge_set(context.runner, judge, benchmark, voting, directory, name=name)
     summary = protocol.summary(benchmark, answers, voting)
+    endpoint = judge.engine.kind == "openai"
+    summary["cost"] = cost_of(result, benchmark, answers, timed(result), endpoint=endpoint)
     write_verdicts(join(directory, VERDICTS), protocol.records(benchmark, answers, voting))
     outcomes = protocol.outcomes(benchmark, answers, voting)
     change = against_before(context, benchmark, outcomes, iteration, name) if outcomes is not None else None

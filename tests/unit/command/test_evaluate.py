@@ -174,3 +174,31 @@ def test_two_benchmarks_of_one_name_are_refused(evaluate: Run, tmp_path: Path) -
     lines(tmp_path / "set.jsonl", pair("1"))
     _, told = evaluate(*SCRIPTED, "--benchmark", f"set={tmp_path / 'set.jsonl'}")
     assert "two benchmarks are called set" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--price.gpu_hour", 2, "--engine.device", "cpu"], "served by engines on processors"),
+        (["--price.prompt_tokens", 2, "--price.completion_tokens", 8], "is the price of an endpoint's tokens"),
+        (["--price.prompt_tokens", 2], "priced together"),
+        (["--price.gpu_hour", -1], "greater than or equal to 0"),
+    ],
+)
+def test_a_price_of_what_is_not_used_is_refused(
+    evaluate: Run, tmp_path: Path, options: list[object], told: str
+) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"))
+    code, said = evaluate("--model", "somewhere/model", *options)
+    assert code == 2
+    assert told in said
+
+
+def test_given_verdicts_have_no_price_and_no_cost(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"))
+    given = lines(tmp_path / "verdicts.jsonl", both("1"))
+    code, told = evaluate("--verdicts", given, "--price.gpu_hour", 2)
+    assert code == 2
+    assert "given verdicts say nothing" in told
+    assert evaluate("--verdicts", given)[0] == 0
+    assert "cost" not in summary_in(tmp_path)

@@ -75,6 +75,13 @@ def test_a_missing_cell_leaves_its_figures_undefined() -> None:
     assert found["rows_of_no_domain"] == 1
 
 
+def test_a_figure_of_one_instruction_has_no_interval() -> None:
+    one = [("code", "code0", np.eye(3)), *(q for q in wins() if q[0] != "code")]
+    found = rmbench(outcomes_of(one), seed=0, resamples=50)["figures"]
+    assert (found["code"]["low"], found["code"]["high"]) == (None, None)
+    assert found["chat"]["low"] is not None
+
+
 def test_unparsed_is_wrong_and_one_order_of_two_is_half() -> None:
     row = outcome("q/concise-concise", "A", "A", None, subset="chat-normal", group="q")
     assert rmbench([row], seed=0, resamples=20)["matrix"]["concise"]["concise"]["value"] == 0.5
