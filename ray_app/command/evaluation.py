@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.parsers import LAST, OF_LETTERS
 from ray_app.base.settings_parts import PriceSettings
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.benchmarks.registry import benchmark_name
@@ -29,6 +30,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
     require_priced(settings)
     benchmarks = load_all(settings)
+    settings = whole_judgments(settings, benchmarks)
     judge = None if settings.verdicts else load_judge(settings)
     others = [other_run(settings, benchmark) for benchmark in benchmarks]
     require_kept("--output", settings.output, Path.cwd())
@@ -52,6 +54,26 @@ def judging_cost(settings: EvaluateSettings, judge: Judge, judged: Judged) -> di
     prices = Prices(**settings.price.model_dump())
     endpoint = judge.engine.kind == "openai"
     return cost_of(judged.result, judged.benchmark, judged.answers, judged.timing, endpoint=endpoint, prices=prices)
+
+
+def whole_judgments(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> EvaluateSettings:
+    """The settings by which a published parser sees all of a judgment: they all read on behind the first verdict.
+
+    Raises InputError where it cannot be used.
+    """
+    name = settings.parser
+    if name == LAST:
+        return settings
+    if settings.verdicts:
+        raise InputError(f"--parser {name}: given verdicts have been read already")
+    if settings.stop_after_verdict:
+        raise InputError(
+            f"--parser {name} reads whole judgments, and --stop_after_verdict would cut them: leave one out"
+        )
+    four = next((b.name for b in benchmarks if b.kind == "best_of" and name not in OF_LETTERS), None)
+    if four:
+        raise InputError(f"--parser {name} reads verdicts of two responses; {four} shows four")
+    return settings.model_copy(update={"stop_after_verdict": False})
 
 
 def require_priced(settings: EvaluateSettings) -> None:
@@ -130,6 +152,8 @@ def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, A
 
 def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Benchmark]) -> list[dict[str, Any]]:
     """Judge every benchmark, write its verdicts, and summarise its votes."""
+    if settings.parser != LAST and not protocol_of(judge.mode).shows_both:
+        raise InputError(f"--parser {settings.parser} reads verdicts of two responses; --mode pointwise gives scores")
     if settings.protocol == "official" and not protocol_of(judge.mode).shows_both:
         raise InputError("--protocol official is an order of two responses; --mode pointwise shows one")
     work = {storage.join(settings.output, benchmark.name): benchmark for benchmark in benchmarks}
@@ -137,5 +161,6 @@ def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Bench
     for folder, judged in judge_all(settings, judge, work, settings.protocol).items():
         save_verdicts(judge, judged, voting, folder, storage.join(folder, VERDICTS))
         summary = protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting)
-        summaries.append(summary | {"cost": judging_cost(settings, judge, judged)})
+        named = {} if settings.parser == LAST else {"parser": settings.parser}
+        summaries.append(summary | named | {"cost": judging_cost(settings, judge, judged)})
     return summaries

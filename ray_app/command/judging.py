@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from ray_app.base.parsers import LAST
 from ray_app.benchmarks import Benchmark
-from ray_app.command.settings import JudgingCommand
+from ray_app.command.settings import EvaluateSettings, JudgingCommand
 from ray_app.engine.base import Work
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
@@ -47,8 +48,9 @@ def load_judge(command: JudgingCommand) -> Judge:
 
 
 def voting_of(command: JudgingCommand, orders: Orders = "both_orders") -> Voting:
-    """How its judge is asked."""
-    return Voting(command.sampling, command.votes, command.seed, command.early_stop, orders)
+    """How its judge is asked, and its verdicts are read."""
+    parser = command.parser if isinstance(command, EvaluateSettings) else LAST
+    return Voting(command.sampling, command.votes, command.seed, command.early_stop, orders, parser=parser)
 
 
 def fingerprint_of(command: JudgingCommand, benchmark: Benchmark, judge: Judge, orders: Orders) -> Fingerprint:
@@ -62,6 +64,9 @@ def fingerprint_of(command: JudgingCommand, benchmark: Benchmark, judge: Judge, 
         "generation": command.sampling.model_dump(mode="json"),
         "judge": judge.identity(),
     }
+    parser = voting_of(command).parser
+    if parser != LAST:  # folders from before there was a choice say nothing of it
+        covered["parser"] = parser
     prompts = protocol_for(judge.mode, benchmark).prompts_covered(judge)
     if prompts:
         covered["prompts"] = prompts

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ray_app.base.parsers import LAST, ParserName
 from ray_app.base.settings_parts import CommandSettings, PriceSettings, SamplingSettings, voted_sampling
 from ray_app.engine.settings import EngineSettings
 from ray_app.judging.settings import Mode
@@ -59,3 +60,6 @@ class EvaluateSettings(JudgingCommand):
     )
     compare: str | None = Field(None, description="output folder of another run on the same benchmarks")
     price: PriceSettings = PriceSettings()
+    parser: ParserName = Field(
+        LAST, description="of verdicts: last is this project's; the others are those of published scorers"
+    )

@@ -36,7 +36,7 @@ _LABELS = {
     "constant_baseline": "baseline: always A",
     "adversarial": "mean of adversarial subsets",
     "average": "mean of subsets",
-    "net_agreement": "net agreement (official)",
+    "net_agreement": "net agreement, unparsed = 0",
     "both_orders": "right in both orders",
     "agreement": "agreement with human votes",
     "coverage": "votes with a verdict",
@@ -50,6 +50,7 @@ _COLUMNS = {
     "length_baseline": ("longer", "what always taking the longer response scores"),
     "constant_baseline": ("A", "what always A scores"),
 }
+_PROTOCOLS = {"official": "one order a row"}  # by its own name it would call the figures official
 _PLAIN_WIDTH = 100
 _SUBSET_WIDTH = 30
 # rich's own ASCII boxes spend four columns on vertical rules.
@@ -105,7 +106,9 @@ def _title(summary: Mapping[str, Any]) -> Text:
     parts = [f"n = {summary['n']}"]
     parts.append(f"{summary['clusters']} instructions")
     if "protocol" in summary:
-        parts.append(summary["protocol"].replace("_", " "))
+        parts.append(_PROTOCOLS.get(summary["protocol"], summary["protocol"].replace("_", " ")))
+    if "parser" in summary:
+        parts.append(f"parser {summary['parser']}")
     if summary.get("votes", 1) > 1:
         parts.append(f"{summary['votes']} votes")
     for name in ("quarantined", "dropped"):
@@ -231,7 +234,7 @@ def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
     table = _table(plain)
     title = "RewardBench" if found["complete"] else "RewardBench (not the whole set)"
     table.add_column(title, no_wrap=True, overflow="ellipsis")
-    for name in ("n", "official", "95 % int.", "unparsed wrong", "95 % int."):
+    for name in ("n", "unparsed ½", "95 % int.", "unparsed wrong", "95 % int."):
         table.add_column(name, justify="right", no_wrap=True)
     for name, official in found["official"].items():
         wrong = found["unparsed_as_wrong"][name]
