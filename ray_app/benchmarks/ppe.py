@@ -73,7 +73,7 @@ def subset_of(name: str) -> str:
 
 def _conflict(ids: Ids, identity: str, name: str, row: dict[str, Any], pair: Any) -> Item:
     scores, group = row.get("scores") or [], content_id(row.get("prompt"))
-    places = pair if isinstance(pair, list) and len(pair) == 2 else [None, None]
+    places: list[Any] = pair if isinstance(pair, list) and len(pair) == 2 else [None, None]
     id = ids.derived(f"{identity}/" + "-".join(str(p + 1) if _is_place(p, scores) else "?" for p in places))
     if not all(_is_place(place, scores) for place in places):
         detail = f"sampled_conflict_pairs holds {pair!r}, scores {len(scores)} responses"

@@ -20,6 +20,7 @@ from ray_app.benchmarks import (
     mtbench_human,
     pairwise,
     ppe,
+    rated,
     rewardbench,
     rewardbench2,
     rmbench,
@@ -33,6 +34,7 @@ from ray_app.errors import InputError
 _SPECS = (
     rewardbench.SPEC,
     helpsteer2.SPEC,
+    helpsteer2.RATINGS,
     mtbench_human.SPEC,
     judgebench.SPEC,
     judgebench.CLAUDE,
@@ -41,6 +43,7 @@ _SPECS = (
     rmbench.SPEC,
     ppe.VOTES,
     ppe.PAIRS,
+    rated.SPEC,
     pairwise.SPEC,
 )
 BENCHMARKS: dict[str, Spec] = {spec.name: spec for spec in _SPECS}
@@ -68,7 +71,7 @@ def benchmark_name(spec: str) -> str:
     Raises InputError for a name that no folder and no id of a unit of work can carry.
     """
     name, path = split_spec(spec)
-    if name == pairwise.SPEC.name and path:
+    if name in (pairwise.SPEC.name, rated.SPEC.name) and path:
         hub = None if is_file(path) else parse_id(path)
         name = hub[0].rsplit("/", 1)[-1] if hub else _stem(path)
     if name in ("", ".", "..") or ":" in name:
@@ -78,7 +81,7 @@ def benchmark_name(spec: str) -> str:
 
 def _items(rules: Spec, source: str, labelled: bool) -> Iterator[Item]:
     hub = None if is_file(source) else parse_id(source)
-    if hub is None and pairwise.is_common_form(columns_of(source)):
+    if hub is None and not rules.rated and pairwise.is_common_form(columns_of(source)):
         rows = read_numbered(source, pairwise.REQUIRED, pairwise.OPTIONAL)
         return pairwise.parse(rows, labelled, rules.subset)
     rows = read_numbered(source, rules.required) if hub is None else _hub_rows(rules, *hub)
@@ -112,6 +115,11 @@ def split_spec(spec: str) -> tuple[str, str]:
 def shows_four(spec: str) -> bool:
     """Whether its rows are best-of-four rows: known from the spec, before its file is read."""
     return split_spec(spec)[0] == rewardbench2.SPEC.name
+
+
+def has_ratings(spec: str) -> bool:
+    """Whether its rows are single responses with human scores: known from the spec, before its file is read."""
+    return BENCHMARKS.get(split_spec(spec)[0], pairwise.SPEC).rated
 
 
 def is_file(path: str) -> bool:

@@ -152,6 +152,9 @@ def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, A
 
 def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Benchmark]) -> list[dict[str, Any]]:
     """Judge every benchmark, write its verdicts, and summarise its votes."""
+    rated = next((benchmark.name for benchmark in benchmarks if benchmark.kind == "rated"), None)
+    if rated and protocol_of(judge.mode).shows_both:
+        raise InputError(f"{rated} has single responses with human scores: they need --mode pointwise")
     if settings.parser != LAST and not protocol_of(judge.mode).shows_both:
         raise InputError(f"--parser {settings.parser} reads verdicts of two responses; --mode pointwise gives scores")
     if settings.protocol == "official" and not protocol_of(judge.mode).shows_both:

@@ -82,4 +82,5 @@ def cost_of(
 def verdicts_of(benchmark: Benchmark, answers: Answers) -> int:
     """Rows that were judged; those with the same texts are one."""
     pairs = {source.id for id, source in sources_of(benchmark.rows).items() if id not in answers.lost}
-    return len(pairs) + sum(row.id not in answers.lost for row in benchmark.best_of)
+    others = [row.id for row in benchmark.best_of] + [row.id for row in benchmark.rated]
+    return len(pairs) + sum(identity not in answers.lost for identity in others)

@@ -41,6 +41,10 @@ _LABELS = {
     "agreement": "agreement with human votes",
     "coverage": "votes with a verdict",
     "human_human": "humans among themselves",
+    "pearson": "Pearson's r × 100",
+    "spearman": "Spearman's rho × 100",
+    "kendall": "Kendall's tau-b × 100",
+    "length_spearman": "baseline: rho × 100 of the length",
     "judge_single_vote": "κ × 100: judge, single vote",
     "judge_majority": "κ × 100: judge, majority",
 }
@@ -80,6 +84,9 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
         _title(summary),
         _note("figures are percent of n, intervals are 95 % bootstrap intervals by instruction"),
     ]
+    if summary["kind"] == "rated":
+        blocks = {"overall": summary["overall"], **summary["subsets"]}
+        return Group(*head, *(_figures(name, block, plain) for name, block in blocks.items()), *_cost(summary, plain))
     if summary["kind"] == "best_of":
         return Group(*head, _best_of(summary, plain), *_cost(summary, plain))
     parts: list[RenderableType] = [*head, _figures("", summary["overall"], plain)]

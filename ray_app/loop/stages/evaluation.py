@@ -12,7 +12,7 @@ from typing import Any
 
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.benchmarks import Benchmark
-from ray_app.benchmarks.registry import benchmark_name
+from ray_app.benchmarks.registry import benchmark_name, has_ratings
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.gold_set import judge_set
@@ -47,6 +47,9 @@ def sets_of(settings: IterateSettings) -> dict[str, str]:
         if name in named:
             raise InputError(f"evaluation.test: {named[name]} and {spec} are both called {name}; write NAME=PATH")
         named[name] = spec
+    rated = next((spec for spec in named.values() if has_ratings(spec)), None)
+    if rated:
+        raise InputError(f"evaluation: {rated} has single responses with human scores, which only `evaluate` takes")
     if part.heldout and settings.instructions.heldout_fraction > 0:
         named[HELDOUT_SET] = ""
     return named

@@ -252,3 +252,17 @@ def test_a_named_parser_makes_another_folder_of_votes_and_sees_all_of_a_judgment
         assert voting_of(used).parser == used.parser
     assert "parser" not in covered["last"], "folders from before there was a choice go on"
     assert covered["rewardbench"]["parser"] == "rewardbench"
+
+
+def test_human_scores_need_a_pointwise_judge_and_take_given_ratings(evaluate: Run, tmp_path: Path) -> None:
+    rows = [{"id": str(i), "instruction": f"q{i}", "response": "x" * (i + 1), "score": i} for i in range(5)]
+    spec = f"rated={lines(tmp_path / 'people.jsonl', *rows)}"
+    code, said = evaluate(*SCRIPTED, benchmark=spec)
+    assert code == 2
+    assert "people has single responses with human scores: they need --mode pointwise" in said
+    code, said = evaluate(*SCRIPTED, "--mode", "pointwise", "--compare", tmp_path, benchmark=spec)
+    assert code == 2
+    assert "no response pairs" in said
+    given = lines(tmp_path / "v.jsonl", *({"id": str(i), "rating": 2 * i} for i in range(5)))
+    assert evaluate("--verdicts", given, benchmark=spec)[0] == 0
+    assert summary_in(tmp_path, "people")["overall"]["pearson"]["value"] == pytest.approx(1)
