@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_app.benchmarks import Benchmark
+from ray_app.errors import InputError, first_line
 from ray_app.generation.runner import StageResult
 from ray_app.judging.protocol import Answers
 from ray_app.judging.sharing import sources_of
@@ -46,9 +47,12 @@ def timed(result: StageResult, gpus: float | None = None) -> Timing:
 
 
 def kept(folder: str, attempt: Timing) -> Timing:
-    """This attempt with those before it, written into the set's folder."""
+    """This attempt with those before it, written into the set's folder. Raises InputError for a damaged file there."""
     uri = storage.join(folder, TIMING)
-    before = Timing(**storage.read_json(uri)) if storage.exists(uri) else Timing()
+    try:
+        before = Timing(**storage.read_json(uri)) if storage.exists(uri) else Timing()
+    except (ValueError, TypeError) as fault:
+        raise InputError(f"{uri} is damaged: {first_line(fault)}; without it nothing but seconds is lost") from fault
     both = before.plus(attempt)
     if attempt.questions:
         storage.write_json_atomic(uri, both.__dict__)

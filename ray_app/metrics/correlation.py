@@ -23,6 +23,9 @@ from ray_app.metrics.proportion import CONFIDENCE
 
 Correlation = Callable[[Array, Array], float]
 FEWEST = 3  # clusters, and rows, below which there is no interval, and no correlation
+# Standard errors on Fisher's scale of n independent rows, the most that rows can be: sqrt(factor / (n - less)). For the
+# ranks: Fieller, Hartley & Pearson (Biometrika 44, 1957).
+OF_INDEPENDENT_ROWS = {"pearson": (1.0, 3), "spearman": (1.06, 3), "kendall": (0.437, 4)}
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,13 @@ def correlations(
     found = {}
     for name in names:
         value = _value(known[name], one, two)
-        found[name] = estimate(value, len(one), *_bounds(value, np.array(drawn[name]), len(one), len(members)))
+        factor, less = OF_INDEPENDENT_ROWS[name]
+        least = np.sqrt(factor / max(len(one) - less, 1))
+        found[name] = estimate(value, len(one), *_bounds(value, np.array(drawn[name]), least, len(one), len(members)))
     return found
 
 
-def _bounds(value: float, drawn: Array, rows: int, clusters: int) -> tuple[float, float]:
+def _bounds(value: float, drawn: Array, least: float, rows: int, clusters: int) -> tuple[float, float]:
     from scipy.special import stdtrit  # as in `proportion`: a tenth of a second that only this pays
 
     drawn = drawn[~np.isnan(drawn)]
@@ -133,8 +138,7 @@ def _bounds(value: float, drawn: Array, rows: int, clusters: int) -> tuple[float
         return np.nan, np.nan
     edge = 1 - 1 / (2 * rows)  # a correlation of 1 has no place on Fisher's scale
     z = float(np.arctanh(np.clip(value, -edge, edge)))
-    # Independent rows, the most that these can be, would have a standard error of 1 / sqrt(rows - 3).
-    spread = max(float(np.arctanh(drawn.clip(-edge, edge)).std(ddof=1)), 1 / np.sqrt(rows - 3))
+    spread = max(float(np.arctanh(drawn.clip(-edge, edge)).std(ddof=1)), least)
     half = float(stdtrit(clusters - 1, (1 + CONFIDENCE) / 2)) * spread
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])

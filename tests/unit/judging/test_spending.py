@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ray_app.benchmarks import load_benchmark
+from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.gold_set import added
 from ray_app.judging.protocol import Answers
@@ -31,6 +32,13 @@ def test_attempts_add_up_and_a_finished_set_stays_as_it_was(tmp_path: Path) -> N
     both = kept(folder, timed(result(16, 10, 4.0, 1.0), gpus=2))
     assert (first, both) == (Timing(10, 5.0, 3.0, 5.0), Timing(16, 8.0, 4.0, 11.0))
     assert kept(folder, timed(result(16, 16, 0.5), gpus=0)) == both
+
+
+def test_a_damaged_timing_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "timing.json").write_text('{"hours": 3}')
+    with pytest.raises(InputError, match=r"timing\.json is damaged") as caught:
+        kept(str(tmp_path), Timing(1, 1.0))
+    assert "\n" not in str(caught.value)
 
 
 def test_rows_with_the_same_texts_are_one_verdict() -> None:
