@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +29,22 @@ class SamplingSettings(Part):
     temperature: float = Field(0.7, ge=0, description="0 is greedy")
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus: the smallest set of tokens with so much probability")
     max_tokens: int = Field(4096, ge=1, description="at most so many new tokens an answer")
+
+
+class PriceSettings(Part):
+    """What judging costs, in any currency; without one, no price is shown."""
+
+    gpu_hour: float | None = Field(None, ge=0, description="of one GPU for an hour, where engines run on GPUs")
+    prompt_tokens: float | None = Field(None, ge=0, description="of a million prompt tokens of an endpoint")
+    completion_tokens: float | None = Field(None, ge=0, description="of a million tokens that an endpoint makes")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> PriceSettings:
+        if (self.prompt_tokens is None) != (self.completion_tokens is None):
+            raise ValueError("prompt_tokens and completion_tokens are priced together: one of them is missing")
+        if self.gpu_hour is not None and self.prompt_tokens is not None:
+            raise ValueError("gpu_hour and the prices of tokens exclude each other: verdicts are paid for once")
+        return self
 
 
 def voted_sampling(given: SamplingSettings | None, votes: int) -> SamplingSettings:

@@ -1,14 +1,14 @@
 """What a loaded benchmark is, and the checks every loader puts a row through. Pure.
 
-A loader turns raw rows into items: a `PairwiseRow` or `BestOfRow` to judge, a `Faulty` row to quarantine, or
-a `Dropped` one that the benchmark itself leaves out (a human tie).
+A loader turns raw rows into items: a `PairwiseRow`, `BestOfRow` or `RatedRow` to judge, a `Faulty` row to quarantine,
+or a `Dropped` one that the benchmark itself leaves out (a human tie).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ray_app.base.schema import Letter, PairwiseRow, Text, content_id, unit_interval
@@ -36,6 +36,18 @@ class BestOfRow:
 
 
 @dataclass(frozen=True)
+class RatedRow:
+    """A single response with a human score, on any scale."""
+
+    id: str
+    subset: str
+    instruction: Text
+    response: Text
+    score: float
+    group: str
+
+
+@dataclass(frozen=True)
 class Faulty:
     """A row that cannot be judged. It still counts: its id appears in every verdict file as unparsed."""
 
@@ -53,7 +65,7 @@ class Dropped:
     reason: str
 
 
-Item = PairwiseRow | BestOfRow | Faulty | Dropped
+Item = PairwiseRow | BestOfRow | RatedRow | Faulty | Dropped
 
 
 @dataclass(frozen=True)
@@ -65,13 +77,16 @@ class Spec:
     parse: Callable[[Iterator[Numbered]], Iterator[Item]]
     hub: tuple[str, str | None, tuple[str, ...]] | None = None  # (dataset id, config, splits)
     subset: Callable[[str], str] = field(default=lambda name: name)
+    rated: bool = False  # single responses with human scores: never the common pairwise form
+    parts: tuple[str, ...] = ()  # dataset ids, read one after the other, where `hub` stands for several
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """A loaded benchmark. `n_in` counts raw rows or votes read, before ties were dropped.
 
-    Exactly one of `rows` (response pairs) and `best_of` (RewardBench 2 in its own form) holds the rows.
+    Exactly one of `rows` (response pairs), `best_of` (RewardBench 2 in its own form) and `rated` (single responses with
+    human scores) holds the rows.
     """
 
     name: str
@@ -79,14 +94,15 @@ class Benchmark:
     n_in: int
     faulty: tuple[Faulty, ...] = ()
     best_of: tuple[BestOfRow, ...] = ()
+    rated: tuple[RatedRow, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
     spec: str = "pairwise"  # which benchmark's rules score it
     beyond: frozenset[str] = frozenset()  # ids of scored rows after the limit, where they were asked for
 
     @property
-    def kind(self) -> Literal["pairwise", "best_of"]:
-        return "best_of" if self.best_of else "pairwise"
+    def kind(self) -> Literal["pairwise", "best_of", "rated"]:
+        return "best_of" if self.best_of else "rated" if self.rated else "pairwise"
 
     @property
     def quarantined(self) -> list[dict[str, str]]:
@@ -96,7 +112,7 @@ class Benchmark:
     @property
     def n(self) -> int:
         """Rows that are scored: judged ones and quarantined ones, which count as unparsed."""
-        return len(self.rows) + len(self.best_of) + len(self.faulty)
+        return len(self.rows) + len(self.best_of) + len(self.rated) + len(self.faulty)
 
     def ids(self) -> list[str]:
         """Ids of the judged rows in the file's order, then of those that the loader quarantined."""
@@ -106,6 +122,7 @@ class Benchmark:
         """Every instruction, for decontamination."""
         yield from (row.instruction for row in self.rows)
         yield from (row.instruction for row in self.best_of)
+        yield from (row.instruction for row in self.rated)
 
 
 def collect(
@@ -115,7 +132,7 @@ def collect(
 
     `all_ids` reads on after the limit, for the ids alone.
     """
-    store, best_of, faulty = RowStore(), [], []
+    store, best_of, rated, faulty = RowStore(), [], [], []
     dropped: Counter[str] = Counter()
     n_in = 0
     stream = iter(items)
@@ -125,17 +142,20 @@ def collect(
             store.append(item)
         elif isinstance(item, BestOfRow):
             best_of.append(item)
+        elif isinstance(item, RatedRow):
+            rated.append(item)
         elif isinstance(item, Faulty):
             faulty.append(item)
         else:
             dropped[item.reason] += 1
-        if limit is not None and len(store) + len(best_of) + len(faulty) >= limit:
+        if limit is not None and len(store) + len(best_of) + len(rated) + len(faulty) >= limit:
             break
     beyond = frozenset(item.id for item in stream if not isinstance(item, Dropped)) if all_ids else frozenset()
-    if len(store) + len(best_of) == 0:
+    if len(store) + len(best_of) + len(rated) == 0:
         causes = Counter(f.reason for f in faulty) + dropped
         raise InputError(f"{source} holds no row to judge: " + ", ".join(f"{n} {r}" for r, n in causes.items()))
-    return Benchmark(name, store.freeze(), n_in, tuple(faulty), tuple(best_of), dict(dropped), source, spec, beyond)
+    found = Benchmark(name, store.freeze(), n_in, tuple(faulty), tuple(best_of), tuple(rated))
+    return replace(found, dropped=dict(dropped), source=source, spec=spec, beyond=beyond)
 
 
 def pairwise_item(

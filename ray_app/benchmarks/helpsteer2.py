@@ -1,18 +1,19 @@
 """HelpSteer2 (arXiv 2406.08673): rows in twos by prompt; the more helpful response wins, ties are dropped.
 
 Multi-turn prompts carry `<extra_id_1>User` / `<extra_id_1>Assistant` marks and become message lists. The rows
-have no ids: a pair's is the hash of its content.
+have no ids: a pair's is the hash of its content. `helpsteer2_ratings` has every response with its helpfulness instead.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray_app.base.schema import Text, content_id
 from ray_app.benchmarks.base import TEXT, Dropped, Faulty, Ids, Item, Spec, pairwise_item
-from ray_app.benchmarks.files import Numbered
+from ray_app.benchmarks.files import Numbered, Types
+from ray_app.benchmarks.rated import rated_item
 
 NAME = "helpsteer2"
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
@@ -33,6 +34,15 @@ def parse(rows: Iterator[Numbered]) -> Iterator[Item]:
             waiting = numbered.row
     if waiting is not None:
         yield _alone(ids, waiting)
+
+
+def parse_ratings(rows: Iterator[Numbered]) -> Iterator[Item]:
+    """One item a response: its helpfulness, 0 to 4, is the human score, and no tie is dropped."""
+    ids = Ids()
+    for numbered in rows:
+        row = numbered.row
+        identity = ids.derived(content_id([row.get("prompt"), row.get("response")]))
+        yield rated_item(identity, "", turns(row.get("prompt")), row.get("response"), row.get("helpfulness"))
 
 
 def turns(prompt: Any) -> Any:
@@ -62,9 +72,7 @@ def _alone(ids: Ids, row: dict[str, Any]) -> Item:
     return Faulty(identity, "", content_id(row.get("prompt")), "unpaired", detail)
 
 
-SPEC = Spec(
-    name=NAME,
-    required={"prompt": TEXT, "response": TEXT, "helpfulness": float},
-    parse=parse,
-    hub=("nvidia/HelpSteer2", None, ("validation",)),
-)
+COLUMNS: Mapping[str, Types] = {"prompt": TEXT, "response": TEXT, "helpfulness": float}
+HUB = ("nvidia/HelpSteer2", None, ("validation",))
+SPEC = Spec(name=NAME, required=COLUMNS, parse=parse, hub=HUB)
+RATINGS = Spec(name=f"{NAME}_ratings", required=COLUMNS, parse=parse_ratings, hub=HUB, rated=True)

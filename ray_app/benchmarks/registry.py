@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from ray_app.benchmarks import (
@@ -18,8 +19,11 @@ from ray_app.benchmarks import (
     llmbar,
     mtbench_human,
     pairwise,
+    ppe,
+    rated,
     rewardbench,
     rewardbench2,
+    rmbench,
 )
 from ray_app.benchmarks.base import Benchmark, Item, Spec, collect
 from ray_app.benchmarks.data_files import has_suffix
@@ -30,11 +34,16 @@ from ray_app.errors import InputError
 _SPECS = (
     rewardbench.SPEC,
     helpsteer2.SPEC,
+    helpsteer2.RATINGS,
     mtbench_human.SPEC,
     judgebench.SPEC,
     judgebench.CLAUDE,
     llmbar.SPEC,
     rewardbench2.SPEC,
+    rmbench.SPEC,
+    ppe.VOTES,
+    ppe.PAIRS,
+    rated.SPEC,
     pairwise.SPEC,
 )
 BENCHMARKS: dict[str, Spec] = {spec.name: spec for spec in _SPECS}
@@ -62,7 +71,7 @@ def benchmark_name(spec: str) -> str:
     Raises InputError for a name that no folder and no id of a unit of work can carry.
     """
     name, path = split_spec(spec)
-    if name == pairwise.SPEC.name and path:
+    if name in (pairwise.SPEC.name, rated.SPEC.name) and path:
         hub = None if is_file(path) else parse_id(path)
         name = hub[0].rsplit("/", 1)[-1] if hub else _stem(path)
     if name in ("", ".", "..") or ":" in name:
@@ -72,7 +81,7 @@ def benchmark_name(spec: str) -> str:
 
 def _items(rules: Spec, source: str, labelled: bool) -> Iterator[Item]:
     hub = None if is_file(source) else parse_id(source)
-    if hub is None and pairwise.is_common_form(columns_of(source)):
+    if hub is None and not rules.rated and pairwise.is_common_form(columns_of(source)):
         rows = read_numbered(source, pairwise.REQUIRED, pairwise.OPTIONAL)
         return pairwise.parse(rows, labelled, rules.subset)
     rows = read_numbered(source, rules.required) if hub is None else _hub_rows(rules, *hub)
@@ -81,7 +90,9 @@ def _items(rules: Spec, source: str, labelled: bool) -> Iterator[Item]:
 
 def _hub_rows(rules: Spec, identity: str, split: str | None) -> Iterator[Numbered]:
     official = rules.hub if rules.hub and rules.hub[0] == identity else (identity, None, ("train",))
-    return read_hub(identity, official[1], (split,) if split else official[2], rules.required)
+    names = (rules.parts or (identity,)) if official is rules.hub else (identity,)
+    splits = (split,) if split else official[2]
+    return chain.from_iterable(read_hub(name, official[1], splits, rules.required) for name in names)
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -104,6 +115,11 @@ def split_spec(spec: str) -> tuple[str, str]:
 def shows_four(spec: str) -> bool:
     """Whether its rows are best-of-four rows: known from the spec, before its file is read."""
     return split_spec(spec)[0] == rewardbench2.SPEC.name
+
+
+def has_ratings(spec: str) -> bool:
+    """Whether its rows are single responses with human scores: known from the spec, before its file is read."""
+    return BENCHMARKS.get(split_spec(spec)[0], pairwise.SPEC).rated
 
 
 def is_file(path: str) -> bool:

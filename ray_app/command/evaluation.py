@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.parsers import LAST, OF_LETTERS
+from ray_app.base.settings_parts import PriceSettings
 from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.benchmarks.registry import benchmark_name
-from ray_app.command.judging import judge_all, load_judge, make_folder, save_verdicts, voting_of
+from ray_app.command.judging import Judged, judge_all, load_judge, make_folder, save_verdicts, voting_of
 from ray_app.command.settings import EvaluateSettings
 from ray_app.errors import InputError
 from ray_app.judging.judge import Judge
 from ray_app.judging.registry import has_pairs, protocol_for, protocol_of
+from ray_app.judging.spending import cost_of
 from ray_app.metrics import Outcome, compare, read_verdicts, score_verdict_file, write_verdicts
+from ray_app.metrics.cost import Prices
 from ray_app.metrics.rewardbench import leaderboard_json
 from ray_app.metrics.terminal_table import print_summary
 from ray_app.metrics.verdict_file import join, scored_records
@@ -24,7 +28,9 @@ VERDICTS = "verdicts.jsonl"
 
 def evaluate(settings: EvaluateSettings) -> int:
     """Judge where needed, write the summaries, print them."""
+    require_priced(settings)
     benchmarks = load_all(settings)
+    settings = whole_judgments(settings, benchmarks)
     judge = None if settings.verdicts else load_judge(settings)
     others = [other_run(settings, benchmark) for benchmark in benchmarks]
     require_kept("--output", settings.output, Path.cwd())
@@ -41,6 +47,47 @@ def evaluate(settings: EvaluateSettings) -> int:
         print()
     print(f"summaries and verdicts: {settings.output}")
     return 0
+
+
+def judging_cost(settings: EvaluateSettings, judge: Judge, judged: Judged) -> dict[str, Any]:
+    """What the verdicts of one benchmark took."""
+    prices = Prices(**settings.price.model_dump())
+    endpoint = judge.engine.kind == "openai"
+    return cost_of(judged.result, judged.benchmark, judged.answers, judged.timing, endpoint=endpoint, prices=prices)
+
+
+def whole_judgments(settings: EvaluateSettings, benchmarks: list[Benchmark]) -> EvaluateSettings:
+    """The settings by which a published parser sees all of a judgment: they all read on behind the first verdict.
+
+    Raises InputError where it cannot be used.
+    """
+    name = settings.parser
+    if name == LAST:
+        return settings
+    if settings.verdicts:
+        raise InputError(f"--parser {name}: given verdicts have been read already")
+    if settings.stop_after_verdict:
+        raise InputError(
+            f"--parser {name} reads whole judgments, and --stop_after_verdict would cut them: leave one out"
+        )
+    four = next((b.name for b in benchmarks if b.kind == "best_of" and name not in OF_LETTERS), None)
+    if four:
+        raise InputError(f"--parser {name} reads verdicts of two responses; {four} shows four")
+    return settings.model_copy(update={"stop_after_verdict": False})
+
+
+def require_priced(settings: EvaluateSettings) -> None:
+    """Raise InputError for a price of what this judge does not use."""
+    engine, price = settings.engine, settings.price
+    if price.gpu_hour is not None and (engine.kind == "openai" or engine.device == "cpu"):
+        used = "an endpoint" if engine.kind == "openai" else "engines on processors"
+        raise InputError(f"--price.gpu_hour is the price of GPUs, and this judge is served by {used}")
+    if price.prompt_tokens is not None and engine.kind == "vllm":
+        raise InputError(
+            "--price.prompt_tokens is the price of an endpoint's tokens; engines here have --price.gpu_hour"
+        )
+    if settings.verdicts and price != PriceSettings():
+        raise InputError("--price: given verdicts say nothing of what they took")
 
 
 def load_all(settings: EvaluateSettings) -> list[Benchmark]:
@@ -105,11 +152,18 @@ def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, A
 
 def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Benchmark]) -> list[dict[str, Any]]:
     """Judge every benchmark, write its verdicts, and summarise its votes."""
+    rated = next((benchmark.name for benchmark in benchmarks if benchmark.kind == "rated"), None)
+    if rated and protocol_of(judge.mode).shows_both:
+        raise InputError(f"{rated} has single responses with human scores: they need --mode pointwise")
+    if settings.parser != LAST and not protocol_of(judge.mode).shows_both:
+        raise InputError(f"--parser {settings.parser} reads verdicts of two responses; --mode pointwise gives scores")
     if settings.protocol == "official" and not protocol_of(judge.mode).shows_both:
         raise InputError("--protocol official is an order of two responses; --mode pointwise shows one")
     work = {storage.join(settings.output, benchmark.name): benchmark for benchmark in benchmarks}
     voting, summaries = voting_of(settings, settings.protocol), []
     for folder, judged in judge_all(settings, judge, work, settings.protocol).items():
         save_verdicts(judge, judged, voting, folder, storage.join(folder, VERDICTS))
-        summaries.append(protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting))
+        summary = protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting)
+        named = {} if settings.parser == LAST else {"parser": settings.parser}
+        summaries.append(summary | named | {"cost": judging_cost(settings, judge, judged)})
     return summaries

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from ray_app.base.parsers import LAST
 from ray_app.benchmarks import Benchmark
-from ray_app.command.settings import JudgingCommand
+from ray_app.command.settings import EvaluateSettings, JudgingCommand
 from ray_app.engine.base import Work
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
@@ -20,6 +21,7 @@ from ray_app.judging.judge import Judge, judge_of
 from ray_app.judging.protocol import STAGE, Answers, Voting
 from ray_app.judging.registry import protocol_for, protocol_of
 from ray_app.judging.sharing import sources_of
+from ray_app.judging.spending import Timing, kept, timed
 from ray_app.metrics import write_verdicts
 from ray_app.metrics.outcome import Protocol as Orders
 from ray_app.run import storage
@@ -46,8 +48,9 @@ def load_judge(command: JudgingCommand) -> Judge:
 
 
 def voting_of(command: JudgingCommand, orders: Orders = "both_orders") -> Voting:
-    """How its judge is asked."""
-    return Voting(command.sampling, command.votes, command.seed, command.early_stop, orders)
+    """How its judge is asked, and its verdicts are read."""
+    parser = command.parser if isinstance(command, EvaluateSettings) else LAST
+    return Voting(command.sampling, command.votes, command.seed, command.early_stop, orders, parser=parser)
 
 
 def fingerprint_of(command: JudgingCommand, benchmark: Benchmark, judge: Judge, orders: Orders) -> Fingerprint:
@@ -61,6 +64,9 @@ def fingerprint_of(command: JudgingCommand, benchmark: Benchmark, judge: Judge, 
         "generation": command.sampling.model_dump(mode="json"),
         "judge": judge.identity(),
     }
+    parser = voting_of(command).parser
+    if parser != LAST:  # folders from before there was a choice say nothing of it
+        covered["parser"] = parser
     prompts = protocol_for(judge.mode, benchmark).prompts_covered(judge)
     if prompts:
         covered["prompts"] = prompts
@@ -76,6 +82,7 @@ class Judged:
     benchmark: Benchmark
     result: StageResult
     answers: Answers
+    timing: Timing
 
 
 def judge_all(
@@ -95,12 +102,17 @@ def judge_all(
                 with Lease(folder) as lease:
                     served = replace(judge, engine=engine_for(folder, judge.engine, pools))
                     runner = Runner(pools, lease.fence)
-                    judged[folder] = Judged(
-                        benchmark, *judge_set(runner, served, benchmark, voting_of(command, orders), folder)
-                    )
+                    result, answers = judge_set(runner, served, benchmark, voting_of(command, orders), folder)
+                    timing = kept(folder, timed(result, gpus_of(pools)))
+                    judged[folder] = Judged(benchmark, result, answers, timing)
         finally:
             pools.close()
     return judged
+
+
+def gpus_of(pools: PoolManager) -> float:
+    """GPUs that the living engines take; shares of one count as such."""
+    return sum(pool.settings.replicas * pool.settings.gpus_per_replica for pool in pools.pools)
 
 
 def serve_judge(command: JudgingCommand, http: HttpSettings) -> NoReturn:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ray_app.base.settings_parts import CommandSettings, SamplingSettings, voted_sampling
+from ray_app.base.parsers import LAST, ParserName
+from ray_app.base.settings_parts import CommandSettings, PriceSettings, SamplingSettings, voted_sampling
 from ray_app.engine.settings import EngineSettings
 from ray_app.judging.settings import Mode
 from ray_app.serving.settings import HttpSettings
@@ -58,3 +59,7 @@ class EvaluateSettings(JudgingCommand):
         "both_orders", description="official: one order of each pair, as its benchmark's own script draws it"
     )
     compare: str | None = Field(None, description="output folder of another run on the same benchmarks")
+    price: PriceSettings = PriceSettings()
+    parser: ParserName = Field(
+        LAST, description="of verdicts: last is this project's; the others are those of published scorers"
+    )

@@ -23,9 +23,9 @@ import ray.data
 from ray_app.base.schema import unit_id
 from ray_app.engine.base import Work
 from ray_app.engine.client import LANE, ROW
+from ray_app.engine.manager import Serving
 from ray_app.engine.stream import drain, lanes_stage, settle
 from ray_app.generation.runner import Job, Runner, StageResult, result_of
-from ray_app.run.shards import closed_units
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.system.progress import Part, Progress
 
@@ -48,7 +48,7 @@ def run_together(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
 
     The jobs ask the same engines, and name the folders of their units. Their seconds add up (`shares`).
     """
-    done = [closed_units(job.directory, job.key) for job in jobs]
+    done = [job.done() for job in jobs]
     left = [Left(i, job, done[i]) for i, job in enumerate(jobs) if len(done[i]) < job.total]
     if len(left) < 2:  # as soon done alone
         return [runner.run(job) for job in jobs]
@@ -61,17 +61,19 @@ def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:
     first, label = jobs[0], jobs[0].label
     with runner.writing(*jobs) as writer:
         serving = runner.pools.get(first.role, first.engine)
-        extra = serving.described()
         lanes = [Work(job.program, job.stage, job.iteration, serving.pool.model) for job in jobs]
         stream = lanes_stage(packed(left), serving.pool, lanes, writer)
         total = sum(one.total for one in left)
         with Progress(Part(f"{label} ({len(jobs)} tables)", total, writer, tuple(serving.pool.actors))):
             counters = settle(label, *drain(stream, label), writer)
-    extra |= serving.first_answer()
-    seconds = shares([one.total for one in left], time.time() - started)
+    asking = time.time() - started - serving.seconds
+    told = [serving.described() | serving.first_answer()]  # its weights came for the first, and were there for others
+    told += [Serving(serving.pool, "reused").described()] * (len(left) - 1)
+    waited = [serving.seconds] + [0.0] * (len(left) - 1)
+    seconds = shares([one.total for one in left], asking)
     return [
-        result_of(one.job, counts, spent, {"resumed_units": len(one.done), **extra})
-        for one, counts, spent in zip(left, counters, seconds, strict=True)
+        result_of(one.job, counts, spent + start, {"resumed_units": len(one.done), **extra})
+        for one, counts, spent, start, extra in zip(left, counters, seconds, waited, told, strict=True)
     ]
 
 

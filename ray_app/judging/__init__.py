@@ -6,5 +6,7 @@ registry.py    which there are: `protocol_of(mode)`, `protocol_for(mode, benchma
 pairwise.py    two responses in both orders, a verdict by letter
 pointwise.py   single responses, scored from 1 to 10
 best_of.py     four responses, by letter or by ratings (RewardBench 2)
+rated.py       single responses with human scores
 gold_set.py    judging a set with gold labels: `evaluate`, `judge`, the loop, checkpoint selection
+spending.py    what judging a set took
 """

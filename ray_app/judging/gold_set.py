@@ -81,7 +81,9 @@ def added(results: Sequence[StageResult]) -> StageResult:
     quarantined: Counter[str] = Counter()
     for result in results:
         quarantined.update(result.quarantined)
+    resumed = sum(result.extra.get("resumed_units", 0) for result in results)
     names = ("rows_in", "rows_out", "prompt_tokens", "completion_tokens", "seconds")
     sums = {name: sum(getattr(result, name) for result in results) for name in names}
     loaded = next((result.extra for result in results if "weights" in result.extra), {})
-    return StageResult(**sums, quarantined=dict(quarantined), extra={k: loaded[k] for k in WEIGHTS if k in loaded})
+    extra = {"resumed_units": resumed} | {k: loaded[k] for k in WEIGHTS if k in loaded}
+    return StageResult(**sums, quarantined=dict(quarantined), extra=extra)

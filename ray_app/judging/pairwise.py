@@ -98,7 +98,7 @@ class Pairwise(PairProtocol):
         """`prompt`: another one than the judge's own (best-of rows)."""
         shown = prompt or judge.prompt
         asked = self.voted(judge, voting, shown, shown.letters)
-        return JudgeProgram(**asked, mode="votes", key=KEY, early_stop=voting.early_stop)
+        return JudgeProgram(**asked, mode="votes", key=KEY, early_stop=voting.early_stop, parser=voting.parser)
 
     def pair_units(self, pair: Mapping[str, Any]) -> list[dict[str, Any]]:
         return list(pair_units(pair))

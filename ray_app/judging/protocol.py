@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ray_app.base.parsers import LAST, ParserName
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import Message, PairwiseRow
 from ray_app.base.settings_parts import SamplingSettings
@@ -37,6 +38,7 @@ class Voting:
     early_stop: bool = True
     orders: Orders = "both_orders"
     iteration: int | None = None  # of the loop: part of every seed; None outside it
+    parser: ParserName = LAST  # of verdicts
 
 
 @dataclass(frozen=True)

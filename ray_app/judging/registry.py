@@ -7,6 +7,7 @@ from ray_app.judging.best_of import BestOf
 from ray_app.judging.pairwise import Pairwise
 from ray_app.judging.pointwise import Pointwise
 from ray_app.judging.protocol import JudgingProtocol, PairProtocol
+from ray_app.judging.rated import Rated
 
 PROTOCOLS: dict[str, PairProtocol] = {"pairwise": Pairwise(), "pointwise": Pointwise()}
 
@@ -23,6 +24,8 @@ def has_pairs(benchmark: Benchmark) -> bool:
 
 def protocol_for(mode: str, benchmark: Benchmark) -> JudgingProtocol:
     """How a judge of this mode is asked about a benchmark."""
+    if benchmark.kind == "rated":
+        return Rated()
     if benchmark.kind == "best_of":
         return BestOf(letters=mode == "pairwise")
     return PROTOCOLS[mode]

@@ -1,4 +1,4 @@
-"""JudgeBench's scorings (arXiv 2410.12784, section 4): official net agreement; right in both orders."""
+"""JudgeBench's scorings (arXiv 2410.12784, section 4): net agreement by its published rule; right in both orders."""
 
 from __future__ import annotations
 

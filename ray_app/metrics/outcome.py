@@ -159,6 +159,7 @@ def check_ids(benchmark: Benchmark, given: Iterable[str], may_lack: Collection[s
     Quarantined rows may be there or not, and so may rows after the benchmark's limit.
     """
     ids = {row.id for row in benchmark.rows} | {row.id for row in benchmark.best_of}
+    ids |= {row.id for row in benchmark.rated}
     optional = {f.id for f in benchmark.faulty} | set(may_lack)
     present = set(given)
     missing, unknown = sorted(ids - optional - present), sorted(present - ids - optional - benchmark.beyond)

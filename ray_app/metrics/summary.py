@@ -2,7 +2,8 @@
 
     {"benchmark", "protocol", "votes", "n_in", "n", "clusters", "quarantined": {reason: n},
      "dropped": {reason: n}, "overall": block, "subsets": {name: block}, "length_gap_quartiles": […],
-     "similarity_thirds": […], "calibration", "human_agreement", "rewardbench" | "judgebench" | "mtbench" | "llmbar"}
+     "similarity_thirds": […], "calibration", "human_agreement",
+     "rewardbench" | "judgebench" | "mtbench" | "llmbar" | "rmbench" | "ppe"}
 
 A block holds estimates {"value", "n", "low", "high"} by metric name; n is rows, except where the metric says.
 """
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_app.base.schema import derive_seed
-from ray_app.benchmarks import judgebench
+from ray_app.benchmarks import judgebench, ppe
 from ray_app.benchmarks.base import Benchmark
 from ray_app.errors import InputError
 from ray_app.metrics.accuracy import accuracy, sample_accuracy
@@ -31,8 +32,10 @@ from ray_app.metrics.mirrored import instruction_sensitivity, mirrored_accuracy
 from ray_app.metrics.mtbench import mtbench
 from ray_app.metrics.outcome import ANY, Outcome
 from ray_app.metrics.position_consistent import inconsistent_rate, position_consistent_accuracy
+from ray_app.metrics.ppe import ppe_correctness
 from ray_app.metrics.proportion import CONFIDENCE
 from ray_app.metrics.rewardbench import rewardbench
+from ray_app.metrics.rmbench import rmbench
 from ray_app.metrics.similarity import accuracy_by_similarity
 from ray_app.metrics.unparsed import unparsed_rate, unparsed_vote_rate
 
@@ -129,6 +132,10 @@ def _special(
         out["mtbench"] = mtbench(outcomes, _seed(seed, "mtbench"), resamples)
     elif benchmark.spec == "llmbar":
         out["llmbar"] = llmbar(outcomes, _seed(seed, "llmbar"), resamples)
+    elif benchmark.spec == "rmbench":
+        out["rmbench"] = rmbench(outcomes, _seed(seed, "rmbench"), resamples)
+    elif benchmark.spec == ppe.CORRECTNESS:
+        out["ppe"] = ppe_correctness(outcomes, _seed(seed, "ppe"), resamples)
     if votes > 1:
         out["calibration"] = calibration(outcomes, _seed(seed, "calibration"), resamples)
     agreement = human_agreement(outcomes, _seed(seed, "human_agreement"), resamples)

@@ -36,11 +36,15 @@ _LABELS = {
     "constant_baseline": "baseline: always A",
     "adversarial": "mean of adversarial subsets",
     "average": "mean of subsets",
-    "net_agreement": "net agreement (official)",
+    "net_agreement": "net agreement, unparsed = 0",
     "both_orders": "right in both orders",
     "agreement": "agreement with human votes",
     "coverage": "votes with a verdict",
     "human_human": "humans among themselves",
+    "pearson": "Pearson's r × 100",
+    "spearman": "Spearman's rho × 100",
+    "kendall": "Kendall's tau-b × 100",
+    "length_spearman": "baseline: rho × 100 of the length",
     "judge_single_vote": "κ × 100: judge, single vote",
     "judge_majority": "κ × 100: judge, majority",
 }
@@ -50,6 +54,7 @@ _COLUMNS = {
     "length_baseline": ("longer", "what always taking the longer response scores"),
     "constant_baseline": ("A", "what always A scores"),
 }
+_PROTOCOLS = {"official": "one order a row"}  # by its own name it would call the figures official
 _PLAIN_WIDTH = 100
 _SUBSET_WIDTH = 30
 # rich's own ASCII boxes spend four columns on vertical rules.
@@ -79,10 +84,13 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
         _title(summary),
         _note("figures are percent of n, intervals are 95 % bootstrap intervals by instruction"),
     ]
+    if summary["kind"] == "rated":
+        blocks = {"overall": summary["overall"], **summary["subsets"]}
+        return Group(*head, *(_figures(name, block, plain) for name, block in blocks.items()), *_cost(summary, plain))
     if summary["kind"] == "best_of":
-        return Group(*head, _best_of(summary, plain))
+        return Group(*head, _best_of(summary, plain), *_cost(summary, plain))
     parts: list[RenderableType] = [*head, _figures("", summary["overall"], plain)]
-    parts += _special(summary, plain)
+    parts += [*_cost(summary, plain), *_special(summary, plain)]
     if summary["subsets"]:
         parts += _subsets(summary["subsets"], plain)
     if summary["length_gap_quartiles"]:
@@ -105,7 +113,9 @@ def _title(summary: Mapping[str, Any]) -> Text:
     parts = [f"n = {summary['n']}"]
     parts.append(f"{summary['clusters']} instructions")
     if "protocol" in summary:
-        parts.append(summary["protocol"].replace("_", " "))
+        parts.append(_PROTOCOLS.get(summary["protocol"], summary["protocol"].replace("_", " ")))
+    if "parser" in summary:
+        parts.append(f"parser {summary['parser']}")
     if summary.get("votes", 1) > 1:
         parts.append(f"{summary['votes']} votes")
     for name in ("quarantined", "dropped"):
@@ -129,6 +139,30 @@ def _figures(title: str, block: Mapping[str, Any], plain: bool) -> Table:
     for name, estimate in block.items():
         table.add_row(_LABELS.get(name, name), percent(estimate["value"]), interval(estimate), str(estimate["n"]))
     return table
+
+
+def _cost(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
+    """Seconds, tokens and price of 1,000 verdicts, where they were judged here."""
+    found = summary.get("cost")
+    if found is None:
+        return
+    table = _table(plain)
+    table.add_column("cost", min_width=28, no_wrap=True, overflow="ellipsis")
+    shown = [("seconds", "s"), ("prompt_tokens", "prompt tok"), ("completion_tokens", "new tok"), ("price", "price")]
+    shown = [(name, header) for name, header in shown if name in found["per_1000"]]
+    for _, header in shown:
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_row("of 1,000 verdicts", *(_amount(found["per_1000"][name]) for name, _ in shown))
+    table.add_row(f"of these {found['verdicts']:,}", *(_amount(found.get(name)) for name, _ in shown))
+    yield table
+    yield from map(_note, found["notes"])
+
+
+def _amount(value: float | None) -> str:
+    """Three digits where there are no more before the point."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Iterator[RenderableType]:
@@ -170,9 +204,11 @@ def _special(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType
         yield _rewardbench(summary["rewardbench"], plain)
     for subset, block in summary.get("judgebench", {}).items():
         yield _figures(f"JudgeBench {subset}", block, plain)
-    for name, title in (("mtbench", "MT-Bench"), ("llmbar", "LLMBar")):
+    for name, title in (("mtbench", "MT-Bench"), ("llmbar", "LLMBar"), ("ppe", "PPE correctness")):
         if name in summary:
             yield _figures(title, summary[name], plain)
+    if "rmbench" in summary:
+        yield from _rmbench(summary["rmbench"], plain)
     if summary.get("calibration"):
         yield _calibration(summary["calibration"], plain)
     elif summary["votes_partial"]:
@@ -205,13 +241,27 @@ def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
     table = _table(plain)
     title = "RewardBench" if found["complete"] else "RewardBench (not the whole set)"
     table.add_column(title, no_wrap=True, overflow="ellipsis")
-    for name in ("n", "official", "95 % int.", "unparsed wrong", "95 % int."):
+    for name in ("n", "unparsed ½", "95 % int.", "unparsed wrong", "95 % int."):
         table.add_column(name, justify="right", no_wrap=True)
     for name, official in found["official"].items():
         wrong = found["unparsed_as_wrong"][name]
         cells = [c for e in (official, wrong) for c in (percent(e["value"]), interval(e))]
         table.add_row(name, str(official["n"]), *cells)
     return table
+
+
+def _rmbench(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
+    yield _figures("RM-Bench" if found["complete"] else "RM-Bench (not the whole set)", found["figures"], plain)
+    if not found["matrix"]:
+        return
+    table = _table(plain)
+    table.add_column("chosen in style …", no_wrap=True)
+    styles = list(dict.fromkeys(style for row in found["matrix"].values() for style in row))
+    for style in styles:
+        table.add_column(f"rejected {style}", justify="right", no_wrap=True)
+    for chosen, row in found["matrix"].items():
+        table.add_row(chosen, *(percent(row[style]["value"]) if style in row else "-" for style in styles))
+    yield table
 
 
 def _calibration(found: Mapping[str, Any], plain: bool) -> Table:

@@ -5,7 +5,8 @@
 
 `id` and `verdict` alone are enough; other columns are not read. The top verdict speaks of response_a / response_b,
 those of `orders` are positional. For RewardBench 2 in its own form: {"id", "choice": index|null} or {"id", "ratings":
-[number|null, …]}, over the row's chosen, then rejected responses. Everything is joined by id, never by row number.
+[number|null, …]}, over the row's chosen, then rejected responses; for rated sets: {"id", "rating": number|null}.
+Everything is joined by id, never by row number.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ray_app.benchmarks.base import ID, Benchmark, Ids
 from ray_app.benchmarks.files import Numbered, Types, read_numbered
 from ray_app.errors import InputError
 from ray_app.metrics.bootstrap import RESAMPLES
+from ray_app.metrics.correlation import rated_outcomes, summarise_rated
 from ray_app.metrics.outcome import ANY, Outcome, Protocol, asked_orders, check_ids, judged, lost
 from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.metrics.summary import summarise
@@ -134,6 +136,9 @@ def score_verdict_file(
 
     Raises InputError as `read_verdicts` and `join` do.
     """
+    if benchmark.kind == "rated":
+        ratings, lost_ratings = _read_ratings(benchmark, path)
+        return summarise_rated(benchmark, rated_outcomes(benchmark, ratings), seed, resamples, unjudged=lost_ratings)
     if benchmark.kind == "best_of":
         answers = _read_answers(benchmark, path)
         chosen = best_of_outcomes(benchmark, answers)
@@ -147,6 +152,13 @@ def score_verdict_file(
 
 def scored_records(benchmark: Benchmark, path: str) -> Iterator[dict[str, Any]]:
     """What a verdict file says of every id that is scored: the declared columns, rows the loader quarantined last."""
+    if benchmark.kind == "rated":
+        ratings, lost_ratings = _read_ratings(benchmark, path)
+        for row in benchmark.rated:
+            why = {"quarantined": lost_ratings[row.id]} if row.id in lost_ratings else {}
+            yield {"id": row.id, "rating": ratings[row.id], **why}
+        yield from ({"id": f.id, "rating": None, "quarantined": f.reason} for f in benchmark.faulty)
+        return
     if benchmark.kind == "best_of":
         answers = _read_answers(benchmark, path)
         yield from ({"id": row.id, **answers[row.id]} for row in benchmark.best_of)
@@ -192,6 +204,20 @@ def _read_answers(benchmark: Benchmark, path: str) -> dict[str, dict[str, Any]]:
         out[identity] = _answer(numbered, sizes.get(identity))
     check_ids(benchmark, out)
     return out
+
+
+def _read_ratings(benchmark: Benchmark, path: str) -> tuple[dict[str, float | None], dict[str, str]]:
+    """(rating by id, {id: reason} of the rows that could not be rated)."""
+    ids, ratings, unrated = Ids(), {}, {}
+    for numbered in read_numbered(path, {"id": ID, "rating": float}, {"quarantined": str}):
+        identity, rating = ids.own(numbered.row["id"], numbered.where), numbered.row["rating"]
+        if rating is not None and not _is_rating(rating):
+            raise InputError(f"{numbered.where} rating {rating} is no rating")
+        ratings[identity] = rating
+        if numbered.row.get("quarantined"):
+            unrated[identity] = numbered.row["quarantined"]
+    check_ids(benchmark, ratings)
+    return ratings, {row.id: unrated[row.id] for row in benchmark.rated if row.id in unrated}
 
 
 def _answer(numbered: Numbered, size: int | None) -> dict[str, Any]:

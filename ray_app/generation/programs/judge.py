@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ray_app.base.ngrams import words
+from ray_app.base.parsers import LAST, PARSERS, ParserName
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import derive_seed, unit_id
-from ray_app.base.verdict import count, cut_in_reasoning, explanation, parse_verdict, votes_needed
+from ray_app.base.verdict import count, cut_in_reasoning, explanation, votes_needed
 from ray_app.engine.base import Completion, Engine, Prepared, Sampling, UnitResult
 from ray_app.generation.programs.rows import judge_messages
 
@@ -43,6 +44,7 @@ class JudgeProgram:
     early_stop: bool = True
     keep_text: bool = True
     min_words: int = 0  # of a kept judgment, besides its verdict
+    parser: ParserName = LAST
     extra: dict[str, Any] = field(default_factory=dict)
 
     def unit_of(self, row: dict[str, Any]) -> str:
@@ -52,7 +54,7 @@ class JudgeProgram:
         """All samples of one unit; PromptTooLong and EngineError are the caller's to quarantine."""
         prepared = engine.prepare(judge_messages(self.prompt.guarded(engine.control), row))
         samples = await self._draw(engine, prepared, row)
-        verdicts = [parse_verdict(sample.text, self.prompt.letters) for sample in samples]
+        verdicts = self._verdicts(samples)
         kept = self._kept(samples, verdicts, row.get("gold"))
         rows = [self._row(row, j, sample, verdicts[j], j == kept) for j, sample in enumerate(samples)]
         return UnitResult(
@@ -74,10 +76,14 @@ class JudgeProgram:
         """How many samples to ask for next; 0 ends the unit."""
         if self.mode == "all":
             return self.samples - len(drawn)
-        verdicts = [parse_verdict(sample.text, self.prompt.letters) for sample in drawn]
+        verdicts = self._verdicts(drawn)
         if self.mode == "votes":
             return votes_needed(count(verdicts), self.samples, self.early_stop)
         return 0 if self._kept(drawn, verdicts, gold) is not None or len(drawn) == self.samples else 1
+
+    def _verdicts(self, samples: list[Completion]) -> list[str | None]:
+        parse = PARSERS[self.parser]
+        return [parse(sample.text, self.prompt.letters) for sample in samples]
 
     def _kept(self, drawn: list[Completion], verdicts: list[str | None], gold: str | None) -> int | None:
         """The first sample that is right, and says enough."""

@@ -15,7 +15,7 @@ from typing import Any
 from ray_app.base.prompts import transcript
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.benchmarks import Benchmark
-from ray_app.benchmarks.registry import benchmark_name
+from ray_app.benchmarks.registry import benchmark_name, has_ratings
 from ray_app.errors import InputError
 from ray_app.generation.couples import similarities
 from ray_app.generation.runner import StageResult
@@ -23,6 +23,7 @@ from ray_app.judging.gold_set import GoldSet, judge_sets
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import STAGE, Answers
 from ray_app.judging.registry import protocol_for
+from ray_app.judging.spending import cost_of, timed
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import VALIDATION, Inputs
@@ -50,6 +51,9 @@ def sets_of(settings: IterateSettings) -> dict[str, str]:
         if name in named:
             raise InputError(f"evaluation.test: {named[name]} and {spec} are both called {name}; write NAME=PATH")
         named[name] = spec
+    rated = next((spec for spec in named.values() if has_ratings(spec)), None)
+    if rated:
+        raise InputError(f"evaluation: {rated} has single responses with human scores, which only `evaluate` takes")
     if part.heldout and settings.instructions.heldout_fraction > 0:
         named[HELDOUT_SET] = ""
     return named
@@ -103,6 +107,8 @@ def _told(
     benchmark, name, voting = gold.benchmark, gold.name, context.inputs.voting(iteration)
     protocol = protocol_for(judge.mode, benchmark)
     summary = protocol.summary(benchmark, answers, voting)
+    endpoint = judge.engine.kind == "openai"
+    summary["cost"] = cost_of(result, benchmark, answers, timed(result), endpoint=endpoint)
     write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
     outcomes = protocol.outcomes(benchmark, answers, voting)
     change = against_before(context, benchmark, outcomes, iteration, name) if outcomes is not None else None

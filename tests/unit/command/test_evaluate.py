@@ -14,6 +14,9 @@ import pytest
 import ray
 
 from ray_app.base.verdict import both_orders
+from ray_app.benchmarks import load_benchmark
+from ray_app.command.evaluation import whole_judgments
+from ray_app.command.judging import fingerprint_of, load_judge, voting_of
 from ray_app.command.load_settings import run_command
 from ray_app.command.settings import EvaluateSettings
 from ray_app.evaluate import main
@@ -174,3 +177,92 @@ def test_two_benchmarks_of_one_name_are_refused(evaluate: Run, tmp_path: Path) -
     lines(tmp_path / "set.jsonl", pair("1"))
     _, told = evaluate(*SCRIPTED, "--benchmark", f"set={tmp_path / 'set.jsonl'}")
     assert "two benchmarks are called set" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--price.gpu_hour", 2, "--engine.device", "cpu"], "served by engines on processors"),
+        (["--price.prompt_tokens", 2, "--price.completion_tokens", 8], "is the price of an endpoint's tokens"),
+        (["--price.prompt_tokens", 2], "priced together"),
+        (["--price.gpu_hour", -1], "greater than or equal to 0"),
+    ],
+)
+def test_a_price_of_what_is_not_used_is_refused(
+    evaluate: Run, tmp_path: Path, options: list[object], told: str
+) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"))
+    code, said = evaluate("--model", "somewhere/model", *options)
+    assert code == 2
+    assert told in said
+
+
+def test_given_verdicts_have_no_price_and_no_cost(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"))
+    given = lines(tmp_path / "verdicts.jsonl", both("1"))
+    code, told = evaluate("--verdicts", given, "--price.gpu_hour", 2)
+    assert code == 2
+    assert "given verdicts say nothing" in told
+    assert evaluate("--verdicts", given)[0] == 0
+    assert "cost" not in summary_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--parser", "rewardbench", "--stop_after_verdict"], "reads whole judgments"),
+        (["--parser", "rewardbench", "--mode", "pointwise"], "gives scores"),
+        (["--parser", "strict"], "parser"),
+    ],
+)
+def test_a_parser_that_cannot_be_used_is_refused(
+    evaluate: Run, tmp_path: Path, options: list[object], told: str
+) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"))
+    code, said = evaluate(*SCRIPTED, *options)
+    assert code == 2
+    assert told in said
+
+
+def test_a_parser_of_two_letters_reads_no_row_of_four(evaluate: Run) -> None:
+    four = Path(__file__).parents[2] / "fixtures" / "benchmarks" / "rewardbench2.jsonl"
+    code, said = evaluate(*SCRIPTED, "--parser", "self_taught", benchmark=f"rewardbench2={four}")
+    assert code == 2
+    assert "rewardbench2 shows four" in said
+
+
+def test_given_verdicts_are_not_parsed_again(evaluate: Run, tmp_path: Path) -> None:
+    lines(tmp_path / "set.jsonl", pair("1"))
+    code, said = evaluate("--verdicts", lines(tmp_path / "v.jsonl", both("1")), "--parser", "rewardbench")
+    assert code == 2
+    assert "read already" in said
+
+
+def test_a_named_parser_makes_another_folder_of_votes_and_sees_all_of_a_judgment(tmp_path: Path) -> None:
+    path = lines(tmp_path / "set.jsonl", pair("1"))
+    common: dict[str, Any] = {"model": "scripted", "output": "out", "engine": {"model": "", "kind": "scripted"}}
+    default, strict = EvaluateSettings(**common), EvaluateSettings(**common, parser="rewardbench")
+    benchmark = load_benchmark(f"set={path}")
+    covered = {}
+    for settings in (default, strict):
+        used = whole_judgments(settings, [benchmark])
+        judge = load_judge(used)
+        covered[used.parser] = fingerprint_of(used, benchmark, judge, "both_orders").settings
+        assert judge.stop_after_verdict == (used.parser == "last")
+        assert voting_of(used).parser == used.parser
+    assert "parser" not in covered["last"], "folders from before there was a choice go on"
+    assert covered["rewardbench"]["parser"] == "rewardbench"
+
+
+def test_human_scores_need_a_pointwise_judge_and_take_given_ratings(evaluate: Run, tmp_path: Path) -> None:
+    rows = [{"id": str(i), "instruction": f"q{i}", "response": "x" * (i + 1), "score": i} for i in range(5)]
+    spec = f"rated={lines(tmp_path / 'people.jsonl', *rows)}"
+    code, said = evaluate(*SCRIPTED, benchmark=spec)
+    assert code == 2
+    assert "people has single responses with human scores: they need --mode pointwise" in said
+    code, said = evaluate(*SCRIPTED, "--mode", "pointwise", "--compare", tmp_path, benchmark=spec)
+    assert code == 2
+    assert "no response pairs" in said
+    given = lines(tmp_path / "v.jsonl", *({"id": str(i), "rating": 2 * i} for i in range(5)))
+    assert evaluate("--verdicts", given, benchmark=spec)[0] == 0
+    assert summary_in(tmp_path, "people")["overall"]["pearson"]["value"] == pytest.approx(1)

@@ -38,6 +38,18 @@ def rows(k: int = 1) -> list[Outcome]:
     ]
 
 
+def test_official_is_not_said_of_this_projects_own_reading() -> None:
+    benchmark = load_benchmark(f"rewardbench={FIXTURES / 'pairwise.jsonl'}")
+    one_order = [replace(row, orders=("ab",)) for row in rows()]
+    summary = summarise(benchmark, one_order, seed=0, resamples=50)
+    assert summary["protocol"] == "official"
+    text = to_text(summary)
+    assert "one order a row" in text.splitlines()[0]
+    assert "official" not in text
+    assert "parser" not in text
+    assert "parser rewardbench" in to_text({**summary, "parser": "rewardbench"}).splitlines()[0]
+
+
 @pytest.mark.parametrize("k", [1, 32])
 @pytest.mark.parametrize("name", ["rewardbench", "judgebench", "mtbench_human", "llmbar", "pairwise"])
 def test_it_fits_80_columns_without_wrapping(name: str, k: int) -> None:

@@ -173,3 +173,13 @@ def test_a_kept_judgment_says_enough(mode: str) -> None:
     assert [row["correct"] for row in result.rows][:3] == [True, True, False], "what is correct does not depend on it"
     (nothing,) = run(program(mode=mode, samples=2, min_words=4), Replay(in_turn(answers[:2])), ROW)
     assert (nothing.counters["kept"], nothing.counters["samples"]) == (0, 2)
+
+
+def test_votes_are_read_by_the_parser_that_was_named() -> None:
+    texts = ["[[A]], no: [[B]]", "[[B]]", "[[B]]"]
+    rows = {}
+    for parser in ("last", "rewardbench", "self_taught"):
+        engine = Replay(in_turn(texts))
+        (result,) = run(program("votes", 3, parser=parser, early_stop=False), engine, ROW)
+        rows[parser] = [row["verdict"] for row in result.rows]
+    assert rows == {"last": ["B", "B", "B"], "rewardbench": ["A", "B", "B"], "self_taught": [None, "B", "B"]}

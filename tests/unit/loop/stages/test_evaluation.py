@@ -13,6 +13,7 @@ from loop_runs import DEMO
 from ray_app.base.schema import HELDOUT, PAIRS, TRAIN, pack_text
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Work, alone
+from ray_app.errors import InputError
 from ray_app.generation.runner import Job, Runner, StageResult
 from ray_app.judging.pairwise import HEADLINE
 from ray_app.loop.stages import evaluation
@@ -225,3 +226,16 @@ def test_a_set_of_which_no_row_fits_counts_as_unparsed(context: Any, votes: int)
     assert headline["accuracy"]["n"] == 8
     assert {record["quarantined"] for record in verdicts(directory)} == {"prompt_too_long"}
     assert len(verdicts(directory)) == 8
+
+
+def test_human_scores_of_single_responses_are_no_set_of_the_loop(settings: Any) -> None:
+    given = settings(evaluation={"test": ["helpsteer2_ratings=scores"]})
+    with pytest.raises(InputError, match="helpsteer2_ratings=scores has single responses with human scores"):
+        evaluation.sets_of(given)
+
+
+def test_the_summary_of_a_set_says_what_it_took(context: Any) -> None:
+    _, directory = judged(context, "demo", f"demo={DEMO / 'validation.jsonl'}")
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["cost"]["verdicts"] == summary["n"] == 8
+    assert "price" not in summary["cost"]["per_1000"]
