@@ -26,9 +26,9 @@ PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR = "prompt_too_long", "refused", "engine_e
 class EngineActor:
     """One replica of a pool."""
 
-    def __init__(self, settings: EngineSettings, role: str) -> None:
+    def __init__(self, settings: EngineSettings, role: str, run: str = "") -> None:
         self.model, self.role = settings.model, role
-        self.meters = Meters(role)
+        self.meters = Meters(role, run)
         self.reloading = asyncio.Lock()
         self.counted: Counter[str] = Counter()
         self.first_answer: float | None = None
@@ -57,6 +57,7 @@ class EngineActor:
 
     async def _one(self, work: Work, row: dict[str, Any]) -> UnitResult:
         started = time.monotonic()
+        self.meters.began()
         reason, detail = "", ""
         try:
             result = await work.program(self.engine, row)

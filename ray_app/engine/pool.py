@@ -31,7 +31,7 @@ class EnginePool:
     """`replicas` engines of one model. Driver-side handle; `actors` are called by the clients."""
 
     def __init__(self, settings: EngineSettings, role: str, run_id: str, may_grow: bool = True) -> None:
-        self.settings, self.role, self.may_grow = settings, role, may_grow
+        self.settings, self.role, self.run_id, self.may_grow = settings, role, run_id, may_grow
         self.name = f"ste-{run_id}-{role}-{uuid.uuid4().hex[:6]}"
         self.actors: list[Any] = []
         self.started: list[Any] = []  # of the actors, those that have answered
@@ -83,7 +83,7 @@ class EnginePool:
         return (
             ray.remote(EngineActor)
             .options(**options)
-            .remote(settings.model_copy(update={"model": self.model}), self.role)
+            .remote(settings.model_copy(update={"model": self.model}), self.role, self.run_id)
         )
 
     def _spanning_nodes(self) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 import recorded
+from playwright.sync_api import sync_playwright
 
 from ray_app.loop.reporting import write_report
 
-api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with api.sync_playwright() as playwright:
+    if CHROMIUM is None:
+        pytest.fail("no Chromium on the path: make browser fetches it")
+    with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
         started.close()
