@@ -66,7 +66,7 @@ function fill(select, values) {
 function filter(table) {
   const kind = byId("kind").value, tag = byId("tag").value, text = byId("search").value.toLowerCase();
   shown = data.samples.filter((s) => (!kind || s.kind === kind)
-    && (!table || s.table === table) && (!tag || s.tags.includes(tag) || marks.get(key(s)) === tag) && (!text || words.get(s).includes(text)));
+    && (!table || s.table === table) && (!tag || s.tags.includes(tag) || marks.get(key(s)) === tag) && (!text || s.find === text || words.get(s).includes(text)));
   at = 0;
   byId("list").replaceChildren(...shown.map((sample, number) => {
     const row = element("li");
@@ -138,7 +138,7 @@ for (const button of document.querySelectorAll("[data-find]")) {
 }
 // Every row of a table, page by page, where a server stands behind the page (report --serve).
 async function more() {
-  const table = byId("table").value, find = byId("search").value;
+  const table = byId("table").value, find = byId("search").value.toLowerCase();
   const offset = data.samples.filter((s) => s.table === table && s.find === find).length;
   const answer = await fetch(`rows?${new URLSearchParams({ table, offset, find })}`);
   const rows = (await answer.json()).rows ?? [];

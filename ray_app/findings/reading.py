@@ -27,7 +27,7 @@ def readable(tables: RunTables, alarms: Sequence[Row]) -> list[Sample]:
         *(wrong(tables, seed, last, alarmed) if last else ()),
         *quarantined(tables, seed, iterations),
     ]
-    return sorted(found, key=lambda sample: not sample["why"].startswith("alarm"))
+    return sorted(map(samples.shown, found), key=lambda sample: not sample["why"].startswith("alarm"))
 
 
 def alarmed_ids(alarms: Sequence[Row]) -> dict[str, str]:

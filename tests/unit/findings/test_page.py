@@ -15,7 +15,7 @@ import pytest
 
 from ray_app import report
 from ray_app.errors import InputError
-from ray_app.findings import page
+from ray_app.findings import gather, page
 from ray_app.findings.gather import look, update
 from ray_app.findings.reading import readable
 from ray_app.findings.run_tables import RunTables
@@ -124,6 +124,19 @@ def test_the_defaults_are_those_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> 
     found = default_settings()
     assert set(found) == set(IterateSettings.model_fields)
     assert (found["seed"], found["judging"]["samples"]) == (0, 15)
+
+
+def test_committed_tables_are_counted_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a run's end alarms are looked for in the last iteration, then in the whole run: its tables are read once."""
+    monkeypatch.setattr(gather, "_KNOWN", {})
+    read: list[str] = []
+    rows = RunTables.rows
+    monkeypatch.setattr(RunTables, "rows", lambda self, at, *a, **k: read.append(at) or rows(self, at, *a, **k))
+    uri = runs("pairwise")
+    first = look(RunTables(uri), AlarmSettings(min_rows=1))
+    assert len(read) == len(set(read)) > 3
+    assert look(RunTables(uri), AlarmSettings(min_rows=1)) == first
+    assert len(read) == len(set(read))
 
 
 def test_alarms_of_other_iterations_stay(tmp_path: Path, runs: Runs) -> None:
