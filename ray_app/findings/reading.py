@@ -71,6 +71,17 @@ def judgments(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, s
             yield from samples.judgment_samples([row], why, iteration)
 
 
+def pairs_shown(tables: RunTables, shown: Sequence[Sample]) -> dict[str, list[list[str]]]:
+    """{pair id: its fields} of the pairs that these judgments are of: once each, however many judgments are shown."""
+    wanted = {sample["pair"][0] for sample in shown if "pair" in sample}
+    found: dict[str, list[list[str]]] = {}
+    for iteration in (None, *tables.iterations()):
+        rows = tables.rows(tables.folder.stage_dir("pairs", iteration)) if wanted - set(found) else iter(())
+        for made in samples.pair_samples(samples.by_id(rows, wanted, lambda row: str(row["pair_id"])), ""):
+            found[made["id"]] = [field for field in samples.shown(made)["fields"] if field[0] != "mirror"]
+    return found
+
+
 def unit(row: Mapping[str, Any]) -> str:
     return f"{row['pair_id']}/{row.get('order') or row['side']}"
 

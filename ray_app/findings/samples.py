@@ -92,7 +92,8 @@ def judgment_samples(rows: Iterable[Row], why: str, iteration: int) -> Iterator[
         tags = [f"iteration {iteration}"]
         if "kept" in row:
             tags += ["kept" if row["kept"] else "dropped", "right" if row["correct"] else "wrong"]
-        yield sample("judgment", identity, why, fields | {"seed": row["seed"], "judge": row["judge"]}, tags)
+        made = sample("judgment", identity, why, fields | {"seed": row["seed"], "judge": row["judge"]}, tags)
+        yield {**made, "pair": [row["pair_id"], row.get("order") or row["side"]]}
 
 
 def training_samples(rows: Iterable[Row], why: str) -> Iterator[Sample]:

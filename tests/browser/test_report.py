@@ -83,6 +83,29 @@ def test_samples_are_read_and_marked_by_keyboard(page: Any) -> None:
     assert mark == {"run": "pairwise", "kind": kind, "id": identity, "mark": "good"}
 
 
+def test_a_newcomers_questions_are_two_clicks_away(page: Any) -> None:
+    """What it learned from, with a judgment's own pair; what was left out; where the time went; whether to trust it."""
+    page.click('nav a[href="#samples"]')
+    assert "training rows from" in page.locator("#samples").inner_text()
+    page.click('[data-kind="training row"]')
+    assert page.locator("#sample h3").inner_text().startswith("training row ")
+    page.click('[data-kind="judgment"]')
+    names = page.locator("#sample dt").all_inner_texts()
+    assert names[:3] == ["judgment", "verdict", "instruction"]
+    assert {name.split(",")[0] for name in names[3:5]} == {"shown first (A)", "shown second (B)"}
+    page.click('nav a[href="#lost"]')
+    assert "never judged right" in page.locator("#lost").inner_text()
+    page.click('nav a[href="#time"]')
+    assert page.locator("#time figure").count() == 2
+    top = page.locator("#time h2").bounding_box()["y"]
+    bar = page.locator("nav").bounding_box()
+    assert top >= 0
+    assert bar["y"] + bar["height"] <= top or bar["y"] < 0, "the bar of links hides no heading"
+    page.click('nav a[href="#alarms"]')
+    page.click("#alarms [data-find] >> nth=0")
+    assert "alarm: " in page.locator("#sample").inner_text()
+
+
 def test_a_kind_is_picked_and_the_parts_are_one_click_away(page: Any) -> None:
     page.select_option("#kind", "judgment")
     assert page.locator("#sample h3").inner_text().startswith("judgment ")

@@ -48,7 +48,7 @@ def test_the_page_needs_nothing_else(text: str) -> None:
 
 
 def test_it_answers_what_a_newcomer_asks(text: str) -> None:
-    for question in ("Did it learn?", "Can I trust it?", "What was thrown away, and why", "Where the time went"):
+    for question in ("Did it learn?", "Can I trust it?", "What was thrown away, and why", "Where did the time go?"):
         assert question in text
     assert "After 1 iteration the judge" in text
     assert "gate" not in re.findall(r"\{\{|\}\}|\{%", text)
@@ -63,6 +63,17 @@ def test_charts_and_samples_are_in_it(text: str) -> None:
     assert {"instruction", "pair", "judgment", "training row", "evaluation"} <= kinds
     judged = [sample for sample in data["samples"] if sample["kind"] == "judgment"]
     assert {"kept", "dropped"} <= {tag for sample in judged for tag in sample["tags"]}
+
+
+def test_a_judgment_is_shown_with_its_pair(runs: Runs, text: str) -> None:
+    data = json.loads(element(text, "data"))
+    texts = {row["pair_id"]: row for row in RunTables(runs("pairwise")).pairs()}
+    judged = [sample for sample in data["samples"] if sample["kind"] == "judgment"]
+    assert judged
+    for identity, _ in (sample["pair"] for sample in judged):
+        fields = dict(data["pairs"][identity])
+        assert fields["chosen"] == texts[identity]["chosen"]
+        assert fields["rejected"] == texts[identity]["rejected"]
 
 
 def test_the_same_run_gives_the_same_page(runs: Runs, text: str) -> None:
