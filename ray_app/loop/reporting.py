@@ -95,6 +95,7 @@ def default_settings() -> dict[str, Any]:
     required: dict[str, Any] = {
         "generator": EngineSettings(model=""),
         "judge": EngineSettings(model=""),
+        "first_judge": EngineSettings(model=""),  # by default there is none; where there is, its own defaults count
         "instructions": InstructionSettings(source=""),
     }
     values: dict[str, Any] = {

@@ -128,6 +128,9 @@ def test_settings_beside_the_defaults_and_another_run(runs: Runs) -> None:
     assert rows["train.recipe"]["other"] == "dpo"
     assert rows["train.recipe"]["differs"]
     assert "train.zero.stage" not in rows
+    alone = {row["name"]: row for row in page.setting_rows(own, default_settings(), None)}
+    assert alone["first_judge.model"]["here"] == "first"
+    assert "first_judge.executor" not in alone, "an engine's own default"
 
 
 def test_the_defaults_are_those_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
