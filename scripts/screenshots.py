@@ -2,7 +2,7 @@
 
     python scripts/screenshots.py runs/NAME [FOLDER]        # FOLDER: pictures/ in the run folder
 
-Needs Playwright and a Chromium on the path: `make browser` brings both.
+Needs Playwright and a Chromium on the path (`make browser` brings both), and Pillow, which vLLM brings.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from ray_app.findings.page import PARTS
@@ -30,6 +31,7 @@ def take(browser: Browser, report: str, folder: Path, width: str, scheme: str) -
         page.click(f'nav a[href="#{part}"]')
         file = folder / f"{part}-{width}-{scheme}.png"
         page.screenshot(path=file)
+        Image.open(file).convert("RGB").quantize(64).save(file, optimize=True)  # a third of the size
         made.append(file)
     page.close()
     return made
