@@ -162,7 +162,8 @@ async function more() {
   const table = byId("table").value, find = byId("search").value.toLowerCase();
   const offset = data.samples.filter((s) => s.table === table && s.find === find).length;
   const answer = await fetch(`rows?${new URLSearchParams({ table, offset, find })}`);
-  const rows = (await answer.json()).rows ?? [];
+  const { rows = [], pairs = {} } = await answer.json();
+  Object.assign(data.pairs, pairs);
   for (const row of rows) {
     Object.assign(row, { table, find });
     data.samples.push(row);

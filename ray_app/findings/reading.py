@@ -76,8 +76,9 @@ def pairs_shown(tables: RunTables, shown: Sequence[Sample]) -> dict[str, list[li
     wanted = {sample["pair"][0] for sample in shown if "pair" in sample}
     found: dict[str, list[list[str]]] = {}
     for iteration in (None, *tables.iterations()):
-        rows = tables.rows(tables.folder.stage_dir("pairs", iteration)) if wanted - set(found) else iter(())
-        for made in samples.pair_samples(samples.by_id(rows, wanted, lambda row: str(row["pair_id"])), ""):
+        missing = wanted - set(found)
+        rows = tables.rows_of(tables.folder.stage_dir("pairs", iteration), "pair_id", missing) if missing else ()
+        for made in samples.pair_samples(rows, ""):
             found[made["id"]] = [field for field in samples.shown(made)["fields"] if field[0] != "mirror"]
     return found
 

@@ -114,3 +114,7 @@ def test_the_page_and_its_rows_over_http(tables: RunTables, client: TestClient) 
     assert data["served"] == tables_of(tables)
     rows = client.get("/rows", params={"table": "pairs", "limit": 3}).json()["rows"]
     assert rows == page_of(tables, "pairs", 0, 3)
+    answer = client.get("/rows", params={"table": "judgments 1", "limit": 3}).json()
+    assert set(answer["pairs"]) == {row["pair"][0] for row in answer["rows"]}
+    chosen = {row["pair_id"]: row["chosen"] for row in tables.pairs()}
+    assert all(dict(fields)["chosen"] == chosen[pair] for pair, fields in answer["pairs"].items())
