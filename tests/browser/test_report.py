@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import recorded
-from playwright.sync_api import sync_playwright
+from clusters import free_ports
+from playwright.sync_api import Error, sync_playwright
 
 from ray_app.loop.reporting import write_report
 
@@ -28,6 +34,27 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     with tarfile.open(recorded.FOLDERS) as packed:
         packed.extractall(where, filter="data")
     return Path(write_report(str(where / "runs" / "pairwise"))).resolve().as_uri()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The recorded run behind HTTP; in one of its pairs a response is so long that the page shows it in part."""
+    with tarfile.open(recorded.FOLDERS) as packed:
+        packed.extractall(tmp_path, filter="data")
+    run = tmp_path / "runs" / "pairwise"
+    (file,) = (run / "pairs").glob("shard-*.parquet")
+    rows = pq.read_table(file)
+    texts = rows.column("chosen").to_pylist()
+    texts[3] = "x " * 3000 + "A Needle in it." + " y" * 3000
+    pq.write_table(rows.set_column(rows.schema.get_field_index("chosen"), "chosen", pa.array(texts)), file)
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "ray_app.report", str(run), "--serve", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=recorded.ROOT, stdout=subprocess.PIPE, text=True)
+    assert server.stdout
+    assert server.stdout.readline().startswith("report of pairwise")
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +131,33 @@ def test_a_newcomers_questions_are_two_clicks_away(page: Any) -> None:
     page.click('nav a[href="#alarms"]')
     page.click("#alarms [data-find] >> nth=0")
     assert "alarm: " in page.locator("#sample").inner_text()
+
+
+def test_a_served_page_loads_and_searches_every_table(browser: Any, served: str) -> None:
+    page = browser.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda fault: faults.append(str(fault)))
+    for _ in range(100):  # it says its address, then listens
+        with contextlib.suppress(Error):
+            page.goto(served)
+            break
+        page.wait_for_timeout(100)
+    page.wait_for_selector("body[data-ready=yes]", timeout=60_000)
+    page.select_option("#table", "ratings 1 rewardbench2")
+    page.click("#more")
+    page.wait_for_function("document.getElementById('count').textContent.includes('13 came')")
+    assert "score" in page.locator("#sample dt").all_inner_texts()
+    page.select_option("#table", "judgments 1")
+    page.click("#more")
+    page.wait_for_function("document.getElementById('count').textContent.includes('37 came')")
+    assert "instruction" in page.locator("#sample dt").all_inner_texts()
+    page.select_option("#table", "pairs")
+    page.fill("#search", "a needle IN it")
+    page.click("#more")
+    page.wait_for_function("document.getElementById('count').textContent.includes('1 came')")
+    assert "A Needle in it." in page.locator("#sample").inner_text()
+    page.close()
+    assert faults == []
 
 
 def test_a_kind_is_picked_and_the_parts_are_one_click_away(page: Any) -> None:
