@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test unit browser docs lint models models-served setup clean
+.PHONY: demo test unit browser observe chromium prometheus docs lint models models-served setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -26,10 +26,18 @@ test: setup
 unit: $(READY)
 	$(PYTEST) tests/unit
 
-# The report in a real browser, light and dark, wide and narrow, by keyboard. Debian's Chromium: apt-get install chromium
-browser: $(READY)
+# The report in a real browser, light and dark, wide and narrow, by keyboard.
+browser: $(READY) chromium
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50'
 	$(BIN)/python -m pytest -q tests/browser
+
+# Prometheus on a live job: every query of the dashboard and of the alerts
+observe: $(READY) prometheus
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/observe
+
+# Debian's packages, where they are not on the path; that they cannot be had is an error
+chromium prometheus:
+	@scripts/fetch_tool.sh $@
 
 # The documentation as a site, in site/; a broken link fails
 docs: $(READY)

@@ -31,7 +31,7 @@ class EngineActor:
 
     def __init__(self, settings: EngineSettings, role: str, start: Start = USUAL) -> None:
         self.model, self.role = "" if start.without_weights else settings.model, role
-        self.meters = Meters(role)
+        self.meters = Meters(role, start.run)
         self.reloading = asyncio.Lock()
         self.counted: Counter[str] = Counter()
         self.first_answer: float | None = None
@@ -64,6 +64,7 @@ class EngineActor:
 
     async def _one(self, work: Work, row: dict[str, Any]) -> UnitResult:
         started = time.monotonic()
+        self.meters.began()
         reason, detail = "", ""
         try:
             with self.busy:

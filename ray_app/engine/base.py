@@ -54,6 +54,7 @@ class Start:
 
     sleeps: bool = False  # it can give up weights and caches, and take them again
     without_weights: bool = False  # its weights are loaded before it is first asked
+    run: str = ""  # whose engine it is, in metrics
     gpus: tuple[str, ...] | None = None  # its GPUs by CUDA's ids; None: those that Ray gives to its actor
 
 

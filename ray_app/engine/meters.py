@@ -1,44 +1,36 @@
-"""Ray metrics of an engine actor: `ray_ste_…_total` at each node's metrics port, by role, stage and iteration."""
+"""Ray metrics of an engine actor: `ray_ste_…_total` at each node's metrics port, by run, role, stage and iteration."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from ray.util.metrics import Counter, Histogram
-
 from ray_app.engine.base import UnitResult, Work
+from ray_app.system.ray_metrics import counter, histogram, of_iteration, set_gauge
 
 COUNTED = ("prompt_tokens", "completion_tokens", "samples", "kept", "unparsed")
-TAGS = ("role", "stage", "iteration")
-BOUNDARIES_S = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]
 
 
 class Meters:
-    """Counters and the latency histogram of one replica."""
+    """Counters, the latency histogram and the units in flight of one replica."""
 
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.rows = Counter("ste_rows", description="units finished", tag_keys=TAGS)
-        self.failures = Counter("ste_failures", description="units quarantined", tag_keys=TAGS)
-        self.counted: dict[str, Any] = {
-            name: Counter(f"ste_{name}", description=f"{name.replace('_', ' ')} of finished units", tag_keys=TAGS)
-            for name in COUNTED
-        }
-        self.latency = Histogram(
-            "ste_unit_seconds",
-            description="seconds from a unit's start to its end",
-            boundaries=BOUNDARIES_S,
-            tag_keys=TAGS,
-        )
+    def __init__(self, role: str, run: str = "") -> None:
+        self.role, self.run, self.in_flight = role, run, 0
+
+    def began(self) -> None:
+        """A unit came."""
+        self._in_flight(1)
 
     def count(self, result: UnitResult, work: Work, seconds: float) -> None:
         """Add one finished unit."""
-        iteration = "" if work.iteration is None else str(work.iteration)
-        tags = {"role": self.role, "stage": work.stage, "iteration": iteration}
-        self.rows.inc(1, tags)
-        if result.quarantine:
-            self.failures.inc(len(result.quarantine), tags)
-        for name, metric in self.counted.items():
+        self._in_flight(-1)
+        iteration = of_iteration(work.iteration)
+        tags = {"run": self.run, "role": self.role, "stage": work.stage, "iteration": iteration}
+        counter("ste_rows").inc(1, tags)
+        for entry in result.quarantine:
+            counter("ste_failures").inc(1, {**tags, "reason": entry["reason"]})
+        for name in COUNTED:
             if result.counters.get(name):
-                metric.inc(result.counters[name], tags)
-        self.latency.observe(seconds, tags)
+                counter(f"ste_{name}").inc(result.counters[name], tags)
+        histogram("ste_unit_seconds").observe(seconds, tags)
+
+    def _in_flight(self, change: int) -> None:
+        self.in_flight += change
+        set_gauge("ste_in_flight", self.in_flight, {"run": self.run, "role": self.role})

@@ -49,7 +49,7 @@ class EnginePool:
         sleeps: bool = False,
         base: str | None = None,
     ) -> None:
-        self.settings, self.role, self.may_grow = settings, role, may_grow
+        self.settings, self.role, self.run_id, self.may_grow = settings, role, run_id, may_grow
         self.sleeps = sleeps and settings.can_sleep
         self.base = absolute(base) if base else None
         self.asleep = False
@@ -124,7 +124,7 @@ class EnginePool:
         elif self._spans_nodes:
             options |= self._spanning_nodes()
         served = settings.model_copy(update={"model": self.base or self.model})
-        start = Start(sleeps=self.sleeps, without_weights=bool(self.base), gpus=gpus)
+        start = Start(sleeps=self.sleeps, without_weights=bool(self.base), gpus=gpus, run=self.run_id)
         return ray.remote(EngineActor).options(**options).remote(served, self.role, start)
 
     def _spanning_nodes(self) -> dict[str, Any]:

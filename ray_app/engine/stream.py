@@ -96,7 +96,7 @@ def run_program(
     Raises RunError with the cause in one line when an engine or the writer fails for good.
     """
     stream = program_stage(dataset, pool, program, writer, stage=stage, iteration=iteration)
-    with Progress(Part(label, total, writer, tuple(pool.actors))):
+    with Progress(Part(label, total, writer, tuple(pool.actors), pool.run_id)):
         return settle(label, *drain(stream, label), writer)[0]
 
 

@@ -157,7 +157,7 @@ def _evaluations(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
             continue  # the seed has learned nothing yet: its faults are no news
         yield from _verdicts(iteration, evidence, limits)
         yield from _shortcut(iteration, by_name, limits)
-        yield from _falls(iteration, changes.get(iteration, {}))
+        yield from _falls(iteration, changes.get(iteration, {}), limits)
 
 
 def _verdicts(iteration: int, evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
@@ -220,30 +220,30 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
     pairs = (headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == 0.5)
     others = [main(headline) for headline in pairs]
     known = [figure for figure in others if _known(figure, limits) and figure["low"] is not None]
-    if _known(right, limits) and right["low"] is not None and right["low"] > 0.6 and known:
+    if _known(right, limits) and right["low"] is not None and right["low"] > limits.synthetic_from and known:
         best = max(known, key=lambda figure: float(figure["low"]))
-        if best["low"] <= 0.5 + (right["value"] - 0.5) / 10:
+        if best["low"] <= 0.5 + (right["value"] - 0.5) * limits.synthetic_only:
             yield Alarm(
                 "synthetic_only",
                 iteration,
                 f"{right['value']:.0%} right on held-out synthetic pairs, but on no other set more than a "
                 f"little better than chance (the best: {best['value']:.0%}, at least {best['low']:.0%})",
                 "read pairs (Samples) for what tells chosen from rejected besides the instruction, and mirror them",
-                *(right["value"], 0.6, right["n"]),
+                *(right["value"], limits.synthetic_from, right["n"]),
             )
 
 
-def _falls(iteration: int, changes: Mapping[str, Mapping[str, Any]]) -> Iterator[Alarm]:
+def _falls(iteration: int, changes: Mapping[str, Mapping[str, Any]], limits: AlarmSettings) -> Iterator[Alarm]:
     real, synthetic = changes.get(VALIDATION), changes.get(HELDOUT)
     if real and synthetic and real["significant"] and synthetic["significant"]:
         fall, rise = real["difference"]["value"], synthetic["difference"]["value"]
-        if fall < 0 < rise:
+        if -fall > limits.validation_falls and rise > 0:
             yield Alarm(
                 "validation_falls",
                 iteration,
                 f"validation fell by {-fall:.1%} while held-out synthetic pairs rose by {rise:.1%}",
                 "fewer iterations or epochs: the judge fits its pairs",
-                *(-fall, 0.0, real["n"]),
+                *(-fall, limits.validation_falls, real["n"]),
             )
 
 

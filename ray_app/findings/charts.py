@@ -40,7 +40,9 @@ def charts(metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mappi
 
 
 def chart(title: str, note: str, data: list[dict[str, Any]], y: Mapping[str, Any], x: str = "iteration") -> Chart:
-    """One figure. `x` names the axis; iterations are whole numbers."""
+    """One figure. `x` names the axis; iterations are whole numbers. A `part` names the part of the page that it stands
+    in, where that is not Figures.
+    """
     axis = {"title": {"text": x}} | ({"dtick": 1} if x == "iteration" else {})
     data = [{**trace, "name": plain(trace["name"]), "x": [plain(value) for value in trace["x"]]} for trace in data]
     return {"title": title, "note": note, "data": data, "layout": {"xaxis": axis, "yaxis": dict(y)}}
@@ -77,7 +79,8 @@ def accuracy(metrics: Sequence[Line]) -> Chart:
         if any(y is not None for _, y in baseline):
             dotted = {"mode": "lines", "line": {"dash": "dot", "width": 1}, "showlegend": False}
             data.append(line(f"{name}: always the longer", baseline, **dotted, **group))
-    note = "Bars are 95 % intervals; dotted: what always the longer response scores on the same rows; ½ is chance."
+    note = "Bars are 95 % intervals; dotted: what always the longer response scores on the same rows. "
+    note += "Chance is 50 % of pairs and 25 % of best-of-four rows."
     return chart("Accuracy by iteration", note, data, PERCENT)
 
 
@@ -189,13 +192,15 @@ def candidates(metrics: Sequence[Line]) -> Chart:
 
 def seconds(metrics: Sequence[Line]) -> Chart:
     note = "Wall time of the attempt that committed, engine start included; stages that ran side by side overlap."
-    return chart(
+    made = chart(
         "Where the time went", note, _stacked(metrics, lambda row: float(row["seconds"])), {"ticksuffix": " s"}
     )
+    return {**made, "part": "time"}
 
 
 def tokens(metrics: Sequence[Line]) -> Chart:
-    return chart("Tokens made", "By engines.", _stacked(metrics, lambda row: float(row["completion_tokens"])), {})
+    made = chart("Tokens made", "By engines.", _stacked(metrics, lambda row: float(row["completion_tokens"])), {})
+    return {**made, "part": "time"}
 
 
 def _stacked(metrics: Sequence[Line], value: Any) -> list[dict[str, Any]]:
@@ -205,8 +210,14 @@ def _stacked(metrics: Sequence[Line], value: Any) -> list[dict[str, Any]]:
         stage = sums.setdefault(row["stage"], {})
         stage[place] = stage.get(place, 0.0) + value(row)
     return [
-        {"type": "bar", "name": stage.replace("_", " "), "x": list(found), "y": [round(v, 1) for v in found.values()]}
-        for stage, found in sums.items()
+        {
+            "type": "bar",
+            "name": stage.replace("_", " "),
+            "x": list(found),
+            "y": [round(v, 1) for v in found.values()],
+            "colour": number,  # a stage has the same one in every figure, also where another has nothing to show
+        }
+        for number, (stage, found) in enumerate(sums.items())
         if any(found.values())
     ]
 

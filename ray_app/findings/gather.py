@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ray_app.findings.alarms import Alarm, Evidence, alarms_of, as_rows
 from ray_app.findings.facts import Share, VerdictFacts, explanation_facts, pair_facts, verdict_facts
 from ray_app.findings.run_tables import ALARMS, RunTables
 from ray_app.findings.settings import AlarmSettings
 from ray_app.run import storage
+from ray_app.run.folder import read_record
 
+Facts = TypeVar("Facts")
 PAIR_COLUMNS = ("pair_id", "chosen", "rejected")
 JUDGMENT_COLUMNS = ("pair_id", "order", "sample", "verdict")
 VOTE_COLUMNS = ("id", "order", "sample", "verdict")
@@ -34,13 +36,19 @@ def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
         another_first_judge=_another_first_judge(tables.settings),
         late_overlap=tables.described.get("late_overlap", {}),
         pairs={
-            i: pair_facts(tables.rows(folder.stage_dir("pairs", i), columns=PAIR_COLUMNS))
+            i: _known(folder.stage_dir("pairs", i), lambda at: pair_facts(tables.rows(at, columns=PAIR_COLUMNS)))
             for i in iterations
             if storage.list_files(folder.stage_dir("pairs", i), "shard-*.parquet")
         },
-        explanations={i: explanation_facts(tables.train_set(i)) for i in numbers if i > 0},
+        explanations={
+            i: _known(folder.stage_dir("train_set", i), lambda at: explanation_facts(tables.rows(at)))
+            for i in numbers
+            if i > 0
+        },
         judgments={
-            i: verdict_facts(tables.rows(folder.stage_dir("judgments", i), columns=JUDGMENT_COLUMNS))
+            i: _known(
+                folder.stage_dir("judgments", i), lambda at: verdict_facts(tables.rows(at, columns=JUDGMENT_COLUMNS))
+            )
             for i in numbers
             if i > 0 and pairwise
         },
@@ -52,6 +60,23 @@ def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
     )
 
 
+_KNOWN: dict[tuple[str, str], Any] = {}  # facts of committed stages, by folder and time of the commit
+
+
+def _known(directory: str, count: Callable[[str], Facts]) -> Facts:
+    """What is counted in a stage's table. A committed table does not change: it is not read again at a run's end, nor
+    at each load of a served report.
+    """
+    record = read_record(directory)
+    if record is None:
+        return count(directory)
+    key = (directory, record.finished)
+    if key not in _KNOWN:
+        _KNOWN[key] = count(directory)
+    found: Facts = _KNOWN[key]
+    return found
+
+
 def _another_first_judge(settings: Mapping[str, Any]) -> bool:
     first, seed = settings.get("first_judge") or {}, settings.get("judge") or {}
     return bool(first) and first.get("model") != seed.get("model")
@@ -60,7 +85,8 @@ def _another_first_judge(settings: Mapping[str, Any]) -> bool:
 def _votes(tables: RunTables, iteration: int, name: str, headline: Mapping[str, Any], pairwise: bool) -> VerdictFacts:
     """From the votes, which have ids; from the set's figures where its votes are no letters, or are not there."""
     if pairwise and tables.summary(iteration, name).get("kind", "pairwise") == "pairwise":
-        facts = verdict_facts(tables.rows(tables.evaluation(iteration, name), columns=VOTE_COLUMNS))
+        place = tables.evaluation(iteration, name)
+        facts = _known(place, lambda at: verdict_facts(tables.rows(at, columns=VOTE_COLUMNS)))
         if facts.unparsed.of:
             return facts
     unparsed, first = (headline.get(rate) or {} for rate in ("unparsed_rate", "first_position_rate"))

@@ -29,10 +29,12 @@ function draw(place, chart) {
   });
   const axis = { gridcolor: grid, zerolinecolor: grid, automargin: true };
   const layout = {
-    ...chart.layout, margin: { l: 48, r: 16, t: 8, b: 40 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
-    font: { color: text, size: 12 }, barmode: "stack", legend: { orientation: "h", y: -0.28 }, height: 300,
+    ...chart.layout, margin: { l: 48, r: 16, t: 8, b: 40 }, showlegend: true, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    font: { color: text, size: 12 }, barmode: "stack", legend: { orientation: "h", y: 1.04, yanchor: "bottom" }, height: 300,
     xaxis: { ...axis, ...chart.layout.xaxis }, yaxis: { ...axis, ...chart.layout.yaxis },
   };
+  if (innerWidth < 700) layout.height += 19 * Math.max(0, traces.length - 2); // there the legend has a line for each
+  place.style.height = `${layout.height}px`;
   if (chart.layout.yaxis2) layout.yaxis2 = { ...axis, ...chart.layout.yaxis2 };
   if (chart.title.startsWith("Pass rate")) layout.barmode = "group";
   return Plotly.react(place, traces, layout, { responsive: true, displayModeBar: false });
@@ -45,7 +47,7 @@ async function figures() {
     const figure = element("figure");
     const place = element("div", undefined, { class: "plot", role: "img", "aria-label": chart.title });
     figure.append(element("figcaption", chart.title), place, element("p", chart.note, { class: "quiet" }));
-    byId("charts").append(figure);
+    byId(chart.part === "time" ? "time-charts" : "charts").append(figure);
     drawn.push(() => draw(place, chart));
   }
   drawn.forEach((again) => again());
@@ -66,7 +68,7 @@ function fill(select, values) {
 function filter(table) {
   const kind = byId("kind").value, tag = byId("tag").value, text = byId("search").value.toLowerCase();
   shown = data.samples.filter((s) => (!kind || s.kind === kind)
-    && (!table || s.table === table) && (!tag || s.tags.includes(tag) || marks.get(key(s)) === tag) && (!text || words.get(s).includes(text)));
+    && (!table || s.table === table) && (!tag || s.tags.includes(tag) || marks.get(key(s)) === tag) && (!text || s.find === text || words.get(s).includes(text)));
   at = 0;
   byId("list").replaceChildren(...shown.map((sample, number) => {
     const row = element("li");
@@ -98,8 +100,19 @@ function show(number) {
     buttons.append(button, " ");
   }
   const list = element("dl");
-  for (const [name, text] of sample.fields) list.append(element("dt", name), element("dd", text));
+  const pair = pairOf(sample), before = pair.length ? 2 : sample.fields.length; // a judgment and its verdict, then its pair
+  for (const [name, text] of [...sample.fields.slice(0, before), ...pair, ...sample.fields.slice(before)]) list.append(element("dt", name), element("dd", text));
   place.append(tags, buttons, list);
+}
+
+// What a judgment was shown: its pair, in the order in which it stood.
+function pairOf(sample) {
+  const [id, place] = sample.pair ?? [];
+  const fields = new Map(data.pairs[id] ?? []);
+  if (place === "chosen" || place === "rejected") return [...fields].filter(([name]) => ["instruction", place].includes(name));
+  const [first, second] = place === "chosen_first" ? ["chosen", "rejected"] : ["rejected", "chosen"];
+  const named = { instruction: "instruction", [first]: `shown first (A), ${first}`, [second]: `shown second (B), ${second}` };
+  return ["instruction", first, second].filter((name) => fields.has(name)).map((name) => [named[name], fields.get(name)]);
 }
 
 function setMark(mark) {
@@ -136,12 +149,21 @@ for (const button of document.querySelectorAll("[data-find]")) {
     byId("list").focus();
   });
 }
+for (const button of document.querySelectorAll("[data-kind]")) {
+  button.hidden = !data.samples.some((s) => s.kind === button.dataset.kind);
+  button.addEventListener("click", () => {
+    byId("kind").value = button.dataset.kind; byId("tag").value = ""; byId("search").value = "";
+    filter();
+    byId("list").focus();
+  });
+}
 // Every row of a table, page by page, where a server stands behind the page (report --serve).
 async function more() {
-  const table = byId("table").value, find = byId("search").value;
+  const table = byId("table").value, find = byId("search").value.toLowerCase();
   const offset = data.samples.filter((s) => s.table === table && s.find === find).length;
   const answer = await fetch(`rows?${new URLSearchParams({ table, offset, find })}`);
-  const rows = (await answer.json()).rows ?? [];
+  const { rows = [], pairs = {} } = await answer.json();
+  Object.assign(data.pairs, pairs);
   for (const row of rows) {
     Object.assign(row, { table, find });
     data.samples.push(row);

@@ -17,8 +17,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ray_app.findings.account import duration, learned_from, left_out, spent
 from ray_app.findings.charts import charts
-from ray_app.findings.reading import readable
+from ray_app.findings.reading import pairs_shown, readable
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
 from ray_app.findings.verdict import sentences
@@ -29,8 +30,9 @@ PARTS = [
     ("verdict", "Did it learn?"),
     ("alarms", "Can I trust it?"),
     ("figures", "Figures"),
-    ("lost", "What was thrown away"),
-    ("samples", "Samples to read"),
+    ("samples", "What did it learn from?"),
+    ("lost", "What was thrown away?"),
+    ("time", "Where did the time go?"),
     ("settings", "Settings"),
 ]
 
@@ -66,10 +68,12 @@ def render(
     last = tables.last_evaluated()
     summaries = {name: tables.summary(last, name) for name in dict.fromkeys(sets)} if last else {}
     losses = {i: found for i in iterations if (found := tables.training(i).get("metrics"))}
+    shown = readable(tables, alarms)
     data = {
         "run": tables.name,
         "charts": charts(metrics, summaries, losses),
-        "samples": readable(tables, alarms),
+        "samples": shown,
+        "pairs": pairs_shown(tables, shown),
         "marks": list(marks),
         "served": list(served),
     }
@@ -83,6 +87,8 @@ def render(
         verdict=sentences(metrics, alarms),
         alarms=by_name(alarms),
         stages=[_stage(line) for line in metrics],
+        learned=learned_from(metrics),
+        spent=[{**row, "seconds": duration(row["seconds"])} for row in spent(metrics)],
         settings=setting_rows(tables.settings, defaults, other.settings if other else None),
         other=other.name if other else None,
         versions=f"version {described.get('version')}, revision {described.get('revision')}; {packages}",
@@ -134,8 +140,12 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _stage(line: Mapping[str, Any]) -> dict[str, Any]:
     named = f" {line['extra']['set']}" if "set" in line["extra"] else ""
-    lost = sorted(line["quarantined"].items(), key=lambda entry: -entry[1])
-    return {**line, "stage": line["stage"].replace("_", " ") + named, "quarantined": lost}
+    return {
+        **line,
+        "stage": line["stage"].replace("_", " ") + named,
+        "seconds": duration(line["seconds"]),
+        "left_out": left_out(line),
+    }
 
 
 def _asset(name: str) -> str:

@@ -9,12 +9,15 @@ from ray_app.errors import InputError
 from ray_app.findings import samples
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.samples import Sample
+from ray_app.judging.best_of import RATINGS_DIR
+from ray_app.run import storage
 
 LARGEST = 200  # rows of a page
 
 
 def tables_of(tables: RunTables) -> list[str]:
-    """Names of the tables there are, as `page_of` takes them: `pairs`, `judgments 2`, `evaluation 2 heldout`."""
+    """Names of the tables there are, as `page_of` takes them: `pairs`, `judgments 2`, `evaluation 2 heldout`,
+    `ratings 2 rewardbench2`."""
     return [name for name in _names(tables) if _is_there(tables, name)]
 
 
@@ -23,15 +26,15 @@ def _names(tables: RunTables) -> list[str]:
     made = ("pairs", "judgments", "train_set")
     of_iterations = [f"{name} {i}" for i in tables.iterations() if i > 0 for name in made]
     judged = [line for line in tables.metrics() if line["stage"] == "evaluation"]
-    sets = [f"evaluation {line['iteration']} {line['extra']['set']}" for line in judged]
+    of_sets = ("evaluation", "ratings")
+    sets = [f"{table} {line['iteration']} {line['extra']['set']}" for line in judged for table in of_sets]
     return ["instructions", "pairs", *of_iterations, *sets]
 
 
 def _is_there(tables: RunTables, table: str) -> bool:
-    """Whether a table has rows, and, of votes, whether they are letters."""
     name, iteration, set_name = _parts(table)
-    if name == "evaluation":
-        return "order" in next(tables.votes(iteration or 0, set_name), {})
+    if name in ("evaluation", "ratings"):
+        return next(tables.rows(_place(tables, name, iteration or 0, set_name)), None) is not None
     return next(tables.rows(tables.folder.stage_dir(name, iteration)), None) is not None
 
 
@@ -51,26 +54,34 @@ def page_of(tables: RunTables, table: str, offset: int, limit: int, find: str = 
         raise InputError(f"no table {table!r}")
     wanted = find.lower()
     found = (row for row in _samples(tables, table) if wanted in _text(row))
-    return list(itertools.islice(found, offset, offset + limit))
+    return [samples.shown(row, wanted) for row in itertools.islice(found, offset, offset + limit)]
 
 
 def _samples(tables: RunTables, table: str) -> Iterator[Sample]:
     name, iteration, set_name = _parts(table)
-    rows = tables.rows(tables.folder.stage_dir(name, iteration)) if name != "evaluation" else iter(())
+    if name in ("evaluation", "ratings"):
+        return _evaluation(tables, name, iteration or 0, set_name)
+    rows = tables.rows(tables.folder.stage_dir(name, iteration))
     made: dict[str, Callable[[], Iterator[Sample]]] = {
         "instructions": lambda: samples.instruction_samples(rows, table),
         "pairs": lambda: samples.pair_samples(rows, table),
         "judgments": lambda: samples.judgment_samples(rows, table, iteration or 0),
         "train_set": lambda: samples.training_samples(rows, table),
-        "evaluation": lambda: _evaluation(tables, iteration or 0, set_name),
     }
     return made[name]()
 
 
-def _evaluation(tables: RunTables, iteration: int, name: str) -> Iterator[Sample]:
-    """Votes beside what was shown: a set is as large as its benchmark, so its units fit into memory."""
-    units = {samples.vote_key(row): row for row in tables.units(iteration, name)}
-    yield from samples.vote_samples(tables.votes(iteration, name), units, name, iteration)
+def _evaluation(tables: RunTables, table: str, iteration: int, name: str) -> Iterator[Sample]:
+    """Votes or scores beside what was shown: a set is as large as its benchmark, so its units fit into memory."""
+    place = _place(tables, table, iteration, name)
+    units = {samples.vote_key(row): row for row in tables.rows(storage.join(place, "units"))}
+    yield from samples.vote_samples(tables.rows(place), units, name, iteration)
+
+
+def _place(tables: RunTables, table: str, iteration: int, name: str) -> str:
+    """The folder of a set's answers: letters or scores; of `ratings`, that of the scores of a best-of set."""
+    folder = tables.evaluation(iteration, name)
+    return storage.join(folder, RATINGS_DIR) if table == "ratings" else folder
 
 
 def _text(sample: Sample) -> str:

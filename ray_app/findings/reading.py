@@ -27,7 +27,7 @@ def readable(tables: RunTables, alarms: Sequence[Row]) -> list[Sample]:
         *(wrong(tables, seed, last, alarmed) if last else ()),
         *quarantined(tables, seed, iterations),
     ]
-    return sorted(found, key=lambda sample: not sample["why"].startswith("alarm"))
+    return sorted(map(samples.shown, found), key=lambda sample: not sample["why"].startswith("alarm"))
 
 
 def alarmed_ids(alarms: Sequence[Row]) -> dict[str, str]:
@@ -69,6 +69,18 @@ def judgments(tables: RunTables, seed: int, iteration: int, alarmed: dict[str, s
         why = alarmed.get(f"{unit(row)}/{row['sample']}") or ("at random" if unit(row) in units else "")
         if why:
             yield from samples.judgment_samples([row], why, iteration)
+
+
+def pairs_shown(tables: RunTables, shown: Sequence[Sample]) -> dict[str, list[list[str]]]:
+    """{pair id: its fields} of the pairs that these judgments are of: once each, however many judgments are shown."""
+    wanted = {sample["pair"][0] for sample in shown if "pair" in sample}
+    found: dict[str, list[list[str]]] = {}
+    for iteration in (None, *tables.iterations()):
+        missing = wanted - set(found)
+        rows = tables.rows_of(tables.folder.stage_dir("pairs", iteration), "pair_id", missing) if missing else ()
+        for made in samples.pair_samples(rows, ""):
+            found[made["id"]] = [field for field in samples.shown(made)["fields"] if field[0] != "mirror"]
+    return found
 
 
 def unit(row: Mapping[str, Any]) -> str:

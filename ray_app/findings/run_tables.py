@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_app.errors import InputError
 from ray_app.run import storage
@@ -92,6 +95,13 @@ class RunTables:
         """Rows of a table, one shard after the other."""
         for file in storage.list_files(directory, f"{prefix}-*.parquet"):
             yield from storage.read_parquet(file, columns=columns).to_pylist()
+
+    def rows_of(self, directory: str, column: str, wanted: Collection[str]) -> Iterator[Row]:
+        """Rows of a table whose `column` is one of `wanted`: no other row becomes Python objects."""
+        values = pa.array(sorted(wanted), pa.string())
+        for file in storage.list_files(directory, "shard-*.parquet"):
+            table = storage.read_parquet(file)
+            yield from table.filter(pc.is_in(table.column(column), value_set=values)).to_pylist()
 
     @staticmethod
     def json(uri: str) -> Row:

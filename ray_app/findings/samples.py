@@ -1,7 +1,8 @@
 """Rows to read: some at random, some at the ends of a scale, those of alarms. Pure, seeded, bounded.
 
 Random ones are those whose hash with the seed is lowest, so the same run always shows the same rows, whatever its
-shards. A sample is what the page shows: {"kind", "id", "why", "fields": [[name, text], …], "tags": […]}.
+shards. A sample is {"kind", "id", "why", "fields": [[name, text], …], "tags": […]}; `shown` is what
+a page takes of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ray_app.train.data import row_id
 Row = Mapping[str, Any]
 Sample = dict[str, Any]
 LONGEST = 4_000  # characters of a text that are shown
+AROUND = 200  # characters on each side of what was searched for, where it lies behind them
+LETTERS = "ABCD"
 
 
 def lowest(rows: Iterable[Row], count: int, scale: Callable[[Row], float]) -> list[Row]:
@@ -36,9 +39,24 @@ def at_random(rows: Iterable[Row], count: int, seed: int, key: Callable[[Row], s
 
 
 def sample(kind: str, identity: str, why: str, fields: Mapping[str, Any], tags: Iterable[str] = ()) -> Sample:
-    """A row as the page shows it; empty fields are left out, long ones are cut and say so."""
-    shown = [[name, clipped(str(text))] for name, text in fields.items() if text not in (None, "")]
-    return {"kind": kind, "id": identity, "why": why, "fields": shown, "tags": [str(tag) for tag in tags if tag]}
+    """A row with its whole texts; empty fields are left out."""
+    told = [[name, str(text)] for name, text in fields.items() if text not in (None, "")]
+    return {"kind": kind, "id": identity, "why": why, "fields": told, "tags": [str(tag) for tag in tags if tag]}
+
+
+def shown(sample: Sample, find: str = "") -> Sample:
+    """A sample as the page shows it: long texts are cut and say so. What was searched for (in lower case) is shown with
+    its surroundings where it lies in what is cut off.
+    """
+    fields: list[list[str]] = []
+    for name, text in sample["fields"]:
+        fields.append([name, clipped(text)])
+        at = text.lower().find(find, LONGEST) if find and find not in text[:LONGEST].lower() else -1
+        if at >= 0:
+            fields.append(
+                [f"{name}, from character {at}", f"… {text[max(0, at - AROUND) : at + len(find) + AROUND]} …"]
+            )
+    return {**sample, "fields": fields}
 
 
 def clipped(text: str) -> str:
@@ -74,7 +92,8 @@ def judgment_samples(rows: Iterable[Row], why: str, iteration: int) -> Iterator[
         tags = [f"iteration {iteration}"]
         if "kept" in row:
             tags += ["kept" if row["kept"] else "dropped", "right" if row["correct"] else "wrong"]
-        yield sample("judgment", identity, why, fields | {"seed": row["seed"], "judge": row["judge"]}, tags)
+        made = sample("judgment", identity, why, fields | {"seed": row["seed"], "judge": row["judge"]}, tags)
+        yield {**made, "pair": [row["pair_id"], row.get("order") or row["side"]]}
 
 
 def training_samples(rows: Iterable[Row], why: str) -> Iterator[Sample]:
@@ -89,26 +108,37 @@ def training_samples(rows: Iterable[Row], why: str) -> Iterator[Sample]:
 
 
 def vote_key(row: Row) -> tuple[str, str]:
-    """What a vote and the unit that was shown for it have in common."""
-    return row["id"], row["order"]
+    """What a vote and the unit that was shown for it have in common; scores and their units have no order."""
+    return row["id"], row.get("order") or ""
 
 
 def vote_samples(
     votes: Iterable[Row], units: Mapping[tuple[str, str], Row], name: str, iteration: int, why: str = ""
 ) -> Iterator[Sample]:
-    """Verdicts on an evaluation set beside what was shown for them."""
+    """Verdicts or scores on an evaluation set beside what was shown for them."""
     for vote in votes:
-        shown = units.get(vote_key(vote), {})
+        unit = units.get(vote_key(vote), {})
+        answer = vote["score"] if "score" in vote else vote["verdict"]
         fields = {
-            "instruction": shown_text(shown.get("instruction")),
-            "shown first (A)": shown.get("first"),
-            "shown second (B)": shown.get("second"),
-            "gold": shown.get("gold"),
-            "verdict": vote["verdict"] or "unparsed",
+            "instruction": shown_text(unit.get("instruction")),
+            **_responses(vote, unit),
+            "gold": unit.get("gold"),
+            "score" if "score" in vote else "verdict": "unparsed" if answer is None else answer,
             "judgment": vote["text"],
         }
-        tags = (name, f"iteration {iteration}", vote["order"])
-        yield sample("evaluation", f"{vote['id']}/{vote['order']}/{vote['sample']}", why or name, fields, tags)
+        place = vote.get("order") or vote["side"]
+        tags = (name, f"iteration {iteration}", vote.get("order") or f"response {place}")
+        yield sample("evaluation", f"{vote['id']}/{place}/{vote['sample']}", why or name, fields, tags)
+
+
+def _responses(vote: Row, unit: Row) -> dict[str, Any]:
+    """What was shown: a pair, several responses by letter, or of a score the one that it is of."""
+    if "score" in vote:
+        texts = dict(zip(unit.get("sides") or (), unit.get("responses") or (), strict=True))
+        return {f"response {vote['side']}": texts.get(vote["side"])}
+    if "responses" in unit:
+        return {f"response {letter}": text for letter, text in zip(LETTERS, unit["responses"], strict=False)}
+    return {"shown first (A)": unit.get("first"), "shown second (B)": unit.get("second")}
 
 
 def quarantine_samples(rows: Iterable[Row], where: str) -> Iterator[Sample]:

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from ray_app.errors import InputError
 from ray_app.findings.paging import page_of, tables_of
+from ray_app.findings.reading import pairs_shown
 from ray_app.findings.run_tables import RunTables
 
 PAGE = 50
@@ -31,7 +32,8 @@ def application(tables: RunTables, render: Callable[[list[str]], str]) -> FastAP
     @service.get("/rows")
     def rows(table: str, offset: int = 0, limit: int = PAGE, find: str = "") -> dict[str, Any]:
         try:
-            return {"rows": page_of(tables, table, offset, limit, find)}
+            found = page_of(tables, table, offset, limit, find)
+            return {"rows": found, "pairs": pairs_shown(tables, found)}
         except InputError as fault:
             raise HTTPException(422, str(fault)) from fault
 

@@ -37,4 +37,13 @@ class AlarmSettings(Part):
     distinct: float = Field(
         0.3, ge=0, le=1, description="collapse: explanations that are not the same as another, at least"
     )
+    synthetic_from: float = Field(
+        0.6, ge=0.5, le=1, description="synthetic only: is looked for where this many held-out pairs are right for sure"
+    )
+    synthetic_only: float = Field(
+        0.1, ge=0, le=1, description="synthetic only: what the best other set has of their lead over chance, more than"
+    )
+    validation_falls: float = Field(
+        0.0, ge=0, le=1, description="fall of validation that is told, where held-out pairs rise, if it is more than"
+    )
     overlap: float = Field(0.01, ge=0, le=1, description="instructions that share text with a benchmark, at most")

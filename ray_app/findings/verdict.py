@@ -8,6 +8,7 @@ from typing import Any
 
 Line = Mapping[str, Any]
 HELDOUT, VALIDATION = "heldout", "validation"
+MOSTLY_UNPARSED = 0.3  # from here on a seed's score says more of its form than of its judgment
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class SetResult:
     longer: float | None  # what always the longer response scores
     selected: bool  # whether the checkpoint was selected on this set
     chance: float  # what a coin scores
+    seed_unparsed: float | None = None  # the seed's answers that hold no verdict: each counts as wrong
 
     @property
     def better_than_chance(self) -> bool:
@@ -47,11 +49,14 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     )
     results = []
     for name, headline in found[last].items():
-        figure, before = main(headline), main(found.get(0, {}).get(name, {}))
+        seed = found.get(0, {}).get(name, {})
+        figure, before, unparsed = main(headline), main(seed), (seed.get("unparsed_rate") or {}).get("value")
         if figure is not None and figure["value"] is not None:
             longer = (headline.get("length_baseline") or {}).get("value")
             results.append(
-                SetResult(name, last, before, figure, longer, selected and name == VALIDATION, chance_of(headline))
+                SetResult(
+                    name, last, before, figure, longer, selected and name == VALIDATION, chance_of(headline), unparsed
+                )
             )
     return results
 
@@ -84,11 +89,10 @@ def sentences(metrics: Sequence[Line], alarms: Sequence[Line]) -> list[str]:
         return ["Nothing is trained and evaluated yet: there is nothing to say about learning."]
     gold = [result for result in results if result.name != HELDOUT]
     said = [_learned(gold, results[0].iteration)]
-    said += [_told(result) for result in sorted(results, key=lambda result: result.name == HELDOUT)]
     if alarms:
         names = ", ".join(sorted({str(alarm["name"]).replace("_", " ") for alarm in alarms}))
-        said.append(f"Distrust it for: {names} (see Alarms).")
-    return said
+        said.append(f"Distrust it for: {names} (the alarms say why).")
+    return said + [_told(result) for result in sorted(results, key=lambda result: result.name == HELDOUT)]
 
 
 def _learned(gold: Sequence[SetResult], iteration: int) -> str:
@@ -112,6 +116,8 @@ def _told(result: SetResult) -> str:
     if result.seed is not None and result.seed["value"] is not None:
         text += f", the seed {_estimate(result.seed)}"
         text += "" if result.better_than_seed else " (not clearly better)"
+        if result.seed_unparsed is not None and result.seed_unparsed >= MOSTLY_UNPARSED:
+            text += f", {100 * result.seed_unparsed:.0f} % of its answers without a verdict"
     if result.longer is not None:
         text += f"; always the longer: {100 * result.longer:.0f} %"
     return text + ("; the checkpoint was selected on it, so its figure flatters." if result.selected else ".")

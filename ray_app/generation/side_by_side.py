@@ -63,7 +63,7 @@ def stream(
         judged = _graph(first, second, units, done, pools, writers)
         expected = max(0, second.total - len(done[1]))
         parts = [
-            Part(job.label, many, writer, tuple(pool.actors))
+            Part(job.label, many, writer, tuple(pool.actors), pool.run_id)
             for job, many, writer, pool in zip((first, second), (left, expected), writers, pools, strict=True)
         ]
         with Progress(*parts):

@@ -61,14 +61,14 @@ def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:
     first, label = jobs[0], jobs[0].label
     with runner.writing(*jobs) as writer:
         serving = runner.pools.get(first.role, first.engine)
-        lanes = [Work(job.program, job.stage, job.iteration, serving.pool.model) for job in jobs]
-        stream = lanes_stage(packed(left), serving.pool, lanes, writer)
-        total = sum(one.total for one in left)
-        with Progress(Part(f"{label} ({len(jobs)} tables)", total, writer, tuple(serving.pool.actors))):
+        pool, total = serving.pool, sum(one.total for one in left)
+        lanes = [Work(job.program, job.stage, job.iteration, pool.model) for job in jobs]
+        stream = lanes_stage(packed(left), pool, lanes, writer)
+        with Progress(Part(f"{label} ({len(jobs)} tables)", total, writer, tuple(pool.actors), pool.run_id)):
             counters = settle(label, *drain(stream, label), writer)
     asking = time.time() - started - serving.seconds
     told = [serving.described() | serving.first_answer()]  # its weights came for the first, and were there for others
-    told += [Serving(serving.pool, "reused").described()] * (len(left) - 1)
+    told += [Serving(pool, "reused").described()] * (len(left) - 1)
     waited = [serving.seconds] + [0.0] * (len(left) - 1)
     seconds = shares([one.total for one in left], asking)
     return [

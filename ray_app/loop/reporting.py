@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import RunError, first_line
-from ray_app.findings import gather, page
+from ray_app.findings import gather, gauges, page
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
 from ray_app.loop.config import InstructionSettings, IterateSettings
@@ -15,6 +15,17 @@ from ray_app.loop.stages.pairs import STAGE as PAIRS
 from ray_app.loop.steps import Step
 
 log = logging.getLogger(__name__)
+
+
+def look_at(settings: IterateSettings, uri: str, made: list[Step], to_come: list[Step]) -> None:
+    """Alarms of what was just committed, and its figures for the dashboard: those of an alarm that ends the run too.
+    Raises RunError as `look_for_alarms` does.
+    """
+    try:
+        for step in {(step.stage, step.iteration): step for step in made}.values():  # sets together: once
+            look_for_alarms(settings, uri, step, to_come)
+    finally:
+        measure(settings, uri)
 
 
 def look_for_alarms(settings: IterateSettings, uri: str, step: Step, to_come: list[Step]) -> None:
@@ -35,6 +46,15 @@ def look_for_alarms(settings: IterateSettings, uri: str, step: Step, to_come: li
         log.warning("alarm %s%s: %s. Try: %s", alarm.name, where, alarm.message, alarm.advice)
     if settings.alarms.on_alarm == "stop" and to_come:
         _stop_by([alarm.name for alarm in found])
+
+
+def measure(settings: IterateSettings, uri: str) -> None:
+    """Set the driver's Ray metrics to what is committed: the stages of every call, and alarms.json."""
+    try:
+        tables = RunTables(uri)
+        gauges.publish(settings.name, tables.metrics(), tables.alarms())
+    except Exception:  # a dashboard is worth no run
+        log.exception("the run's figures could not be given to Ray")
 
 
 def stop_by_standing_alarms(settings: IterateSettings, uri: str) -> None:
@@ -75,6 +95,7 @@ def default_settings() -> dict[str, Any]:
     required: dict[str, Any] = {
         "generator": EngineSettings(model=""),
         "judge": EngineSettings(model=""),
+        "first_judge": EngineSettings(model=""),  # by default there is none; where there is, its own defaults count
         "instructions": InstructionSettings(source=""),
     }
     values: dict[str, Any] = {

@@ -24,7 +24,7 @@ from ray_app.loop.checks import (
 )
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.dtypes import decided_dtype, with_older_dtypes
-from ray_app.loop.reporting import look_for_alarms, stop_by_standing_alarms, try_report
+from ray_app.loop.reporting import look_at, measure, stop_by_standing_alarms, try_report
 from ray_app.loop.run_record import describe
 from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
@@ -36,7 +36,7 @@ from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record,
 from ray_app.run.lease import Lease
 from ray_app.run.location import resolved_runs
 from ray_app.run.resume import pending
-from ray_app.system import precision
+from ray_app.system import job_line, precision
 from ray_app.system.cluster import connected
 from ray_app.system.device_time import DeviceClock
 from ray_app.system.precision import Dtype
@@ -117,10 +117,12 @@ def run_steps(
         pools.clock = DeviceClock(devices_of(settings, pools))
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
         done: set[str] = set()
+        measure(settings, folder.uri)
         for step in todo:
             if step.directory in done:
                 continue
             log.info("%s: started", step)
+            job_line.tell(f"{step}: started")
             started, since = time.monotonic(), now()
             results = run_step(step, todo, context)
             lease.fence.check()
@@ -132,8 +134,7 @@ def run_steps(
                 log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
             metrics_log.rebuild(folder.uri, [s.directory for s in steps])
             write_cards(settings, folder, [step.iteration] if step.iteration else [])
-            last, _ = results[-1]  # of what was done together; the alarms are those of the whole iteration
-            look_for_alarms(settings, folder.uri, last, [s for s in todo if s.directory not in done])
+            look_at(settings, folder.uri, [s for s, _ in results], [s for s in todo if s.directory not in done])
     finally:
         pools.close()
 

@@ -1,4 +1,5 @@
-"""Progress of long work: a bar on a terminal, else a log line every ten seconds (also in `ray job logs`).
+"""Progress of long work: a bar on a terminal, else a log line every ten seconds (also in `ray job logs`). Where the
+command is a Ray job, the line stands in the dashboard's list of jobs too, and its figures are Ray metrics.
 
 Rows are counted when the shard writer has them, tokens as the engines make them: where the first row takes minutes, its
 tokens show that it is on its way.
@@ -18,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ray_app.system import job_line
+from ray_app.system.ray_metrics import set_gauge
 from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ class Part:
     total: int
     writer: Any
     engines: tuple[Any, ...] = ()
+    run: str = ""
 
 
 class Progress:
@@ -40,6 +44,7 @@ class Progress:
 
     def __init__(self, *parts: Part) -> None:
         self.parts = parts
+        self.lines = [""] * len(parts)
         self.started = time.monotonic()
         self.before: dict[tuple[Any, ...], int] = {}  # tokens that engines had made when the block began
         self.stop = threading.Event()
@@ -62,6 +67,8 @@ class Progress:
         self.thread.join(timeout=0 if stopped() else 10)
         if self.bar:
             self.bar.stop()
+        for part in self.parts:  # else a finished stage would look like one whose engines stand still
+            set_gauge("ste_units_left", 0, {"run": part.run, "work": part.label})
 
     def _watch(self) -> None:
         self.before = {part.engines: _tokens(part.engines) or 0 for part in self.parts}
@@ -72,19 +79,30 @@ class Progress:
                     units = ray.get(part.writer.progress.remote(), timeout=ASK_S)["units"]
                 except Exception:
                     continue  # the work itself reports what is wrong
+                _measure(part, units, made.get(part.engines))
                 # Engines that serve two stages make one number: it stands on the first line.
                 self._tell(index, units, made.pop(part.engines, None))
 
     def _tell(self, index: int, units: int, tokens: int | None) -> None:
         part, seconds = self.parts[index], time.monotonic() - self.started
         rate = line_of_tokens(tokens, self.before[part.engines], seconds)
+        left = f"{seconds * (part.total - units) / units:,.0f} s left" if units else "no row is finished yet"
+        told = ", ".join(text for text in (f"{units} of {part.total} rows", rate, left) if text)
+        self.lines[index] = f"{part.label}: {told}"
+        job_line.tell(" | ".join(line for line in self.lines if line))
         if self.bar:
             self.bar.update(self.tasks[index], completed=units, rate=rate)
             return
-        left = f"{seconds * (part.total - units) / units:,.0f} s left" if units else "no row is finished yet"
-        told = ", ".join(text for text in (f"{units} of {part.total} rows", rate, left) if text)
-        log.info("%s: %s", part.label, told)
+        log.info("%s", self.lines[index])
         sys.stderr.flush()
+
+
+def _measure(part: Part, units: int, tokens: int | None) -> None:
+    """What the dashboard draws, and by what it sees that engines stand still."""
+    tags = {"run": part.run, "work": part.label}
+    set_gauge("ste_units_left", max(0, part.total - units), tags)
+    if tokens is not None:
+        set_gauge("ste_tokens_made", tokens, tags)
 
 
 def line_of_tokens(tokens: int | None, before: int, seconds: float) -> str:

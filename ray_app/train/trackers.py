@@ -80,7 +80,7 @@ class RayMetrics:
         from ray.util.metrics import Gauge
 
         for name, value in {"step": float(step), **values}.items():
-            if name not in self.gauges:
+            if name not in self.gauges:  # a recipe's figures are named by it, so not all are in ray_metrics.METRICS
                 self.gauges[name] = Gauge(f"ste_train_{name}", f"training: {name}", tag_keys=("run",))
             self.gauges[name].set(value, tags=self.tags)
 

@@ -121,12 +121,26 @@ def test_few_rows_raise_none(name: str) -> None:
     assert names(MADE_UP[name], LIMITS.model_copy(update={"min_rows": 1000})) == set()
 
 
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("synthetic_only", {"synthetic_from": 0.9}),  # held-out pairs are right in 92 %, surely in fewer than 90
+        ("synthetic_only", {"synthetic_only": 0.02}),  # the best other set is surely one point above chance, of 42
+        ("validation_falls", {"validation_falls": 0.11}),  # it fell by ten points
+    ],
+)
+def test_thresholds_of_what_is_compared(name: str, limit: dict[str, float]) -> None:
+    assert name in names(MADE_UP[name])
+    assert name not in names(MADE_UP[name], LIMITS.model_copy(update=limit))
+
+
 def test_every_alarm_is_tried() -> None:
     source = Path(alarms_of.__code__.co_filename).read_text()
     assert {name for name in MADE_UP if f'"{name}"' in source} == set(MADE_UP)
     assert set(AlarmSettings.model_fields) - {"on_alarm", "min_rows"} == {
         *("sensitivity", "longer", "meta_talk", "refusals", "near_copies", "keep_rate", "keep_rate_fall"),
         *("first_position", "unparsed", "bare_verdicts", "distinct", "overlap"),
+        *("synthetic_from", "synthetic_only", "validation_falls"),
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from ray_app import report
 from ray_app.errors import InputError
-from ray_app.findings import page
+from ray_app.findings import gather, page
 from ray_app.findings.gather import look, update
 from ray_app.findings.reading import readable
 from ray_app.findings.run_tables import RunTables
@@ -48,7 +48,7 @@ def test_the_page_needs_nothing_else(text: str) -> None:
 
 
 def test_it_answers_what_a_newcomer_asks(text: str) -> None:
-    for question in ("Did it learn?", "Can I trust it?", "What was thrown away, and why", "Where the time went"):
+    for question in ("Did it learn?", "Can I trust it?", "What was thrown away, and why", "Where did the time go?"):
         assert question in text
     assert "After 1 iteration the judge" in text
     assert "gate" not in re.findall(r"\{\{|\}\}|\{%", text)
@@ -63,6 +63,17 @@ def test_charts_and_samples_are_in_it(text: str) -> None:
     assert {"instruction", "pair", "judgment", "training row", "evaluation"} <= kinds
     judged = [sample for sample in data["samples"] if sample["kind"] == "judgment"]
     assert {"kept", "dropped"} <= {tag for sample in judged for tag in sample["tags"]}
+
+
+def test_a_judgment_is_shown_with_its_pair(runs: Runs, text: str) -> None:
+    data = json.loads(element(text, "data"))
+    texts = {row["pair_id"]: row for row in RunTables(runs("pairwise")).pairs()}
+    judged = [sample for sample in data["samples"] if sample["kind"] == "judgment"]
+    assert judged
+    for identity, _ in (sample["pair"] for sample in judged):
+        fields = dict(data["pairs"][identity])
+        assert fields["chosen"] == texts[identity]["chosen"]
+        assert fields["rejected"] == texts[identity]["rejected"]
 
 
 def test_the_same_run_gives_the_same_page(runs: Runs, text: str) -> None:
@@ -117,6 +128,9 @@ def test_settings_beside_the_defaults_and_another_run(runs: Runs) -> None:
     assert rows["train.recipe"]["other"] == "dpo"
     assert rows["train.recipe"]["differs"]
     assert "train.zero.stage" not in rows
+    alone = {row["name"]: row for row in page.setting_rows(own, default_settings(), None)}
+    assert alone["first_judge.model"]["here"] == "first"
+    assert "first_judge.executor" not in alone, "an engine's own default"
 
 
 def test_the_defaults_are_those_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +138,19 @@ def test_the_defaults_are_those_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> 
     found = default_settings()
     assert set(found) == set(IterateSettings.model_fields)
     assert (found["seed"], found["judging"]["samples"]) == (0, 15)
+
+
+def test_committed_tables_are_counted_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a run's end alarms are looked for in the last iteration, then in the whole run: its tables are read once."""
+    monkeypatch.setattr(gather, "_KNOWN", {})
+    read: list[str] = []
+    rows = RunTables.rows
+    monkeypatch.setattr(RunTables, "rows", lambda self, at, *a, **k: read.append(at) or rows(self, at, *a, **k))
+    uri = runs("pairwise")
+    first = look(RunTables(uri), AlarmSettings(min_rows=1))
+    assert len(read) == len(set(read)) > 3
+    assert look(RunTables(uri), AlarmSettings(min_rows=1)) == first
+    assert len(read) == len(set(read))
 
 
 def test_alarms_of_other_iterations_stay(tmp_path: Path, runs: Runs) -> None:

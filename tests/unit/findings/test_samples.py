@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ray_app.findings.samples import LONGEST, at_random, clipped, lowest, sample, vote_samples
+from ray_app.findings.samples import LONGEST, at_random, clipped, lowest, sample, shown, vote_samples
 
 ROWS = [{"id": str(i), "length": i} for i in range(500)]
 
@@ -36,7 +36,7 @@ def test_equal_rows_come_in_their_order() -> None:
 def test_empty_fields_are_left_out_and_long_ones_say_so() -> None:
     made = sample("pair", "x", "at random", {"a": "", "b": None, "c": 0, "d": "x" * (LONGEST + 7)}, ("t", None, ""))
     assert [name for name, _ in made["fields"]] == ["c", "d"]
-    assert made["fields"][1][1].endswith("… (7 more characters)")
+    assert shown(made)["fields"][1][1].endswith("… (7 more characters)")
     assert made["tags"] == ["t"]
     assert clipped("short") == "short"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
@@ -14,6 +16,7 @@ from ray_app.errors import InputError
 from ray_app.findings import page
 from ray_app.findings.paging import page_of, tables_of
 from ray_app.findings.run_tables import RunTables
+from ray_app.findings.samples import LONGEST
 from ray_app.findings.server import application
 
 Runs = Callable[[str], str]
@@ -43,6 +46,48 @@ def test_every_table_has_pages(tables: RunTables) -> None:
         assert page_of(tables, name, 0, 2)
 
 
+def test_best_of_sets_have_letters_and_ratings(tables: RunTables) -> None:
+    """By letter all responses are shown; of a rating the one that it is of."""
+    assert {"evaluation 1 rewardbench2", "ratings 1 rewardbench2"} <= set(tables_of(tables))
+    place = Path(tables.evaluation(1, "rewardbench2"))
+    votes = pq.read_table(next(place.glob("shard-*.parquet"))).to_pylist()
+    units = {row["id"]: row["responses"] for row in pq.read_table(place / "units").to_pylist()}
+    for vote, sample in zip(votes, page_of(tables, "evaluation 1 rewardbench2", 0, 50), strict=True):
+        fields = dict(sample["fields"])
+        assert [fields[f"response {letter}"] for letter in "ABCD"] == units[vote["id"]]
+        assert fields["verdict"] == (vote["verdict"] or "unparsed")
+    scores = pq.read_table(next((place / "ratings").glob("shard-*.parquet"))).to_pylist()
+    units = {row["id"]: row["responses"] for row in pq.read_table(place / "ratings" / "units").to_pylist()}
+    for score, sample in zip(scores, page_of(tables, "ratings 1 rewardbench2", 0, 50), strict=True):
+        fields = dict(sample["fields"])
+        assert fields[f"response {score['side']}"] == units[score["id"]][int(score["side"])]
+        assert fields["score"] == ("unparsed" if score["score"] is None else str(score["score"]))
+
+
+def test_a_pointwise_judge_has_pages(runs: Runs) -> None:
+    tables = RunTables(runs("pointwise"))
+    names = [name for name in tables_of(tables) if name.startswith(("evaluation 1", "ratings 1"))]
+    assert sorted(names) == ["evaluation 1 heldout", "evaluation 1 validation", "ratings 1 rewardbench2"]
+    for name in names:
+        (first,) = page_of(tables, name, 0, 1)
+        assert {"instruction", "score", "judgment"} <= {field for field, _ in first["fields"]}
+        assert any(field.startswith("response ") for field, _ in first["fields"])
+
+
+def test_a_search_sees_what_is_cut_off(tables: RunTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long texts are shown in part; what was found in the rest is shown with its surroundings."""
+    text = "x" * (LONGEST + 500) + " The Needle is here " + "y" * 500
+    long = {**next(tables.pairs()), "chosen": text}
+    monkeypatch.setattr(RunTables, "rows", lambda *_, **__: iter([long]))
+    (found,) = page_of(tables, "pairs", 0, 5, "the needle")
+    fields = dict(found["fields"])
+    assert fields["chosen"].startswith("x" * LONGEST)
+    assert "more characters" in fields["chosen"]
+    assert len(fields["chosen"]) < LONGEST + 50
+    assert "The Needle is here" in fields[f"chosen, from character {LONGEST + 501}"]
+    assert page_of(tables, "pairs", 0, 5, "another needle") == []
+
+
 def test_a_search_goes_through_all_rows(tables: RunTables) -> None:
     last = list(tables.pairs())[-1]
     (found,) = page_of(tables, "pairs", 0, 5, last["pair_id"].upper())
@@ -69,3 +114,7 @@ def test_the_page_and_its_rows_over_http(tables: RunTables, client: TestClient) 
     assert data["served"] == tables_of(tables)
     rows = client.get("/rows", params={"table": "pairs", "limit": 3}).json()["rows"]
     assert rows == page_of(tables, "pairs", 0, 3)
+    answer = client.get("/rows", params={"table": "judgments 1", "limit": 3}).json()
+    assert set(answer["pairs"]) == {row["pair"][0] for row in answer["rows"]}
+    chosen = {row["pair_id"]: row["chosen"] for row in tables.pairs()}
+    assert all(dict(fields)["chosen"] == chosen[pair] for pair, fields in answer["pairs"].items())

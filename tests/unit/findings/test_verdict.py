@@ -62,7 +62,17 @@ def test_a_set_that_selected_the_checkpoint_is_marked() -> None:
                             "figure flatters.")  # fmt: skip
 
 
+def test_a_seed_that_names_no_response_is_told() -> None:
+    """Its score is low for its form: what an iteration adds to it is not all judgment."""
+    silent = line("test", 0, 0.03, 0.02, 0.04)
+    silent["extra"]["headline"]["unparsed_rate"] = figure(0.95, 0.9, 1)
+    told = sentences([silent, line("test", 1, 0.55, 0.53, 0.57)], [])
+    assert told[1].endswith("the seed 3.0 % [2–4] of 300, 95 % of its answers without a verdict.")
+    silent["extra"]["headline"]["unparsed_rate"] = figure(0.02, 0, 0.1)
+    assert "without a verdict" not in sentences([silent, line("test", 1, 0.55, 0.53, 0.57)], [])[1]
+
+
 def test_alarms_and_an_untrained_run() -> None:
     told = sentences([*SEED, HELDOUT], [{"name": "meta_talk"}, {"name": "meta_talk"}])
-    assert told[-1] == "Distrust it for: meta talk (see Alarms)."
+    assert told[1] == "Distrust it for: meta talk (the alarms say why)."
     assert sentences(SEED, []) == ["Nothing is trained and evaluated yet: there is nothing to say about learning."]

@@ -1,0 +1,46 @@
+"""What a run's committed stages show, as Ray metrics of its driver: rates, accuracies, lost rows, alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ray_app.findings.verdict import main
+from ray_app.system.ray_metrics import of_iteration, set_gauge
+
+Line = Mapping[str, Any]
+Reading = tuple[str, float, dict[str, str]]
+
+
+def publish(run: str, metrics: Sequence[Line], alarms: Sequence[Line]) -> None:
+    """Set every gauge. Ray serves them while the driver lives."""
+    for name, value, tags in readings(metrics, alarms):
+        set_gauge(name, value, {"run": run, **tags})
+
+
+def readings(metrics: Iterable[Line], alarms: Sequence[Line]) -> Iterator[Reading]:
+    """(gauge, value, tags without the run's) of lines of metrics.jsonl and rows of alarms.json. Pure."""
+    for line in metrics:
+        yield from _stage(line)
+    yield "ste_alarms", len(alarms), {}
+    for alarm in alarms:
+        tags = {"iteration": of_iteration(alarm["iteration"]), "alarm": str(alarm["name"])}
+        yield "ste_alarm", alarm["value"], tags
+
+
+def _stage(line: Line) -> Iterator[Reading]:
+    extra, iteration = line["extra"], {"iteration": of_iteration(line["iteration"])}
+    place = {"stage": f"{line['stage']} {extra.get('set', '')}".strip(), **iteration}
+    yield "ste_stage_seconds", line["seconds"], place
+    yield "ste_stage_rows", line["rows_out"], place
+    for reason, count in line["quarantined"].items():
+        yield "ste_quarantined", count, {**place, "reason": reason}
+    account = extra.get("device_time")
+    if account and account["seconds"]:
+        yield "ste_gpu_idle_share", 1 - account["busy"] / (account["seconds"] * account["devices"]), place
+    for name in ("keep_rate", "pass_rate"):
+        if extra.get(name) is not None:
+            yield f"ste_{name}", extra[name], iteration
+    figure = main(extra.get("headline") or {})
+    if line["stage"] == "evaluation" and figure and figure["value"] is not None:
+        yield "ste_accuracy", figure["value"], {**iteration, "set": str(extra["set"])}

@@ -1,0 +1,65 @@
+"""What became of rows and seconds: against the recorded run's own tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ray_app.findings.account import duration, learned_from, left_out, spent
+from ray_app.findings.run_tables import RunTables
+
+
+@pytest.fixture
+def tables(runs: Callable[[str], str]) -> RunTables:
+    return RunTables(runs("pairwise"))
+
+
+def line_of(tables: RunTables, stage: str) -> dict[str, Any]:
+    return next(line for line in tables.metrics() if line["stage"] == stage)
+
+
+def test_what_was_left_out_accounts_for_every_unit(tables: RunTables) -> None:
+    judged = list(tables.judgments(1))
+    units = {(row["pair_id"], row["order"]) for row in judged}
+    right = {(row["pair_id"], row["order"]) for row in judged if row["kept"]}
+    found = dict(left_out(line_of(tables, "train_set")))
+    trained = len(list(tables.train_set(1)))
+    assert found["never judged right"] == len(units) - len(right) > 0
+    assert trained + sum(found.values()) == len(units)
+    unparsed = sum(row["verdict"] is None for row in judged)
+    assert left_out(line_of(tables, "judgments")) == [("without a verdict", unparsed)]
+
+
+def test_quarantined_rows_are_named_most_first() -> None:
+    line = {"stage": "pairs", "quarantined": {"refused": 2, "too_similar": 7}, "extra": {}}
+    assert left_out(line) == [("too_similar", 7), ("refused", 2)]
+
+
+def test_what_it_learned_from(tables: RunTables) -> None:
+    rows = list(tables.train_set(1))
+    pairs = {row["pair_id"] for row in rows}
+    (told,) = learned_from(tables.metrics())
+    drawn = len(list(tables.judgments(1)))
+    assert told.startswith(
+        f"Iteration 1: {len(rows)} training rows from {len(pairs)} pairs, of {drawn} judgments drawn"
+    )
+    assert learned_from([]) == []
+
+
+def test_time_is_summed_by_stage(tables: RunTables) -> None:
+    sums: Counter[str] = Counter()
+    for line in tables.metrics():
+        sums[line["stage"].replace("_", " ")] += line["seconds"]
+    rows = spent(tables.metrics())
+    assert [row["stage"] for row in rows] == [stage for stage, _ in sums.most_common()]
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert rows[0]["share"] == pytest.approx(max(sums.values()) / sum(sums.values()))
+    assert spent([]) == []
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.4, "0 s"), (119, "119 s"), (300, "5 min"), (9000, "2.5 h")])
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
