@@ -10,11 +10,10 @@ import ray
 from ray_app.base.model_files import absolute, require_model, require_on_hub
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
-from ray_app.judging.protocol import STAGE as EVALUATION
 from ray_app.loop.config import IterateSettings
-from ray_app.loop.stages import instructions, training
+from ray_app.loop.stages import evaluation, instructions, training
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.steps import Step
+from ray_app.loop.step import Step
 from ray_app.run.fingerprint import check_started
 from ray_app.run.folder import RunFolder, read_record, read_started
 from ray_app.run.shards import begun
@@ -91,7 +90,7 @@ def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) 
 
 def check_benchmarks(settings: IterateSettings, inputs: Inputs, todo: list[Step]) -> None:
     """Raises InputError naming a benchmark that is not there, or the fault of its file, before any work is done."""
-    if any(step.stage == EVALUATION for step in todo):
+    if any(step.stage in (evaluation.STAGE, evaluation.BASELINE) for step in todo):
         for spec in settings.benchmarks:
             inputs.gold_set(spec, settings.evaluation.limit)
 

@@ -30,7 +30,8 @@ from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.stages.training import STAGE as TRAINING
-from ray_app.loop.steps import Step, run_step, steps_of
+from ray_app.loop.step import Step, run_step
+from ray_app.loop.steps import steps_of
 from ray_app.run import metrics_log, storage
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
 from ray_app.run.lease import Lease

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ray_app.loop.stages.evaluation import FIRST_JUDGE
+from ray_app.loop.stages.evaluation import BASELINE, FIRST_JUDGE
 from ray_app.loop.stages.inputs import VALIDATION
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
@@ -31,22 +31,22 @@ OF_TRAINING_SET = (
     "bare_verdicts",
     "distinct_explanations",
 )
-WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE)
+WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE, BASELINE)
 
 
 def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row an iteration from the lines of metrics.jsonl; a value that was not measured is None.
 
-    The first judge, where it is another model than the seed, has a row of its own, before them.
+    The first judge, where it is another model than the seed, has a row of its own, before them; the seed with another
+    prompt has one behind the seed's, with `prompt`.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    prompts: list[str] = []
     for line in metrics:
-        iteration = line["iteration"]
-        if iteration is None:
+        if line["iteration"] is None:
             continue
-        first_judge = line["stage"] == FIRST_JUDGE
-        key, name = (-1, "first") if first_judge else (iteration, iteration)
-        row = rows.setdefault(key, {"iteration": name, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0})
+        key, named = _row_of(line, prompts)
+        row = rows.setdefault(key, {**named, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0})
         row["seconds"] += line["seconds"]
         row["tokens"] += line["completion_tokens"]
         extra = line["extra"]
@@ -57,11 +57,25 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             row["unparsed_rate"] = extra.get("unparsed_rate")
         elif line["stage"] == "training":
             row["selected"] = len(extra.get("candidates") or []) > 1
-        elif line["stage"] in ("evaluation", FIRST_JUDGE):
+        elif line["stage"] in ("evaluation", FIRST_JUDGE, BASELINE):
             row["sets"][extra["set"]] = extra["headline"]
             if extra.get("change"):
                 row["changes"][extra["set"]] = extra["change"]
     return [rows[i] for i in sorted(rows)]
+
+
+def _row_of(line: Mapping[str, Any], prompts: list[str]) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The place of a line's row, and what names it. `prompts` are those seen so far; a new one is added."""
+    iteration = line["iteration"]
+    if line["stage"] == FIRST_JUDGE:
+        return (-1, 0), {"iteration": "first"}
+    if line["stage"] != BASELINE:
+        return (iteration, 0), {"iteration": iteration}
+    prompt = line["extra"]["prompt"]
+    if prompt not in prompts:
+        prompts.append(prompt)
+    number = prompts.index(prompt) + 1
+    return (iteration, number), {"iteration": f"{iteration}p{number}", "prompt": prompt}
 
 
 def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
@@ -96,6 +110,7 @@ def notes(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str
     said = []
     if any(row.get("selected") for row in rows):
         said.append("* the checkpoint was selected on this set: its figure flatters")
+    said += [f"{row['iteration']}: the seed model with the prompt {row['prompt']}" for row in rows if "prompt" in row]
     again = any(row.get("pass_rate") is not None and row["iteration"] not in ("first", 0, 1) for row in rows)
     if again and any(line["stage"] == "pairs" and line["iteration"] is None for line in metrics):
         said.append("pass and keep from iteration 2 on: of pairs that the judge was trained on")
@@ -176,10 +191,13 @@ def _stages(metrics: list[dict[str, Any]]) -> Table:
     table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     for name in ("iter", "stage", "rows in", "out", "quarantined", "prompt tok", "new tok", "s"):
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    prompts: list[str] = []
     for line in sorted(metrics, key=_position):
-        stage = line["stage"].replace("evaluation", "eval")
+        baseline = line["stage"] == BASELINE
+        iteration = _row_of(line, prompts)[1]["iteration"] if baseline else line["iteration"]
+        stage = line["stage"].replace("baseline_", "").replace("evaluation", "eval")
         table.add_row(
-            "-" if line["iteration"] is None else str(line["iteration"]),
+            "-" if iteration is None else str(iteration),
             stage + (f" {line['extra']['set']}" if "set" in line["extra"] else ""),
             _whole(line["rows_in"]),
             _whole(line["rows_out"]),

@@ -6,10 +6,11 @@ a model or a GPU is touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ray_app.base.model_files import model_identity
+from ray_app.benchmarks.registry import shows_four
 from ray_app.engine.settings import EngineSettings
 from ray_app.generation.runner import StageResult
 from ray_app.generation.side_by_side import can_stream, stream
@@ -19,48 +20,22 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages import evaluation, instructions, judgments, pairs, train_set, training
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.step import Feed, Step
 from ray_app.run.fingerprint import Fingerprint, fingerprint
-from ray_app.run.folder import RunFolder, begin
+from ray_app.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Feed:
-    """The step that takes a step's rows while it still makes them, and both at once, or None where they cannot be."""
-
-    directory: str
-    run: Callable[[Context], tuple[StageResult, StageResult] | None]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One commit of the run. `iteration` is None for what is made once."""
+class Examinee:
+    """A judge that is evaluated: its engine, its model's identity in fingerprints, and what it was made from."""
 
     stage: str
-    iteration: int | None
-    directory: str
-    fingerprint: Fingerprint
-    run: Callable[[Context], StageResult]
-    label: str
-    feeds: Feed | None = None
-
-    @property
-    def role(self) -> str | None:
-        """Whose engines it needs."""
-        if self.stage in (judgments.STAGE, evaluation.FIRST_JUDGE):
-            return "first_judge" if self.iteration in (0, 1) else "judge"
-        if self.stage == pairs.STAGE or (self.stage == instructions.STAGE and self.resumes):
-            return "generator"
-        return "judge" if self.stage == EVALUATION else None
-
-    @property
-    def resumes(self) -> bool:
-        """Whether an interrupted attempt goes on from its closed shards; other stages clear what it left."""
-        if self.stage == instructions.STAGE:
-            return bool(self.fingerprint.settings["instructions.classify"])
-        return self.stage not in (train_set.STAGE, training.STAGE)
-
-    def __str__(self) -> str:
-        return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
+    iteration: int
+    engine: EngineSettings
+    identity: str
+    made_from: tuple[Fingerprint, ...] = ()
+    prompt: str = ""  # one of `evaluation.baseline_prompts` in place of the run's own
+    told: Mapping[str, str] = field(default_factory=dict)  # what stage.json says of it besides
 
 
 def judge_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
@@ -93,6 +68,7 @@ class Planner:
         self._evaluations(0, made, model_identity(settings.judge.model), [])
         if settings.first_judge and settings.first_judge.model != settings.judge.model:
             self._first_judge(made)
+        self._baselines(made)
         trained_before: list[Fingerprint] = []
         for iteration in range(1, settings.iterations + 1):
             if settings.pairs.refresh == "each_iteration":
@@ -165,38 +141,45 @@ class Planner:
 
     def _evaluations(self, iteration: int, made: Fingerprint, identity: str, judge: list[Fingerprint]) -> None:
         engine = judge_engine(self.settings, self.folder, iteration)
-        self._evaluate(EVALUATION, iteration, made, identity, judge, engine)
+        self._evaluate(made, Examinee(EVALUATION, iteration, engine, identity, tuple(judge)))
+
+    def _baselines(self, made: Fingerprint) -> None:
+        """The seed as it judges with other prompts."""
+        seed = self.settings.judge
+        for prompt in self.inputs.baselines:
+            told = {"prompt": prompt}
+            baseline = Examinee(evaluation.BASELINE, 0, seed, model_identity(seed.model), (), prompt, told)
+            self._evaluate(made, baseline)
 
     def _first_judge(self, made: Fingerprint) -> None:
         engine = self.settings.first_judge
         assert engine is not None
-        self._evaluate(evaluation.FIRST_JUDGE, 0, made, model_identity(engine.model), [], engine)
+        told = {"judge": engine.model}
+        self._evaluate(made, Examinee(evaluation.FIRST_JUDGE, 0, engine, model_identity(engine.model), told=told))
 
-    def _evaluate(
-        self,
-        stage: str,
-        iteration: int,
-        made: Fingerprint,
-        identity: str,
-        judge: list[Fingerprint],
-        engine: EngineSettings,
-    ) -> None:
+    def _evaluate(self, made: Fingerprint, judge: Examinee) -> None:
         for name, spec in evaluation.sets_of(self.settings).items():
-            if name == evaluation.HELDOUT_SET and iteration == 0 and self.settings.pairs.refresh != "never":
+            if name == evaluation.HELDOUT_SET and judge.iteration == 0 and self.settings.pairs.refresh != "never":
                 continue  # there are no pairs yet
-            upstream = [p.digest for p in judge]
+            if judge.prompt and spec and shows_four(spec):
+                continue  # best-of rows have prompts of their own: the seed's figure is this one too
+            upstream = [p.digest for p in judge.made_from]
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)
-            covered = evaluation.settings_of(self.settings, self.inputs, engine.identity(identity), spec)
-            wanted = fingerprint(stage, covered, self.inputs.content(spec), upstream)
-            judged_by = self.inputs.judge(engine, engine.model if iteration == 0 else identity)
-            self._add(stage, iteration, wanted, _evaluation(stage, iteration, name, spec, judged_by), name)
+            prompt = self.inputs.baselines[judge.prompt] if judge.prompt else None
+            identity = judge.engine.identity(judge.identity)
+            covered = evaluation.settings_of(self.settings, self.inputs, identity, spec, prompt)
+            wanted = fingerprint(judge.stage, covered, self.inputs.content(spec), upstream)
+            named = judge.engine.model if judge.iteration == 0 else judge.identity
+            asked = self.inputs.judge(judge.engine, named, prompt)
+            below = f"{judge.prompt}/{name}" if judge.prompt else name
+            self._add(judge.stage, judge.iteration, wanted, _evaluation(judge, below, name, spec, asked), below)
 
 
-def _evaluation(stage: str, iteration: int, name: str, spec: str, judge: Judge) -> Callable[[Context], StageResult]:
+def _evaluation(examinee: Examinee, below: str, name: str, spec: str, judge: Judge) -> Callable[[Context], StageResult]:
     def run(context: Context) -> StageResult:
-        directory = context.folder.join(context.folder.stage_dir(stage, iteration), name)
-        return evaluation.run(context, directory, iteration, name, spec, judge, stage)
+        directory = context.folder.join(context.folder.stage_dir(examinee.stage, examinee.iteration), below)
+        return evaluation.run(context, directory, examinee.iteration, name, spec, judge, examinee.told)
 
     return run
 
@@ -219,18 +202,6 @@ def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResul
         total=lambda: judgments.units_in(settings, first.directory),
     )
     return made, judgments.with_numbers(context, judged, iteration)
-
-
-def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
-    """Do the work of `step`, and that of the step it feeds where both are left and can run at the same time."""
-    feed = step.feeds
-    fed = next((other for other in todo if feed and other.directory == feed.directory), None)
-    begin(step.directory, step.fingerprint)
-    if feed and fed:
-        begin(fed.directory, fed.fingerprint)
-        if both := feed.run(context):
-            return list(zip((step, fed), both, strict=True))
-    return [(step, step.run(context))]
 
 
 def steps_of(settings: IterateSettings, folder: RunFolder, inputs: Inputs | None = None) -> list[Step]:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ray_app.base.prompts import Prompt
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.benchmarks import Benchmark
 from ray_app.benchmarks.registry import benchmark_name
@@ -28,6 +29,7 @@ from ray_app.run.storage import exists, join, list_files, read_parquet, write_js
 
 log = logging.getLogger(__name__)
 FIRST_JUDGE = "first_judge_evaluation"  # the stage of the first judge, where it is another model than the seed
+BASELINE = "baseline_evaluation"  # the stage of the seed with another prompt
 HELDOUT_SET = "heldout"
 VERDICTS = "verdicts.jsonl"
 
@@ -51,20 +53,30 @@ def sets_of(settings: IterateSettings) -> dict[str, str]:
     return named
 
 
-def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, Any], spec: str = "") -> dict[str, Any]:
-    """What the fingerprint of one set covers. `judge` is the identity of the engine that judges."""
-    return {"seed": settings.seed, **inputs.covered(spec), "judge": judge}
+def settings_of(
+    settings: IterateSettings, inputs: Inputs, judge: Mapping[str, Any], spec: str = "", prompt: Prompt | None = None
+) -> dict[str, Any]:
+    """What the fingerprint of one set covers. `judge` is the identity of the engine that judges; `prompt` stands in for
+    the run's own.
+    """
+    return {"seed": settings.seed, **inputs.covered(spec, prompt), "judge": judge}
 
 
 def run(
-    context: Context, directory: str, iteration: int, name: str, spec: str, judge: Judge, stage: str = STAGE
+    context: Context,
+    directory: str,
+    iteration: int,
+    name: str,
+    spec: str,
+    judge: Judge,
+    told: Mapping[str, Any] | None = None,
 ) -> StageResult:
-    """Judge one set, write its verdicts and summary, return its numbers."""
+    """Judge one set, write its verdicts and summary, return its numbers; `told` is said of the judge beside them."""
     settings, voting = context.settings, context.inputs.voting(iteration)
     limit = settings.evaluation.limit
     benchmark = context.inputs.gold_set(spec, limit) if spec else heldout(context, iteration)
     if not benchmark.n:
-        return StageResult(extra={"set": name, "headline": None})
+        return StageResult(extra={"set": name, "headline": None, **(told or {})})
     protocol = protocol_for(judge.mode, benchmark)
     result, answers = judge_set(context.runner, judge, benchmark, voting, directory, name=name)
     summary = protocol.summary(benchmark, answers, voting)
@@ -75,8 +87,7 @@ def run(
         summary["against_iteration_before"] = change
     write_json_atomic(join(directory, "summary.json"), summary)
     result = result.with_extra(context.since_checkpoint(iteration, result))
-    told = {"set": name, "headline": protocol.headline(summary), "change": change}
-    return result.with_extra(told if stage == STAGE else told | {"judge": judge.named})
+    return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change, **(told or {})})
 
 
 def against_before(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from loop_runs import DEMO, ROOT, scripted
 
+from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import QUARANTINE
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
@@ -20,7 +21,8 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.run import record_of
 from ray_app.loop.stages import judgments
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.steps import Step, judge_engine, run_step, steps_of
+from ray_app.loop.step import Step, run_step
+from ray_app.loop.steps import judge_engine, steps_of
 from ray_app.run.fingerprint import differences
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
 from ray_app.run.resume import pending
@@ -136,6 +138,45 @@ def test_a_first_judge_of_its_own_is_evaluated_too(settings: Any) -> None:
     same = [str(step) for step in steps(settings(**BASE, first_judge=scripted()))]
     assert not any("first judge" in name for name in same)
     assert invalid(settings, first_judge=scripted("mixtral"))[0] == "iteration 1: judgments"
+
+
+def test_the_seed_with_other_prompts_is_evaluated_too(settings: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("name: own\nuser: '{{ instruction }} {{ response_a }} {{ response_b }}: [[A]] or [[B]]?'\n")
+    best_of = f"rewardbench2={ROOT / 'tests/fixtures/benchmarks/rewardbench2.jsonl'}"
+    given = {"baseline_prompts": ["judge_rubric", str(own)], "test": [best_of]}
+    found = {str(step): step for step in steps(settings(**BASE, evaluation=given))}
+    baselines = {name: step for name, step in found.items() if step.stage == "baseline_evaluation"}
+    # Best-of rows are asked with prompts of their own: the seed's figure is theirs.
+    assert list(baselines) == [
+        f"iteration 0: baseline evaluation {prompt}/{name}"
+        for prompt in ("judge_rubric", "own")
+        for name in ("validation", "heldout")
+    ]
+    seed = found["iteration 0: evaluation validation"].fingerprint
+    rubric = baselines["iteration 0: baseline evaluation judge_rubric/validation"]
+    assert [d.split(" was ")[0] for d in differences(seed, rubric.fingerprint)][:1] == ["setting prompts.judge"]
+    assert rubric.fingerprint.settings["prompts.judge"] == load_prompt("judge_rubric").hash
+    assert rubric.directory.endswith("/iter_00/baseline_evaluation/judge_rubric/validation")
+    assert rubric.role == "judge"
+    assert rubric.resumes
+    assert invalid(settings, evaluation={"baseline_prompts": ["judge_rubric"]}) == [], "nothing else is other work"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "named"),
+    [
+        (
+            ["judge_rubric", "elsewhere/judge_rubric.yaml"],
+            r"evaluation\.baseline_prompts: two of them are called judge_r",
+        ),
+        (["judge_single"], "judge_single: it never shows response_a"),
+        (["nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_baseline_prompts_that_cannot_be_used_are_named(settings: Any, prompts: list[str], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        steps(settings(evaluation={"baseline_prompts": prompts}))
 
 
 ALL = ["instructions", "pairs", *[f"iteration {i}: {name}" for i in (1, 2) for name in EACH]]

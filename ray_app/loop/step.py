@@ -1,0 +1,65 @@
+"""One commit of a run: what it is made with, where it lies, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ray_app.generation.runner import StageResult
+from ray_app.judging.protocol import STAGE as EVALUATION
+from ray_app.loop.stages import evaluation, instructions, judgments, pairs, train_set, training
+from ray_app.loop.stages.context import Context
+from ray_app.run.fingerprint import Fingerprint
+from ray_app.run.folder import begin
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The step that takes a step's rows while it still makes them, and both at once, or None where they cannot be."""
+
+    directory: str
+    run: Callable[[Context], tuple[StageResult, StageResult] | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One commit of the run. `iteration` is None for what is made once."""
+
+    stage: str
+    iteration: int | None
+    directory: str
+    fingerprint: Fingerprint
+    run: Callable[[Context], StageResult]
+    label: str
+    feeds: Feed | None = None
+
+    @property
+    def role(self) -> str | None:
+        """Whose engines it needs."""
+        if self.stage in (judgments.STAGE, evaluation.FIRST_JUDGE):
+            return "first_judge" if self.iteration in (0, 1) else "judge"
+        if self.stage == pairs.STAGE or (self.stage == instructions.STAGE and self.resumes):
+            return "generator"
+        return "judge" if self.stage in (EVALUATION, evaluation.BASELINE) else None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether an interrupted attempt goes on from its closed shards; other stages clear what it left."""
+        if self.stage == instructions.STAGE:
+            return bool(self.fingerprint.settings["instructions.classify"])
+        return self.stage not in (train_set.STAGE, training.STAGE)
+
+    def __str__(self) -> str:
+        return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
+
+
+def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
+    """Do the work of `step`, and that of the step it feeds where both are left and can run at the same time."""
+    feed = step.feeds
+    fed = next((other for other in todo if feed and other.directory == feed.directory), None)
+    begin(step.directory, step.fingerprint)
+    if feed and fed:
+        begin(fed.directory, fed.fingerprint)
+        if both := feed.run(context):
+            return list(zip((step, fed), both, strict=True))
+    return [(step, step.run(context))]
