@@ -150,7 +150,7 @@ def _checkpoint(tables: RunTables, iteration: int) -> Node:
     facts: dict[str, Any] = {}
     for line in tables.metrics():
         if line["stage"] == "training" and line["iteration"] == iteration:
-            names = ("steps", "epochs", "first_loss", "last_loss", "selected_step")
+            names = ("started_from", "steps", "epochs", "first_loss", "last_loss", "selected_step")
             facts = {name: line["extra"].get(name) for name in names}
     train = tables.settings.get("train", {})
     return Node(

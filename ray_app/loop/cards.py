@@ -100,6 +100,7 @@ def _training_rows(
     adapters = f", LoRA of rank {train.lora.rank}, merged" if train.lora else ""
     return [
         ("base model", public(settings.judge.model)),
+        ("started from", extra.get("started_from")),
         ("method", method[train.recipe] + adapters),
         ("training set", train_set.fingerprint.digest if train_set else None),
         ("rows", training.rows_out),

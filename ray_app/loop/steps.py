@@ -135,9 +135,19 @@ class Planner:
         self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration))
         seed_model = {"seed_model": model_identity(settings.judge.model)}
         inputs = seed_model | training.inputs_of(settings, self.inputs)
-        trained = fingerprint(training.STAGE, training.settings_of(settings, self.inputs), inputs, [chosen.digest])
+        start = self._start(iteration, judge)
+        covered = training.settings_of(settings, self.inputs, start)
+        upstream = [chosen.digest, *([start.origin] if start.origin else [])]
+        trained = fingerprint(training.STAGE, covered, inputs, upstream)
         digests = trained.digest, chosen.digest
-        return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, *digests))
+        return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, *digests, start))
+
+    def _start(self, iteration: int, judge: list[Fingerprint]) -> training.Start:
+        """What the training of `iteration` begins with; `judge` is the training that made M(iteration - 1)."""
+        if self.settings.train.start == "previous" and judge:
+            folder, before = self.folder, iteration - 1
+            return training.Start(folder.checkpoint(before), None, judge[0].digest, f"iter_{before:02d}/checkpoint")
+        return training.Start(self.settings.judge.model, self.settings.judge.revision)
 
     def _evaluations(self, iteration: int, made: Fingerprint, identity: str, judge: list[Fingerprint]) -> None:
         engine = judge_engine(self.settings, self.folder, iteration)

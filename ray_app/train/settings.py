@@ -98,6 +98,11 @@ class TrainSettings(Part):
     recipe: Literal["sft", "dpo"] = Field(
         "sft", description="SFT on correct judgments, or DPO of correct against incorrect ones"
     )
+    start: Literal["seed", "previous"] = Field(
+        "seed",
+        description="an iteration trains the seed model (the paper), or goes on from the judge of the one before; the "
+        "first trains the seed",
+    )
     lr: float = Field(1e-6, gt=0, description="peak learning rate; 1e-4 with lora")
     lr_min: float = Field(2e-7, ge=0, description="end of the cosine")
     warmup_steps: int = Field(100, ge=0, description="linear, from 0 to lr")
@@ -173,9 +178,12 @@ class TrainSettings(Part):
         return self.model_copy(update={"dtype": dtype}) if self.dtype == "auto" else self
 
     def covered(self, exclude: AbstractSet[str]) -> dict[str, Any]:
-        """What an identity covers, less some fields. A named format has the name it had before there was `auto`."""
+        """What an identity covers, less some fields. A named format has the name it had before there was `auto`; newer
+        settings are covered where they change something.
+        """
+        exclude = {*exclude, "start"} if self.start == "seed" else set(exclude)
         if self.dtype == "auto":
-            return self.model_dump(mode="json", exclude=set(exclude))
+            return self.model_dump(mode="json", exclude=exclude)
         return {**self.model_dump(mode="json", exclude={*exclude, "dtype"}), "bf16": self.in_bf16}
 
     @model_validator(mode="before")

@@ -1,4 +1,5 @@
-"""Training: the seed model, fine-tuned on the training set of this iteration, becomes M(i) (section 3.4).
+"""Training: the seed model, fine-tuned on the training set of this iteration, becomes M(i) (section 3.4). With
+`train.start: previous` it is M(i - 1) that is fine-tuned further.
 
 Where the run has a validation set and saves checkpoints, each of them is judged on it, and the best becomes M(i).
 
@@ -13,10 +14,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ray_app.base.model_files import absolute
+from ray_app.base.model_files import absolute, require_model
 from ray_app.base.schema import QUARANTINE, derive_seed
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
@@ -34,6 +35,7 @@ from ray_app.run.shards import ShardWriter
 from ray_app.run.storage import list_files
 from ray_app.train.candidates import Candidate
 from ray_app.train.selection import Score
+from ray_app.train.settings import TrainSettings
 from ray_app.train.trainer import TrainResult, Validation, fit
 
 log = logging.getLogger(__name__)
@@ -47,13 +49,30 @@ def selects(settings: IterateSettings) -> bool:
     return bool(settings.evaluation.validation) and train.checkpoint_every > 0 and train.keep_candidates
 
 
-def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Start:
+    """The model that a training begins with: the seed, or a checkpoint of the run. Of a checkpoint, `origin` is the
+    fingerprint of the training that made it, and `name` where it lies in the run folder.
+    """
+
+    model: str
+    revision: str | None = None
+    origin: str = ""
+    name: str = ""
+
+    def applied(self, train: TrainSettings) -> TrainSettings:
+        """The settings of the first iteration are those of a start from the seed, whatever is to follow."""
+        return train if self.origin else train.model_copy(update={"start": "seed"})
+
+
+def settings_of(settings: IterateSettings, inputs: Inputs, start: Start | None = None) -> dict[str, Any]:
     """What the stage's fingerprint covers; how candidates are judged only where they are."""
+    train = start.applied(settings.train) if start else settings.train
     selecting = selects(settings)
     excluded = NOT_COVERED if selecting else NOT_COVERED | {"selection", "keep_candidates"}
     return {
         "seed": settings.seed,
-        "train": settings.train.covered(excluded),
+        "train": train.covered(excluded),
         "judge": seed_of(settings),
         **(inputs.covered() if selecting else {}),
     }
@@ -72,19 +91,24 @@ def inputs_of(settings: IterateSettings, inputs: Inputs) -> dict[str, str]:
     return inputs.content(settings.evaluation.validation) if selects(settings) else {}
 
 
-def run(context: Context, iteration: int, digest: str, train_set_digest: str) -> StageResult:
+def run(context: Context, iteration: int, digest: str, train_set_digest: str, start: Start) -> StageResult:
     """Write iter_NN/checkpoint/ (and train_state/ on the way) and return the numbers of the fit.
+
+    Raises InputError where the checkpoint that it is to begin with is gone.
 
     `digest` is the fingerprint of this stage: votes on candidates made with other settings are never used.
     """
     settings, folder = context.settings, context.folder
     started = time.monotonic()
     warn_of_shorter_set(settings, read_record(folder.stage_dir("train_set", iteration)))
+    if start.origin:
+        require_model(start.model, f"iteration {iteration} begins its training with {start.name}")
     checkpoint = folder.checkpoint(iteration)
     result = fit(
-        settings.train,
-        seed_model=absolute(settings.judge.model),
-        revision=settings.judge.revision,
+        start.applied(settings.train),
+        seed_model=absolute(start.model),
+        revision=start.revision,
+        origin=start.origin,
         train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
         state_dir=folder.train_state(iteration),
         checkpoint_dir=checkpoint,
@@ -118,7 +142,11 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         rows_out=result.rows,
         quarantined=dict(Counter(fault["reason"] for fault in result.quarantine)),
         seconds=time.monotonic() - started,
-        extra={**numbers(result), "dtype": settings.train.dtype},
+        extra={
+            **numbers(result),
+            "dtype": settings.train.dtype,
+            **({"started_from": start.name} if start.origin else {}),
+        },
     )
 
 

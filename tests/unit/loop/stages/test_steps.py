@@ -179,6 +179,18 @@ def test_baseline_prompts_that_cannot_be_used_are_named(settings: Any, prompts: 
         steps(settings(evaluation={"baseline_prompts": prompts}))
 
 
+def test_a_training_may_begin_with_the_judge_before_it(settings: Any) -> None:
+    """The first begins with the seed in any case, so it is the same work."""
+    assert changed(settings, train={"start": "previous"}) == {"training"}
+    assert invalid(settings, train={"start": "previous"}) == [f"iteration 2: {name}" for name in EACH[2:]]
+    by_name = {str(step): step.fingerprint for step in steps(settings(**BASE, train={"start": "previous"}))}
+    first, second = by_name["iteration 1: training"], by_name["iteration 2: training"]
+    assert second.settings["train.start"] == "previous"
+    assert second.upstream == (by_name["iteration 2: train set"].digest, first.digest)
+    assert "train.start" not in first.settings
+    assert first.upstream == (by_name["iteration 1: train set"].digest,)
+
+
 ALL = ["instructions", "pairs", *[f"iteration {i}: {name}" for i in (1, 2) for name in EACH]]
 HELDOUT_0 = "iteration 0: evaluation heldout"
 FROM_JUDGMENTS = [name for name in ALL if name.startswith("iteration")]
