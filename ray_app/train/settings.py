@@ -65,7 +65,20 @@ class DpoSettings(Part):
     """Direct preference optimisation on correct × wrong judgments (paper's released model)."""
 
     beta: float = Field(0.1, gt=0, description="strength of the pull to the reference")
-    nll_weight: float = Field(1.5, ge=0, description="weight of the chosen judgment's token-mean NLL")
+    nll_weight: float = Field(1.5, ge=0, description="weight of the chosen judgments' mean NLL")
+    nll_mean: Literal["tokens", "pairs"] = Field(
+        "tokens", description="over all chosen tokens of a step, or over its pairs, of each its own tokens' mean"
+    )
+    pairs_per_prompt: int = Field(
+        1, ge=1, description="preferences of one prompt at most: each right judgment once, wrong ones in turn"
+    )
+    unparsed_as_wrong: bool = Field(False, description="a judgment without a verdict may be the rejected one")
+
+    def covered(self) -> dict[str, Any]:
+        """What an identity covers: newer settings where they change something."""
+        newer = {"nll_mean", "pairs_per_prompt", "unparsed_as_wrong"}
+        same = {name for name in newer if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=same)
 
 
 class SelectionSettings(Part):
@@ -113,7 +126,9 @@ class TrainSettings(Part):
     sequence_length: int = Field(4096, ge=2, description="longer rows are quarantined, never cut")
     tokens_per_batch: int = Field(8192, ge=2, description="tokens of one micro-batch on one worker")
     accumulation: int = Field(1, ge=1, description="micro-batches a worker puts into one optimizer step")
-    batch_rows: int | None = Field(None, ge=1, description="rows of one optimizer step over all workers, instead")
+    batch_rows: int | None = Field(
+        None, ge=1, description="rows (dpo: pairs) of one optimizer step over all workers, however many, instead"
+    )
     batching: Literal["packed", "bucketed"] = Field(
         "packed",
         description="rows laid end to end (attention stays inside a row), or padded rows of like length",
@@ -182,9 +197,10 @@ class TrainSettings(Part):
         settings are covered where they change something.
         """
         exclude = {*exclude, "start"} if self.start == "seed" else set(exclude)
-        if self.dtype == "auto":
-            return self.model_dump(mode="json", exclude=exclude)
-        return {**self.model_dump(mode="json", exclude={*exclude, "dtype"}), "bf16": self.in_bf16}
+        named = self.dtype != "auto"
+        covered = self.model_dump(mode="json", exclude={*exclude, "dtype"} if named else exclude)
+        covered["dpo"] = self.dpo.covered()
+        return {**covered, "bf16": self.in_bf16} if named else covered
 
     @model_validator(mode="before")
     @classmethod

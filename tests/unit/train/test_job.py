@@ -19,10 +19,11 @@ def test_what_changes_the_weights_changes_the_identity():
         identity(recipe="dpo"),
         identity(workers=4),
         identity(start="previous"),
+        identity(dpo={"nll_mean": "pairs"}),
         identity(origin="the training before"),
         identity(origin="another training before"),
     ]
-    assert len({base, *changed}) == 11
+    assert len({base, *changed}) == 12
 
 
 def test_operation_and_tracking_do_not():

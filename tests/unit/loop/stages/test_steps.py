@@ -216,6 +216,7 @@ EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
         ({"judging": {"sampling": "all", "min_pass_rate": 0.2}}, {"judgments", "train_set"}, FROM_JUDGMENTS),
         ({"train": {"lr": 1e-3}}, {"training"}, FROM_TRAINING),
         ({"train": {"recipe": "dpo"}}, {"train_set", "training"}, FROM_TRAIN_SET),
+        ({"train": {"dpo": {"nll_mean": "pairs"}}}, {"training"}, FROM_TRAINING),
         ({"evaluation": {"votes": 3}}, {"evaluation"}, EVALUATIONS),
         ({"evaluation": {"limit": 3}}, {"evaluation"}, EVALUATIONS),
         ({"evaluation": {"generation": {"temperature": 0.5}}}, {"evaluation"}, EVALUATIONS),
@@ -244,6 +245,21 @@ def test_a_setting_invalidates_its_stage_and_what_follows(
 ) -> None:
     assert changed(settings, **more) == own
     assert set(invalid(settings, **more)) == set(following)
+
+
+@pytest.mark.parametrize("more", [{"pairs_per_prompt": 2}, {"unparsed_as_wrong": True}])
+def test_what_preferences_are_made_of_makes_another_set(settings: Any, more: dict[str, Any]) -> None:
+    before = {str(s): s.fingerprint for s in steps(settings(**BASE, train={"recipe": "dpo"}))}
+    after = {str(s): s.fingerprint for s in steps(settings(**BASE, train={"recipe": "dpo", "dpo": more}))}
+    (name,) = more
+    told = differences(before["iteration 1: train set"], after["iteration 1: train set"])
+    assert told == [f"setting train.dpo.{name} was not set, is now {more[name]!r}"]
+    assert before["iteration 1: judgments"] == after["iteration 1: judgments"]
+    sets = [
+        next(step.fingerprint for step in steps(settings(**BASE, train=train)) if step.stage == "train_set")
+        for train in ({}, {"dpo": more})
+    ]
+    assert sets[0] == sets[1], "nothing of it concerns SFT"
 
 
 def test_a_judge_that_reasons_turns_the_stop_off_wherever_it_holds(settings: Any, tmp_path: Path) -> None:
