@@ -6,7 +6,8 @@ Engine and training settings live beside their code (`engine/settings.py`, `trai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,7 @@ from ray_app.base.settings_parts import CommandSettings, Part, SamplingSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.findings.settings import AlarmSettings
 from ray_app.judging.settings import JudgingSettings
+from ray_app.loop.then_dpo import ThenDpoSettings, inherited
 from ray_app.run.shard_settings import ShardSettings
 from ray_app.system.cluster_settings import RaySettings
 from ray_app.train.settings import TrainSettings
@@ -169,14 +171,61 @@ class IterateSettings(CommandSettings):
     pairs: PairSettings = PairSettings()
     judging: JudgingSettings = JudgingSettings()
     train: TrainSettings = TrainSettings()
+    then_dpo: ThenDpoSettings | None = Field(
+        None, description="a second training in every iteration, DPO from the SFT checkpoint; {} is the release's"
+    )
     evaluation: EvaluationSettings = EvaluationSettings()
     alarms: AlarmSettings = AlarmSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _then_dpo_inherits(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(given := values.get("then_dpo"), dict):
+            return values
+        return {**values, "then_dpo": inherited(given, values.get("judging"), values.get("train"))}
+
     @model_validator(mode="after")
     def _recipe_fits_mode(self) -> IterateSettings:
-        if self.train.recipe == "dpo" and not self.protocol.has_preferences:
-            raise ValueError("train.recipe dpo needs judging.mode pairwise: a score is neither right nor wrong")
+        needs = "train.recipe dpo" if self.train.recipe == "dpo" else "then_dpo" if self.then_dpo else ""
+        if needs and not self.protocol.has_preferences:
+            raise ValueError(f"{needs} needs judging.mode pairwise: a score is neither right nor wrong")
         return self
+
+    @model_validator(mode="after")
+    def _then_dpo_fits(self) -> IterateSettings:
+        then = self.then_dpo
+        if then is None:
+            return self
+        if self.train.recipe != "sft":
+            raise ValueError(f"then_dpo follows train.recipe sft, not {self.train.recipe}")
+        if then.train.recipe != "dpo" or then.train.start != "seed":
+            raise ValueError("then_dpo.train is DPO from the SFT checkpoint: leave recipe and start as they are")
+        for name in ("mode", "stop_after_verdict"):
+            if getattr(then.judging, name) != getattr(self.judging, name):
+                raise ValueError(f"then_dpo.judging.{name} is that of judging: one rule holds for a whole run")
+        if then.train.dtype != self.train.dtype:
+            raise ValueError("then_dpo.train.dtype is that of train: a run computes in one format")
+        return self
+
+    @property
+    def dpo_phase(self) -> IterateSettings:
+        """The settings as the stages of the second training see them."""
+        assert self.then_dpo is not None
+        return self.model_copy(
+            update={"judging": self.then_dpo.judging, "train": self.then_dpo.train, "then_dpo": None}
+        )
+
+    @property
+    def trainings(self) -> dict[str, TrainSettings]:
+        """{setting: what it says} of every training of an iteration."""
+        return {"train": self.train} | ({"then_dpo.train": self.then_dpo.train} if self.then_dpo else {})
+
+    def each_training(self, change: Callable[[TrainSettings], TrainSettings]) -> IterateSettings:
+        """The settings with every training changed alike."""
+        update: dict[str, Any] = {"train": change(self.train)}
+        if self.then_dpo:
+            update["then_dpo"] = self.then_dpo.model_copy(update={"train": change(self.then_dpo.train)})
+        return self.model_copy(update=update)
 
     @property
     def judges(self) -> dict[str, EngineSettings]:

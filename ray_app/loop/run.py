@@ -109,10 +109,11 @@ def run_steps(
             precision.warn_if_slow("train.dtype", settings.train.dtype, "cpu")
         if dtype is not None:  # what could not begin binds no later command to its format
             write_run(folder.uri, {**read_run(folder.uri), "dtype": dtype})
-            settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
+            decided = dtype
+            settings = settings.each_training(lambda train: train.decided(decided))
             check_training(settings)
-        if any(step.stage == TRAINING for step in todo):
-            settings = settings.model_copy(update={"train": tried_training(settings, inputs)})
+        if any(step.kind == TRAINING for step in todo):
+            settings = tried_training(settings, inputs)
             check_training(settings)
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
         done: set[str] = set()

@@ -10,7 +10,7 @@ from ray_app.judging.protocol import STAGE as EVALUATION
 from ray_app.loop.stages import evaluation, instructions, judgments, pairs, train_set, training
 from ray_app.loop.stages.context import Context
 from ray_app.run.fingerprint import Fingerprint
-from ray_app.run.folder import begin
+from ray_app.run.folder import begin, parts_of
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,27 @@ class Step:
     feeds: Feed | None = None
 
     @property
+    def kind(self) -> str:
+        """What stage it is, in whichever phase."""
+        return parts_of(self.stage)[1]
+
+    @property
     def role(self) -> str | None:
         """Whose engines it needs."""
         if self.stage in (judgments.STAGE, evaluation.FIRST_JUDGE):
             return "first_judge" if self.iteration in (0, 1) else "judge"
         if self.stage == pairs.STAGE or (self.stage == instructions.STAGE and self.resumes):
             return "generator"
-        return "judge" if self.stage in (EVALUATION, evaluation.BASELINE) else None
+        if self.kind == judgments.STAGE:  # of a second training: the checkpoint of the first judges
+            return "judge"
+        return "judge" if self.kind in (EVALUATION, evaluation.BASELINE) else None
 
     @property
     def resumes(self) -> bool:
         """Whether an interrupted attempt goes on from its closed shards; other stages clear what it left."""
         if self.stage == instructions.STAGE:
             return bool(self.fingerprint.settings["instructions.classify"])
-        return self.stage not in (train_set.STAGE, training.STAGE)
+        return self.kind not in (train_set.STAGE, training.STAGE)
 
     def __str__(self) -> str:
         return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"

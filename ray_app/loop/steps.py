@@ -6,6 +6,7 @@ a model or a GPU is touched.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,16 @@ from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.step import Feed, Step
 from ray_app.run.fingerprint import Fingerprint, fingerprint
-from ray_app.run.folder import RunFolder
+from ray_app.run.folder import DPO, RunFolder, parts_of
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training of an iteration and what leads to it: settings and folders of its own."""
+
+    settings: IterateSettings
+    folder: RunFolder
+    enter: Callable[[Context], Context]  # the run as the stages of this phase see it
 
 
 @dataclass(frozen=True)
@@ -36,13 +46,19 @@ class Examinee:
     made_from: tuple[Fingerprint, ...] = ()
     prompt: str = ""  # one of `evaluation.baseline_prompts` in place of the run's own
     told: Mapping[str, str] = field(default_factory=dict)  # what stage.json says of it besides
+    before: str | None = None  # the folder of the evaluations that its own are compared with
+
+
+def final_folder(settings: IterateSettings, folder: RunFolder) -> RunFolder:
+    """The folders in which an iteration's last training lies."""
+    return folder.of_phase(DPO) if settings.then_dpo else folder
 
 
 def judge_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
-    """The engine of M(iteration); M(0) is the seed model."""
+    """The engine of M(iteration), what the last training of an iteration made; M(0) is the seed model."""
     if iteration == 0:
         return settings.judge
-    return settings.judge.of_checkpoint(folder.checkpoint(iteration))
+    return settings.judge.of_checkpoint(final_folder(settings, folder).checkpoint(iteration))
 
 
 def judging_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
@@ -57,7 +73,10 @@ class Planner:
 
     def __init__(self, settings: IterateSettings, folder: RunFolder, inputs: Inputs) -> None:
         self.settings, self.folder, self.inputs = settings, folder, inputs
+        self.final = final_folder(settings, folder)
         self.steps: list[Step] = []
+        self.first = Phase(settings, folder, lambda context: context)
+        self.second = Phase(settings.dpo_phase, folder.of_phase(DPO), Context.dpo) if settings.then_dpo else None
 
     def plan(self) -> list[Step]:
         settings = self.settings
@@ -65,7 +84,7 @@ class Planner:
         prompts = made
         if settings.pairs.refresh == "never":
             made = self._pairs(prompts, None)
-        self._evaluations(0, made, model_identity(settings.judge.model), [])
+        self._evaluate(made, Examinee(EVALUATION, 0, settings.judge, model_identity(settings.judge.model)))
         if settings.first_judge and settings.first_judge.model != settings.judge.model:
             self._first_judge(made)
         self._baselines(made)
@@ -73,9 +92,7 @@ class Planner:
         for iteration in range(1, settings.iterations + 1):
             if settings.pairs.refresh == "each_iteration":
                 made = self._pairs(prompts, iteration)
-            trained = self._iteration(iteration, made, trained_before)
-            self._evaluations(iteration, made, f"iter_{iteration:02d}", [trained])
-            trained_before = [trained]
+            trained_before = [self._iteration(iteration, made, trained_before)]
         return self.steps
 
     def _add(
@@ -86,12 +103,17 @@ class Planner:
         run: Callable[[Context], StageResult],
         name: str = "",
         feeds: Feed | None = None,
+        phase: Phase | None = None,
     ) -> Fingerprint:
-        directory = self.folder.stage_dir(stage, iteration)
+        phase = phase or self.first
+        directory = phase.folder.stage_dir(stage, iteration)
         if name:
             directory = self.folder.join(directory, name)
-        label = f"{stage.replace('_', ' ')} {name}".strip()
-        self.steps.append(Step(stage, iteration, directory, wanted, run, label, feeds))
+        label = f"{wanted.stage.replace('_', ' ')} {name}".strip()
+        enter = phase.enter
+        self.steps.append(
+            Step(wanted.stage, iteration, directory, wanted, lambda context: run(enter(context)), label, feeds)
+        )
         return wanted
 
     def _instructions(self) -> Fingerprint:
@@ -118,40 +140,62 @@ class Planner:
     def _judge(self, iteration: int) -> tuple[Judge, str]:
         """The judge of `iteration`'s pairs, and its model's identity in fingerprints."""
         engine = judging_engine(self.settings, self.folder, iteration)
-        identity = model_identity(engine.model) if iteration == 1 else f"iter_{iteration - 1:02d}"
+        identity = model_identity(engine.model) if iteration == 1 else self.final.name_of(iteration - 1)
         return self.inputs.judge(engine, engine.model if iteration == 1 else identity), identity
 
-    def _iteration(self, iteration: int, made: Fingerprint, judge: list[Fingerprint]) -> Fingerprint:
-        settings = self.settings
-        judging, identity = self._judge(iteration)
-        judged = fingerprint(
-            judgments.STAGE,
-            judgments.settings_of(settings, self.inputs, judging.engine.identity(identity)),
-            {},
-            [made.digest, *(p.digest for p in judge)],
-        )
-        self._add(judgments.STAGE, iteration, judged, lambda c: judgments.run(c, iteration, judging))
-        chosen = fingerprint(train_set.STAGE, train_set.settings_of(settings), {}, [judged.digest])
-        self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration))
-        seed_model = {"seed_model": model_identity(settings.judge.model)}
-        inputs = seed_model | training.inputs_of(settings, self.inputs)
-        start = self._start(iteration, judge)
-        covered = training.settings_of(settings, self.inputs, start)
-        upstream = [chosen.digest, *([start.origin] if start.origin else [])]
-        trained = fingerprint(training.STAGE, covered, inputs, upstream)
-        digests = trained.digest, chosen.digest
-        return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, *digests, start))
+    def _iteration(self, iteration: int, made: Fingerprint, before: list[Fingerprint]) -> Fingerprint:
+        """An iteration's steps; `before` is the training that made M(iteration - 1). Returns that of M(iteration)."""
+        judge, identity = self._judge(iteration)
+        start = self._start(iteration, before)
+        trained = self._trained(self.first, iteration, [made, *before], judge, identity, start)
+        folder = self.folder if iteration == 1 else self.final
+        self._examined(self.first, iteration, made, trained, folder.stage_dir(EVALUATION, iteration - 1))
+        if self.second is None:
+            return trained
+        own, sft = self.folder.name_of(iteration), self.folder.checkpoint(iteration)
+        judge = self.inputs.judge(self.settings.judge.of_checkpoint(sft), own)
+        start = training.Start(sft, None, trained.digest, f"{own}/checkpoint")
+        trained = self._trained(self.second, iteration, [made, trained], judge, own, start)
+        self._examined(self.second, iteration, made, trained, self.folder.stage_dir(EVALUATION, iteration))
+        return trained
 
-    def _start(self, iteration: int, judge: list[Fingerprint]) -> training.Start:
-        """What the training of `iteration` begins with; `judge` is the training that made M(iteration - 1)."""
-        if self.settings.train.start == "previous" and judge:
-            folder, before = self.folder, iteration - 1
-            return training.Start(folder.checkpoint(before), None, judge[0].digest, f"iter_{before:02d}/checkpoint")
+    def _trained(
+        self,
+        phase: Phase,
+        iteration: int,
+        judged_from: list[Fingerprint],
+        judge: Judge,
+        identity: str,
+        start: training.Start,
+    ) -> Fingerprint:
+        """Judgments, training set and training of one phase; `identity` is that of the judge's model."""
+        settings, named = phase.settings, phase.folder.stage_name
+        covered = judgments.settings_of(settings, self.inputs, judge.engine.identity(identity))
+        judged = fingerprint(named(judgments.STAGE), covered, {}, [part.digest for part in judged_from])
+        self._add(judgments.STAGE, iteration, judged, lambda c: judgments.run(c, iteration, judge), phase=phase)
+        chosen = fingerprint(named(train_set.STAGE), train_set.settings_of(settings), {}, [judged.digest])
+        self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration), phase=phase)
+        inputs = {"seed_model": model_identity(settings.judge.model)} | training.inputs_of(settings, self.inputs)
+        upstream = [chosen.digest, *([start.origin] if start.origin else [])]
+        covered = training.settings_of(settings, self.inputs, start)
+        trained = fingerprint(named(training.STAGE), covered, inputs, upstream)
+        digests = trained.digest, chosen.digest
+        run = functools.partial(training.run, iteration=iteration, digests=digests, start=start)
+        return self._add(training.STAGE, iteration, trained, run, phase=phase)
+
+    def _start(self, iteration: int, before: list[Fingerprint]) -> training.Start:
+        """What the training of `iteration` begins with; `before` is the training that made M(iteration - 1)."""
+        if self.settings.train.start == "previous" and before:
+            place = self.final.name_of(iteration - 1)
+            return training.Start(self.final.checkpoint(iteration - 1), None, before[0].digest, f"{place}/checkpoint")
         return training.Start(self.settings.judge.model, self.settings.judge.revision)
 
-    def _evaluations(self, iteration: int, made: Fingerprint, identity: str, judge: list[Fingerprint]) -> None:
-        engine = judge_engine(self.settings, self.folder, iteration)
-        self._evaluate(made, Examinee(EVALUATION, iteration, engine, identity, tuple(judge)))
+    def _examined(self, phase: Phase, iteration: int, made: Fingerprint, trained: Fingerprint, before: str) -> None:
+        """The evaluations of what a phase has trained."""
+        engine = self.settings.judge.of_checkpoint(phase.folder.checkpoint(iteration))
+        identity, named = phase.folder.name_of(iteration), phase.folder.stage_name(EVALUATION)
+        examinee = Examinee(named, iteration, engine, identity, (trained,), before=before)
+        self._evaluate(made, examinee, phase)
 
     def _baselines(self, made: Fingerprint) -> None:
         """The seed as it judges with other prompts."""
@@ -167,7 +211,7 @@ class Planner:
         told = {"judge": engine.model}
         self._evaluate(made, Examinee(evaluation.FIRST_JUDGE, 0, engine, model_identity(engine.model), told=told))
 
-    def _evaluate(self, made: Fingerprint, judge: Examinee) -> None:
+    def _evaluate(self, made: Fingerprint, judge: Examinee, phase: Phase | None = None) -> None:
         for name, spec in evaluation.sets_of(self.settings).items():
             if name == evaluation.HELDOUT_SET and judge.iteration == 0 and self.settings.pairs.refresh != "never":
                 continue  # there are no pairs yet
@@ -183,13 +227,15 @@ class Planner:
             named = judge.engine.model if judge.iteration == 0 else judge.identity
             asked = self.inputs.judge(judge.engine, named, prompt)
             below = f"{judge.prompt}/{name}" if judge.prompt else name
-            self._add(judge.stage, judge.iteration, wanted, _evaluation(judge, below, name, spec, asked), below)
+            run = _evaluation(judge, below, name, spec, asked)
+            self._add(parts_of(judge.stage)[1], judge.iteration, wanted, run, below, phase=phase)
 
 
 def _evaluation(examinee: Examinee, below: str, name: str, spec: str, judge: Judge) -> Callable[[Context], StageResult]:
     def run(context: Context) -> StageResult:
-        directory = context.folder.join(context.folder.stage_dir(examinee.stage, examinee.iteration), below)
-        return evaluation.run(context, directory, examinee.iteration, name, spec, judge, examinee.told)
+        stage = context.folder.stage_dir(parts_of(examinee.stage)[1], examinee.iteration)
+        directory = context.folder.join(stage, below)
+        return evaluation.run(context, directory, examinee.iteration, name, spec, judge, examinee.told, examinee.before)
 
     return run
 
@@ -211,7 +257,7 @@ def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResul
         units=lambda rows: judgments.units_of(settings, rows),
         total=lambda: judgments.units_in(settings, first.directory),
     )
-    return made, judgments.with_numbers(context, judged, iteration)
+    return made, judgments.with_numbers(context, judged, iteration, judge)
 
 
 def steps_of(settings: IterateSettings, folder: RunFolder, inputs: Inputs | None = None) -> list[Step]:

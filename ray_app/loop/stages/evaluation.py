@@ -18,7 +18,6 @@ from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.gold_set import judge_set
 from ray_app.judging.judge import Judge
-from ray_app.judging.protocol import STAGE
 from ray_app.judging.registry import protocol_for
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
@@ -70,8 +69,11 @@ def run(
     spec: str,
     judge: Judge,
     told: Mapping[str, Any] | None = None,
+    before: str | None = None,
 ) -> StageResult:
-    """Judge one set, write its verdicts and summary, return its numbers; `told` is said of the judge beside them."""
+    """Judge one set, write its verdicts and summary, return its numbers; `told` is said of the judge beside them.
+    `before` is the folder of what the judge is compared with: the evaluations of the one that it was trained after.
+    """
     settings, voting = context.settings, context.inputs.voting(iteration)
     limit = settings.evaluation.limit
     benchmark = context.inputs.gold_set(spec, limit) if spec else heldout(context, iteration)
@@ -82,28 +84,29 @@ def run(
     summary = protocol.summary(benchmark, answers, voting)
     write_verdicts(join(directory, VERDICTS), protocol.records(benchmark, answers, voting))
     outcomes = protocol.outcomes(benchmark, answers, voting)
-    change = against_before(context, benchmark, outcomes, iteration, name) if outcomes is not None else None
+    compared = before is not None and outcomes is not None
+    change = against_before(benchmark, outcomes or [], before or "", name, settings.seed) if compared else None
     if change:
-        summary["against_iteration_before"] = change
+        summary["against_sft" if context.folder.phase else "against_iteration_before"] = change
     write_json_atomic(join(directory, "summary.json"), summary)
-    result = result.with_extra(context.since_checkpoint(iteration, result))
+    result = result.with_extra(context.since_checkpoint(judge.engine.model, result))
     return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change, **(told or {})})
 
 
 def against_before(
-    context: Context, benchmark: Benchmark, outcomes: list[Outcome], iteration: int, name: str
+    benchmark: Benchmark, outcomes: list[Outcome], evaluations: str, name: str, seed: int
 ) -> dict[str, Any] | None:
-    """M(iteration) against M(iteration - 1) on the same rows, or None where these were not (all) judged."""
-    if iteration == 0:
-        return None
-    before = join(context.folder.stage_dir(STAGE, iteration - 1), name, VERDICTS)
+    """A judge against the one before it, whose evaluations these are, on the same rows; None where it did not judge all
+    of them.
+    """
+    before = join(evaluations, name, VERDICTS)
     if not exists(before):
         return None
     try:
-        return compare(joined(benchmark, read_verdicts(before)), outcomes, context.settings.seed)
+        return compare(joined(benchmark, read_verdicts(before)), outcomes, seed)
     except InputError as fault:  # pairs made anew each iteration are other rows
         if name != HELDOUT_SET:
-            log.warning("%s is not compared with iteration %d: %s", name, iteration - 1, fault)
+            log.warning("%s is not compared with %s: %s", name, evaluations, fault)
         return None
 
 

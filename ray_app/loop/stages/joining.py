@@ -24,7 +24,7 @@ from ray_app.run.storage import read_parquet
 from ray_app.train.data import DRAWN, IN_PLACE, row_id
 from ray_app.train.trainable import Trainer
 
-STAGE = "train_set"
+TRAIN_SET = "train_set"  # the stage whose rows these are
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Join:
         for row, samples in zip(self.rows(task), chosen_of(task), strict=True):
             for name, fault in self.trainer.faults(row).items():
                 own = {**row, "sample": samples[-1] if name == "rejected" else samples[0]}
-                reason = {"stage": STAGE, "reason": fault.reason, "detail": fault.detail}
+                reason = {"stage": TRAIN_SET, "reason": fault.reason, "detail": fault.detail}
                 judgment = (row["pair_id"], row["order"], own["sample"])
                 found.append(Fault(judgment, {"id": row_id(own), **reason}))
         return found

@@ -27,11 +27,12 @@ from ray_app.generation.runner import StageResult
 from ray_app.judging.rejection_sampling import Choice, Judgment, Rule, Sample, Selection, pass_rates
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
-from ray_app.loop.stages.joining import STAGE, Fault, Join, plan, streamed
+from ray_app.loop.stages.joining import TRAIN_SET, Fault, Join, plan, streamed
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.train.trainable import Trainer
 
+STAGE = TRAIN_SET
 CHOOSING = {"pairs_per_prompt", "unparsed_as_wrong"}  # of `train.dpo`: what makes the set another one
 
 

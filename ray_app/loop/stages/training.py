@@ -91,15 +91,16 @@ def inputs_of(settings: IterateSettings, inputs: Inputs) -> dict[str, str]:
     return inputs.content(settings.evaluation.validation) if selects(settings) else {}
 
 
-def run(context: Context, iteration: int, digest: str, train_set_digest: str, start: Start) -> StageResult:
+def run(context: Context, iteration: int, digests: tuple[str, str], start: Start) -> StageResult:
     """Write iter_NN/checkpoint/ (and train_state/ on the way) and return the numbers of the fit.
 
     Raises InputError where the checkpoint that it is to begin with is gone.
 
-    `digest` is the fingerprint of this stage: votes on candidates made with other settings are never used.
+    `digests` are the fingerprints of this stage and of the training set: votes on candidates that were made with other
+    settings are never used.
     """
     settings, folder = context.settings, context.folder
-    started = time.monotonic()
+    started, (digest, train_set_digest) = time.monotonic(), digests
     warn_of_shorter_set(settings, read_record(folder.stage_dir("train_set", iteration)))
     if start.origin:
         require_model(start.model, f"iteration {iteration} begins its training with {start.name}")
@@ -112,8 +113,8 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str, st
         train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
         state_dir=folder.train_state(iteration),
         checkpoint_dir=checkpoint,
-        run_name=f"{settings.name}-iter-{iteration:02d}",
-        seed=derive_seed(settings.seed, iteration, STAGE, "", "", 0),
+        run_name="-".join([settings.name, "iter", f"{iteration:02d}", *([folder.phase] if folder.phase else [])]),
+        seed=derive_seed(settings.seed, iteration, folder.stage_name(STAGE), "", "", 0),
         chat_template_kwargs=settings.judge.chat_template_kwargs,
         validation=Validation(CandidateJudge(context, iteration, digest), digest) if selects(settings) else None,
         may_grow=context.runner.pools.may_grow,
@@ -136,7 +137,7 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str, st
         generation=settings.evaluation.generation.model_dump(mode="json"),
         train_set=train_set_digest,
     )
-    context.written[iteration] = time.time()
+    context.written[checkpoint] = time.time()
     return StageResult(
         rows_in=result.rows + len(result.quarantine),
         rows_out=result.rows,
@@ -155,8 +156,8 @@ def warn_of_shorter_set(settings: IterateSettings, made: StageRecord | None) -> 
     limit = made.extra.get("sequence_length") if made else None
     if made and limit is not None and limit < settings.train.sequence_length:
         log.warning(
-            "iteration %s: %d judgments were left out when train.sequence_length was %d; remove %s to choose anew",
-            *(made.iteration, made.quarantined.get("too_long", 0), limit, f"iter_{made.iteration:02d}/train_set"),
+            "iteration %s: %d judgments were left out when train.sequence_length was %d; remove its %s to choose anew",
+            *(made.iteration, made.quarantined.get("too_long", 0), limit, made.stage),
         )
 
 
@@ -176,7 +177,7 @@ class CandidateJudge:
     def __call__(self, candidate: Candidate) -> Score:
         context, name = self.context, f"step-{candidate.step:06d}"
         engine = context.settings.judge.of_checkpoint(candidate.path)
-        judge = context.inputs.judge(engine, f"iter_{self.iteration:02d}/{name}")
+        judge = context.inputs.judge(engine, f"{context.folder.name_of(self.iteration)}/{name}")
         voting = context.inputs.voting(self.iteration)
         directory = context.folder.join(self.directory, name)
         _, answers = judge_set(context.runner, judge, self.benchmark, voting, directory, name=VALIDATION)

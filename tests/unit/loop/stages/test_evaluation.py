@@ -196,11 +196,12 @@ def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
     arguments = ("validation", spec, run.inputs.judge(made.settings.judge, "the judge"))
     resumed = evaluation.run(run, str(Path(made.folder.uri) / "resumed"), 1, *arguments)
     assert "checkpoint_to_first_answer_s" not in resumed.extra
-    run.written[1] = 990.0
+    run.written[made.settings.judge.model] = 990.0
     result = evaluation.run(run, str(Path(made.folder.uri) / "one"), 1, *arguments)
     assert result.extra["checkpoint_to_first_answer_s"] == 10.5
     assert result.extra["weights"] == "reloaded"
-    other = evaluation.run(run, str(Path(made.folder.uri) / "other"), 2, *arguments)
+    another = run.inputs.judge(made.settings.judge.of_checkpoint("another"), "another judge")
+    other = evaluation.run(run, str(Path(made.folder.uri) / "other"), 2, *arguments[:2], another)
     assert "checkpoint_to_first_answer_s" not in other.extra
 
 
