@@ -1,7 +1,7 @@
 """SFT, then DPO, in one iteration: on whose judgments, from which weights, in which folders; and a kill in each stage.
 
-Judging is scripted; in the trainer's place stands a function that notes what it was given and leaves a folder. What real
-training makes of it is shown by tests/integration/test_then_dpo.py.
+Judging is scripted; in the trainer's place stands a function that notes what it was given and leaves a folder. What
+real training makes of it is shown by tests/integration/test_then_dpo.py.
 """
 
 from __future__ import annotations
@@ -258,15 +258,9 @@ def test_dpo_is_compared_with_its_sft_and_the_next_sft_with_it(made: IterateSett
         for place in ("iter_01", "iter_01/dpo", "iter_02", "iter_02/dpo")
     }
     names = ("against_iteration_before", "against_sft")
-    assert {place: [n for n in names if n in summary] for place, summary in told_of.items()} == {
-        "iter_01": names[:1], "iter_01/dpo": names[1:], "iter_02": names[:1], "iter_02/dpo": names[1:]
-    } or {place: tuple(n for n in names if n in summary) for place, summary in told_of.items()} == {
-        "iter_01": names[:1], "iter_01/dpo": names[1:], "iter_02": names[:1], "iter_02/dpo": names[1:]
-    }  # fmt: skip
-    steps = {str(s): s for s in steps_of(made, RunFolder(made.run_uri))}
-    assert (
-        steps["iteration 2: judgments"].fingerprint.upstream[1] == steps["iteration 1: dpo training"].fingerprint.digest
-    )
+    assert [[n for n in names if n in told_of[place]] for place in told_of] == [[names[0]], [names[1]]] * 2
+    steps = {str(s): s.fingerprint for s in steps_of(made, RunFolder(made.run_uri))}
+    assert steps["iteration 2: judgments"].upstream[1] == steps["iteration 1: dpo training"].digest
 
 
 def files(run: Path) -> dict[str, str]:
@@ -301,10 +295,8 @@ def test_a_run_killed_in_a_stage_of_dpo_goes_on_there(
     trainer.dies_in, runner = DIES[stage], InProcess(DIES[stage])
     with monkeypatch.context() as dying:
         if stage.endswith("train set"):
-            numbers = train_set.numbers
-            dying.setattr(
-                train_set, "numbers", lambda made, rows: killed() if made.selected[0][1:] else numbers(made, rows)
-            )
+            numbers = train_set.numbers  # asked for when the rows are written
+            dying.setattr(train_set, "numbers", lambda made, n: killed() if made.selected[0][1:] else numbers(made, n))
         with pytest.raises(KilledError):
             go_on(run, runner)
     before = {file: file.stat().st_mtime_ns for file in Path(run.run_uri).rglob("stage.json")}
@@ -313,13 +305,8 @@ def test_a_run_killed_in_a_stage_of_dpo_goes_on_there(
     assert rest == [f"iteration 1: {name}" for name in OF_DPO][list(DIES).index(stage) :]
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert files(Path(run.run_uri)) == files(Path(whole.run_uri))
-    if DIES[stage] and "train_state" not in DIES[stage]:
-        directory = f"{run.run_uri}/{DIES[stage]}"
-        assert (
-            0
-            < again.resumed[directory]
-            < len(closed_units(directory, ("id", "order") if "eval" in stage else ("pair_id", "order")))
-        )
+    if "judgments" in stage or "evaluation" in stage:
+        assert again.resumed[f"{run.run_uri}/{DIES[stage]}"] > 0, "closed shards are not asked for again"
     assert trainer.fits[-1]["went_on"] is (stage == "iteration 1: dpo training")
 
 
@@ -410,3 +397,17 @@ def test_checks_name_the_section_of_a_training(settings: Settings, monkeypatch: 
     with pytest.raises(InputError, match=r"^then_dpo\.train\.tokens_per_batch: 1024 holds no row of 2 × 2048 tokens"):
         check_training(settings(**{**THEN_DPO, "train": fits}))
     check_training(settings(**{**THEN_DPO, "train": fits, "then_dpo": {"train": fits}}))
+
+
+def test_judgments_until_correct_starve_dpo_and_that_is_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ray_app.train import encoding
+    from ray_app.train.check import ModelFacts
+
+    monkeypatch.setattr(encoding, "model_facts", lambda *_: ModelFacts(8192, 2, 4))
+    fits = {**THEN_DPO["train"], "tokens_per_batch": 4096}
+    check_training(settings(**{**THEN_DPO, "train": fits}))
+    assert "until_correct" not in caplog.text
+    check_training(settings(**{**THEN_DPO, "train": fits, "then_dpo": {"judging": {"sampling": "until_correct"}}}))
+    assert "DPO with then_dpo.judging.sampling until_correct" in caplog.text
