@@ -81,18 +81,15 @@ def _instructions(tables: RunTables, wanted: set[str]) -> dict[str, Row]:
 
 def _by_row(tables: RunTables, identity: str) -> Iterator[Node]:
     """A row of an evaluation set: every judge's verdicts on it, and what taught that judge."""
-    for line in tables.metrics():
-        if line["stage"] != "evaluation":
-            continue
-        iteration, name = line["iteration"], line["extra"]["set"]
-        votes = [row for row in tables.votes(iteration, name) if row["id"] == identity]
-        if votes:
-            verdicts = [_vote(row) for row in votes]
-            yield Node(
-                f"evaluation row {identity} of {name}, iteration {iteration}",
-                {},
-                [*verdicts, _judge(tables, iteration)],
-            )
+    for judged in tables.phases():
+        for line in judged.metrics():
+            if line["stage"] != "evaluation":
+                continue
+            iteration, name = line["iteration"], line["extra"]["set"]
+            votes = [_vote(row) for row in judged.votes(iteration, name) if row["id"] == identity]
+            if votes:
+                title = f"evaluation row {identity} of {name}, iteration {_named(judged, iteration)}"
+                yield Node(title, {}, [*votes, _judge(judged, iteration)])
 
 
 def _of_elsewhere(pair: Row) -> Row:
@@ -118,9 +115,8 @@ def _pair(tables: RunTables, pair: Row, iteration: int | None) -> Node:
     names = ("split", "strategy", "generator", "modified_instruction", "chosen", "rejected", "mirror")
     facts = {name: shown_text(pair.get(name)) for name in names}
     wanted = [i for i in tables.iterations() if i > 0 and iteration in (None, i)]
-    return Node(
-        f"pair {pair['pair_id']}", facts, [node for i in wanted for node in _of_pair(tables, pair["pair_id"], i)]
-    )
+    below = [node for i in wanted for phase in tables.phases() for node in _of_pair(phase, pair["pair_id"], i)]
+    return Node(f"pair {pair['pair_id']}", facts, below)
 
 
 def _of_pair(tables: RunTables, identity: str, iteration: int) -> Iterator[Node]:
@@ -130,11 +126,14 @@ def _of_pair(tables: RunTables, identity: str, iteration: int) -> Iterator[Node]
     for row in judged:
         names = ("verdict", "correct", "kept", "score", "seed", "judge", "text")
         place = row.get("order") or row.get("side")
-        yield Node(f"judgment, iteration {iteration}: {place}/{row['sample']}", {n: row[n] for n in names if n in row})
+        yield Node(
+            f"judgment, iteration {_named(tables, iteration)}: {place}/{row['sample']}",
+            {n: row[n] for n in names if n in row},
+        )
     if trained:
         rows = [Node(f"training row {row_id(row)}") for row in trained]
         yield Node(
-            f"training set, iteration {iteration}",
+            f"training set, iteration {_named(tables, iteration)}",
             {"rows of this pair": len(trained)},
             [*rows, _checkpoint(tables, iteration)],
         )
@@ -151,7 +150,9 @@ def _judge(tables: RunTables, iteration: int) -> Node:
     if iteration == 0:
         return Node("judge: the seed model, untrained", {"model": tables.settings.get("judge", {}).get("model")})
     return Node(
-        f"judge: iteration {iteration}", {}, [_checkpoint(tables, iteration), *_training_set(tables, iteration)]
+        f"judge: iteration {_named(tables, iteration)}",
+        {},
+        [_checkpoint(tables, iteration), *_training_set(tables, iteration)],
     )
 
 
@@ -159,21 +160,36 @@ def _training_set(tables: RunTables, iteration: int) -> Iterator[Node]:
     for line in tables.metrics():
         if line["stage"] == "train_set" and line["iteration"] == iteration:
             names = ("rows", "pairs", "keep_rate", "pass_rate", "trained_by_letter")
-            first = tables.settings.get("first_judge") or tables.settings.get("judge", {})
-            judge = first.get("model") if iteration == 1 else f"iteration {iteration - 1}"
             facts = {name: line["extra"].get(name) for name in names}
-            yield Node(f"its training set: iter_{iteration:02d}/train_set", {**facts, "judged by": judge})
+            place = f"{tables.folder.name_of(iteration)}/train_set"
+            yield Node(f"its training set: {place}", {**facts, "judged by": _judged_by(tables, iteration)})
+
+
+def _judged_by(tables: RunTables, iteration: int) -> str:
+    """Who judged the pairs of a training set."""
+    if tables.folder.phase:
+        return f"the SFT checkpoint of iteration {iteration}"
+    if iteration == 1:
+        first = tables.settings.get("first_judge") or tables.settings.get("judge", {})
+        return str(first.get("model"))
+    return f"iteration {_named(tables.phases()[-1], iteration - 1)}"
+
+
+def _named(tables: RunTables, iteration: int) -> str:
+    """An iteration, with the name of its second training where the tables are that one's."""
+    return f"{iteration}, {tables.folder.phase}" if tables.folder.phase else str(iteration)
 
 
 def _checkpoint(tables: RunTables, iteration: int) -> Node:
     facts: dict[str, Any] = {}
     for line in tables.metrics():
         if line["stage"] == "training" and line["iteration"] == iteration:
-            names = ("steps", "epochs", "first_loss", "last_loss", "selected_step")
+            names = ("started_from", "steps", "epochs", "first_loss", "last_loss", "selected_step")
             facts = {name: line["extra"].get(name) for name in names}
     train = tables.settings.get("train", {})
     return Node(
-        f"checkpoint iter_{iteration:02d}/checkpoint", {**facts, "recipe": train.get("recipe"), "lr": train.get("lr")}
+        f"checkpoint {tables.folder.name_of(iteration)}/checkpoint",
+        {**facts, "recipe": train.get("recipe"), "lr": train.get("lr")},
     )
 
 

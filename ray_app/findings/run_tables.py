@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ray_app.errors import InputError
 from ray_app.run import storage
-from ray_app.run.folder import RunFolder, read_run
+from ray_app.run.folder import DPO, RunFolder, parts_of, read_run
 
 Row = dict[str, Any]
 ALARMS = "alarms.json"
@@ -20,8 +20,8 @@ ALARMS = "alarms.json"
 class RunTables:
     """Reads one run folder, local or any fsspec URI. What is not there yet is empty."""
 
-    def __init__(self, uri: str) -> None:
-        self.folder = RunFolder(uri)
+    def __init__(self, uri: str, phase: str = "") -> None:
+        self.folder = RunFolder(uri, phase)
         if not storage.exists(storage.join(self.folder.uri, "run.json")):
             raise InputError(f"{uri} is no run folder: it has no run.json")
         self.described = read_run(self.folder.uri)
@@ -30,20 +30,29 @@ class RunTables:
     def name(self) -> str:
         return self.folder.uri.rsplit("/", 1)[-1]
 
+    def phases(self) -> list[RunTables]:
+        """The run as its stages made it, and as those of second trainings did, where there are any."""
+        uri = self.folder.uri
+        return [self, RunTables(uri, DPO)] if self.described.get("settings", {}).get("then_dpo") else [self]
+
     @property
     def settings(self) -> dict[str, Any]:
-        """The resolved config."""
+        """The resolved config, as the stages of this phase see it."""
         found: dict[str, Any] = self.described.get("settings", {})
-        return found
+        return {**found, **found["then_dpo"]} if self.folder.phase else found
 
     def metrics(self) -> list[Row]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl; those of a phase with their stages' plain names."""
         uri = storage.join(self.folder.uri, "metrics.jsonl")
         if not storage.exists(uri):
             return []
         fs, path = storage.filesystem(uri)
         text = fs.cat_file(path).decode("utf-8", "replace")
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if not self.folder.phase:
+            return lines
+        named = [(line, *parts_of(line["stage"])) for line in lines]
+        return [{**line, "stage": stage} for line, phase, stage in named if phase == self.folder.phase]
 
     def iterations(self) -> list[int]:
         """Iterations that any stage has committed something of."""

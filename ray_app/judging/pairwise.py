@@ -20,7 +20,7 @@ from ray_app.benchmarks import Benchmark
 from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.generation.programs.rows import judge_messages, pair_units, pairwise_units
 from ray_app.judging.judge import Judge
-from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
+from ray_app.judging.protocol import JUDGMENTS_STAGE, Answers, PairProtocol, Questions, Voting
 from ray_app.judging.rejection_sampling import Choice, Rule, choose
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
@@ -103,8 +103,10 @@ class Pairwise(PairProtocol):
     def pair_units(self, pair: Mapping[str, Any]) -> list[dict[str, Any]]:
         return list(pair_units(pair))
 
-    def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> JudgeProgram:
-        return JudgeProgram(**self.drawn(judge, settings, seed, iteration), min_words=settings.min_explanation)
+    def sampling_program(
+        self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int, stage: str = JUDGMENTS_STAGE
+    ) -> JudgeProgram:
+        return JudgeProgram(**self.drawn(judge, settings, seed, iteration, stage), min_words=settings.min_explanation)
 
     def choice(self, files: Sequence[str], rule: Rule) -> Choice:
         return choose(files, rule)

@@ -20,7 +20,7 @@ from ray_app.generation.programs.rows import SIDES, score_messages, score_unit
 from ray_app.generation.programs.score import ScoreProgram
 from ray_app.judging.judge import Judge
 from ray_app.judging.pairwise import HEADLINE
-from ray_app.judging.protocol import Answers, PairProtocol, Questions, Voting
+from ray_app.judging.protocol import JUDGMENTS_STAGE, Answers, PairProtocol, Questions, Voting
 from ray_app.judging.rejection_sampling import Choice, Rule, choose_scored
 from ray_app.judging.settings import JudgingSettings
 from ray_app.judging.sharing import quarantined_units, row_of, sources_of, with_sources
@@ -83,8 +83,10 @@ class Pointwise(PairProtocol):
     def pair_units(self, pair: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [score_unit(pair)]
 
-    def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> ScoreProgram:
-        return ScoreProgram(**self.drawn(judge, settings, seed, iteration), keep_tokens=True)
+    def sampling_program(
+        self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int, stage: str = JUDGMENTS_STAGE
+    ) -> ScoreProgram:
+        return ScoreProgram(**self.drawn(judge, settings, seed, iteration, stage), keep_tokens=True)
 
     def choice(self, files: Sequence[str], rule: Rule) -> Choice:
         return choose_scored(files, rule)

@@ -26,6 +26,7 @@ from ray_app.metrics import Outcome
 from ray_app.metrics.outcome import Protocol as Orders
 
 STAGE = "evaluation"  # of everything that is judged by votes: in seeds, quarantine rows and metrics
+JUDGMENTS_STAGE = "judgments"  # of what is drawn for training
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,10 @@ class PairProtocol(JudgingProtocol):
         """What is asked about one pair of the run."""
 
     @abstractmethod
-    def sampling_program(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> Program:
-        """The program of rejection sampling."""
+    def sampling_program(
+        self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int, stage: str = JUDGMENTS_STAGE
+    ) -> Program:
+        """The program of rejection sampling; `stage` is part of every seed."""
 
     def voted(self, judge: Judge, voting: Voting, prompt: Prompt, verdicts: Iterable[str]) -> dict[str, Any]:
         """What the voting programs have in common."""
@@ -131,7 +134,7 @@ class PairProtocol(JudgingProtocol):
             "stage": STAGE,
         }
 
-    def drawn(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int) -> dict[str, Any]:
+    def drawn(self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int, stage: str) -> dict[str, Any]:
         """What the programs of rejection sampling have in common."""
         return {
             "prompt": judge.prompt,
@@ -141,7 +144,7 @@ class PairProtocol(JudgingProtocol):
             "judge": judge.named,
             "run_seed": seed,
             "iteration": iteration,
-            "stage": "judgments",
+            "stage": stage,
             "key": self.pair_key,
         }
 

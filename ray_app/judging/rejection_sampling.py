@@ -10,12 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ray_app.base.ngrams import words
 from ray_app.base.schema import unit_interval
-from ray_app.base.verdict import first_win
+from ray_app.base.verdict import explanation, first_win
 from ray_app.run.storage import read_parquet
 
 Unit = tuple[str, str]  # (pair_id, order or side)
 KEYS = ["pair_id", "order", "sample", "verdict", "correct", "kept"]
+Judgment = tuple[str, str, int]  # (pair_id, order or side, sample)
 SCORE_KEYS = ["pair_id", "side", "sample", "score"]
 
 
@@ -29,10 +31,15 @@ class Sample:
     verdict: str | None
     correct: bool
     kept: bool
+    bare: bool = False  # it says too little to be acceptable (judging.min_explanation)
 
     @property
     def unit(self) -> Unit:
         return self.pair_id, self.order
+
+    @property
+    def key(self) -> Judgment:
+        return self.pair_id, self.order, self.sample
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Rule:
-    """How judgments are chosen. `lost`: units of which none can be trained on."""
+    """How judgments are chosen. `lost`: units whose kept judgment cannot be trained on; `unusable`: other judgments of
+    which that is so.
+    """
 
     seed: int
     iteration: int
@@ -79,6 +88,10 @@ class Rule:
     lost: frozenset[Unit] = frozenset()
     max_draws: int | None = None  # units whose kept sample came later are not trained on
     min_pass_rate: float = 0.0  # nor those of which a smaller share of the samples is correct
+    unusable: frozenset[Judgment] = frozenset()
+    pairs_per_prompt: int = 1  # DPO: preferences of one unit at most
+    unparsed_as_wrong: bool = False  # DPO: whether a judgment without a verdict may be the rejected one
+    min_explanation: int = 0  # words besides the verdict that a chosen judgment must have
 
 
 def unsure(samples: Iterable[Sample], rule: Rule) -> frozenset[Unit]:
@@ -97,15 +110,16 @@ def unsure(samples: Iterable[Sample], rule: Rule) -> frozenset[Unit]:
 
 def choose(judgment_files: Iterable[str], rule: Rule) -> Choice:
     """Pairwise: balanced letters for SFT, (correct, wrong) for DPO; of the units that are not lost."""
-    samples, files = read_samples(judgment_files)
+    several = rule.recipe == "dpo" and rule.pairs_per_prompt > 1
+    samples, files = read_samples(judgment_files, rule.min_explanation if several else 0)
     doubtful = unsure(samples, rule) & {s.unit for s in samples if s.kept}
     rule = replace(rule, lost=rule.lost | doubtful)
     selection = select(samples, rule.seed, rule.iteration, rule.balance, rule.lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
     if rule.recipe == "dpo":
         usable = [s for s in samples if s.unit not in rule.lost]
-        selected = preferences(usable, rule.seed, rule.iteration, rule.balance)
-        dropped = len(preferences(usable, rule.seed, rule.iteration, balance=False)) - len(selected)
+        selected = preferences(usable, rule)
+        dropped = len(preferences(usable, replace(rule, balance=False))) - len(selected)
         selection = replace(selection, dropped_by_balance=dropped)
     cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples)) + left_out(len(doubtful))
     return Choice(selection, selected, files, len(samples), cause, len(doubtful))
@@ -140,13 +154,17 @@ def choose_scored(judgment_files: Iterable[str], rule: Rule) -> Choice:
     return Choice(replace(selection, rows=tuple(kept)), selected, files, rows, cause + left_out(len(late)), len(late))
 
 
-def read_samples(judgment_files: Iterable[str]) -> tuple[list[Sample], dict[str, set[str]]]:
-    """All samples without their texts, and for each pair_id the files that hold its samples."""
+def read_samples(judgment_files: Iterable[str], min_words: int = 0) -> tuple[list[Sample], dict[str, set[str]]]:
+    """All samples without their texts, and for each pair_id the files that hold its samples. With `min_words` the texts
+    are looked at: those that say less are `bare`.
+    """
+    columns = [*KEYS, "text"] if min_words else KEYS
     samples: list[Sample] = []
     files: dict[str, set[str]] = defaultdict(set)
     for file in judgment_files:
-        for row in read_parquet(file, columns=KEYS).to_pylist():
-            samples.append(Sample(**row))
+        for row in read_parquet(file, columns=columns).to_pylist():
+            bare = min_words > 0 and len(words(explanation(row["text"]))) < min_words
+            samples.append(Sample(**{name: row[name] for name in KEYS}, bare=bare))
             files[row["pair_id"]].add(file)
     return samples, files
 
@@ -196,31 +214,32 @@ def balanced(kept: Iterable[Sample], run_seed: int, iteration: int) -> list[Samp
     return sorted(row for rows in by_letter.values() for row in rows[:size])
 
 
-def preferences(
-    samples: Iterable[Sample], run_seed: int, iteration: int, balance: bool = True
-) -> list[tuple[Sample, Sample]]:
-    """DPO's (correct, wrong) judgments of the same prompt: the kept one, and a wrong parsed one by seeded hash.
+def preferences(samples: Iterable[Sample], rule: Rule) -> list[tuple[Sample, Sample]]:
+    """DPO's (correct, wrong) judgments of the same prompt: the kept one, and wrong ones by seeded hash.
 
-    Balanced by the correct one's letter, unless `balance` is off. An unparsed judgment is no rejected answer: it
-    teaches format, not judgment (paper, appendix on preference training).
+    With `pairs_per_prompt` other correct ones are chosen too, by sample and each once, so that a chosen judgment names
+    its row; wrong ones take turns. Balanced by the correct one's letter, unless `balance` is off. By default an
+    unparsed judgment is no rejected answer: it teaches format, not judgment.
     """
-    wrong: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    kept: dict[tuple[str, str], Sample] = {}
+    right: dict[Unit, list[Sample]] = defaultdict(list)
+    wrong: dict[Unit, list[Sample]] = defaultdict(list)
+    kept: dict[Unit, Sample] = {}
     for sample in samples:
         if sample.kept:
             kept[sample.unit] = sample
-        elif not sample.correct and sample.verdict is not None:
+        elif sample.key in rule.unusable:
+            continue
+        elif not sample.correct and (sample.verdict is not None or rule.unparsed_as_wrong):
             wrong[sample.unit].append(sample)
-    both = [kept[unit] for unit in kept if unit in wrong]
-
-    def pick(sample: Sample) -> Sample:
-        return min(
-            wrong[sample.unit],
-            key=lambda s: unit_interval("wrong", run_seed, iteration, s.pair_id, s.order, s.sample),
-        )
-
-    rows = balanced(both, run_seed, iteration) if balance else sorted(both)
-    return [(sample, pick(sample)) for sample in rows]
+        elif sample.correct and not sample.bare:
+            right[sample.unit].append(sample)
+    partners: dict[Sample, Sample] = {}
+    for unit, first in kept.items():
+        rejected = sorted(wrong[unit], key=lambda s: unit_interval("wrong", rule.seed, rule.iteration, *s.key))
+        for number, chosen in enumerate([first, *sorted(right[unit])][: rule.pairs_per_prompt] if rejected else ()):
+            partners[chosen] = rejected[number % len(rejected)]
+    rows = balanced(partners, rule.seed, rule.iteration) if rule.balance else sorted(partners)
+    return [(sample, partners[sample]) for sample in rows]
 
 
 def select_scored(scores: Mapping[str, Sequence[tuple[float | None, float | None]]]) -> Selection:

@@ -33,15 +33,18 @@ def model_card(
     training: StageRecord,
     train_set: StageRecord | None,
     evaluations: Sequence[StageRecord] = (),
+    phase: str = "",
 ) -> str:
-    """The card of M(iteration). `evaluations` are the committed sets, in the order they are shown."""
+    """The card of a judge that `iteration` has trained. `evaluations` are the committed sets, in the order they are
+    shown; `phase` names a second training, whose settings are then given.
+    """
     base = settings.judge.model
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": TAGS}
     if not is_path(base):
         front["base_model"] = base
     return _card(
         front,
-        f"# {settings.name}: judge M({iteration})",
+        f"# {settings.name}: judge M({iteration}){_after(phase)}",
         "An LLM judge: it explains its judgment of responses to an instruction and ends in "
         f"{settings.protocol.ends_in}. {public(base)} was fine-tuned on judgments that it, or the judge before it, "
         f"made itself: iteration {iteration} of {PAPER}, without human preference labels.",
@@ -56,8 +59,8 @@ def model_card(
     )
 
 
-def dataset_card(settings: IterateSettings, iteration: int, record: StageRecord) -> str:
-    """The card of the training set of `iteration`."""
+def dataset_card(settings: IterateSettings, iteration: int, record: StageRecord, phase: str = "") -> str:
+    """The card of a training set of `iteration`; `phase` as in `model_card`."""
     dpo = settings.train.recipe == "dpo"
     front = {
         "tags": TAGS,
@@ -67,7 +70,7 @@ def dataset_card(settings: IterateSettings, iteration: int, record: StageRecord)
     kind = "preference" if dpo else "prompt-completion"
     return _card(
         front,
-        f"# {settings.name}: training set of iteration {iteration}",
+        f"# {settings.name}: training set of iteration {iteration}{_after(phase)}",
         f"Synthetic judgments that were right by construction, kept by rejection sampling as in {PAPER}. No human "
         "labelled them.",
         f"## Format\n\nTRL's conversational {kind} format: {columns} are lists of chat messages. `pair_id`, `order` "
@@ -86,6 +89,10 @@ def public(name: str) -> str:
     return PurePosixPath(name).name if is_path(name) else name
 
 
+def _after(phase: str) -> str:
+    return f", {phase.upper()} after SFT" if phase else ""
+
+
 def _models(settings: IterateSettings) -> str:
     generator = settings.generator if settings.generates else None
     engines: Iterable[EngineSettings | None] = (generator, settings.first_judge, settings.judge)
@@ -101,6 +108,7 @@ def _training_rows(
     adapters = f", LoRA of rank {train.lora.rank}, merged" if train.lora else ""
     return [
         ("base model", public(settings.judge.model)),
+        ("started from", extra.get("started_from")),
         ("method", method[train.recipe] + adapters),
         ("training set", train_set.fingerprint.digest if train_set else None),
         ("rows", training.rows_out),

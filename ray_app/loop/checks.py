@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -12,9 +13,9 @@ from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
 from ray_app.judging.protocol import STAGE as EVALUATION
 from ray_app.loop.config import IterateSettings
-from ray_app.loop.stages import instructions, training
+from ray_app.loop.stages import evaluation, instructions, training
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.steps import Step
+from ray_app.loop.step import Step
 from ray_app.run.fingerprint import check_started
 from ray_app.run.folder import RunFolder, read_record, read_started
 from ray_app.run.shards import begun
@@ -55,16 +56,32 @@ def check_training(settings: IterateSettings) -> None:
     from ray_app.train.encoding import model_facts
 
     if settings.iterations:
-        check(settings.train, model_facts(absolute(settings.judge.model), settings.judge.revision))
-        if settings.train.recipe == "dpo" and settings.judging.sampling == "until_correct":
-            log.warning(
-                "train.recipe dpo with judging.sampling until_correct: a unit whose first judgment is right has no "
-                "wrong one to prefer it to: the better the judge, the fewer rows. sampling: all draws both"
-            )
+        facts = model_facts(absolute(settings.judge.model), settings.judge.revision)
+        check_each(settings, lambda train: check(train, facts))
+        then = settings.then_dpo
+        for section, starved in (
+            ("judging", settings.train.recipe == "dpo" and settings.judging.sampling == "until_correct"),
+            ("then_dpo.judging", then is not None and then.judging.sampling == "until_correct"),
+        ):
+            if starved:
+                log.warning(
+                    "DPO with %s.sampling until_correct: a unit whose first judgment is right has no wrong one to "
+                    "prefer it to: the better the judge, the fewer rows. sampling: all draws both",
+                    section,
+                )
 
 
-def tried_training(settings: IterateSettings, inputs: Inputs) -> TrainSettings:
-    """`train` as the seed can be trained: its chat template and a small copy of its class are tried, once a run.
+def check_each(settings: IterateSettings, checked: Callable[[TrainSettings], None]) -> None:
+    """Check every training of an iteration; an error names the section that it is of."""
+    for section, train in settings.trainings.items():
+        try:
+            checked(train)
+        except InputError as fault:
+            raise InputError(section + str(fault).removeprefix("train")) from fault
+
+
+def tried_training(settings: IterateSettings, inputs: Inputs) -> IterateSettings:
+    """`settings` as the seed can be trained: its chat template and a small copy of its class are tried, once a run.
 
     Raises InputError in one line where they cannot be trained right, before any judging is paid.
     """
@@ -75,7 +92,7 @@ def tried_training(settings: IterateSettings, inputs: Inputs) -> TrainSettings:
     _, prompt = next(protocol.pair_prompts(pair, inputs.prompt(protocol.prompt_setting)))
     model = absolute(seed.model)  # as training reads it: a worker has another working folder
     trial = tried(settings.run_uri, model, seed.revision, settings.train, prompt, seed.chat_template_kwargs)
-    return trial.applied(settings.train)
+    return settings.each_training(trial.applied)
 
 
 def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) -> None:
@@ -87,13 +104,13 @@ def check_room(settings: IterateSettings, todo: list[Step], pools: PoolManager) 
         return
     for role in sorted({step.role for step in todo if step.role}):
         pools.require_room(role, engines[role] or settings.judge)
-    if any(step.stage == training.STAGE for step in todo):
-        check(settings.train, None, ray.cluster_resources())
+    if any(step.kind == training.STAGE for step in todo):
+        check_each(settings, lambda train: check(train, None, ray.cluster_resources()))
 
 
 def check_benchmarks(settings: IterateSettings, inputs: Inputs, todo: list[Step]) -> None:
     """Raises InputError naming a benchmark that is not there, or the fault of its file, before any work is done."""
-    if any(step.stage == EVALUATION for step in todo):
+    if any(step.kind in (EVALUATION, evaluation.BASELINE) for step in todo):
         for spec in settings.benchmarks:
             inputs.gold_set(spec, settings.evaluation.limit)
 

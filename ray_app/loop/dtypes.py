@@ -47,4 +47,5 @@ def with_older_dtypes(settings: IterateSettings, begun: Mapping[str, Any]) -> It
     train = settings.train if trained == "auto" else settings.train.decided(trained)
     if train != settings.train or any(engine != getattr(settings, role) for role, engine in engines.items()):
         log.info("dtype auto: this run was begun before there was auto, and goes on in %s", train.dtype)
-    return settings.model_copy(update={**engines, "train": train})
+    settings = settings.model_copy(update=engines)
+    return settings if trained == "auto" else settings.each_training(lambda training: training.decided(trained))

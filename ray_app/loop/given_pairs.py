@@ -22,7 +22,7 @@ from ray_app.errors import InputError
 from ray_app.generation.instruction_choice import NearDuplicates
 from ray_app.generation.pair_gate import CONTAMINATED, Gate, last_turn, pair_fault
 from ray_app.generation.programs.calls import Made
-from ray_app.loop.config import InstructionSettings
+from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.instruction_rows import name_in
 from ray_app.run.folder import read_record
 from ray_app.run.storage import join

@@ -14,7 +14,7 @@ from ray_app.base.texts import as_text, conversation_fault
 from ray_app.benchmarks.files import clean_row, read_rows
 from ray_app.errors import InputError, first_line
 from ray_app.generation.instruction_choice import NearDuplicates
-from ray_app.loop.config import InstructionSettings
+from ray_app.loop.data_settings import InstructionSettings
 
 STAGE = "instructions"
 

@@ -15,7 +15,8 @@ from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.checked import CheckedProgram
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
-from ray_app.loop.config import IterateSettings, PairSettings
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.data_settings import PairSettings
 from ray_app.loop.stages.inputs import Inputs
 
 Program = Callable[[IterateSettings, Inputs, int], Any]  # of the settings, for an iteration

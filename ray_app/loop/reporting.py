@@ -10,9 +10,10 @@ from ray_app.errors import RunError, first_line
 from ray_app.findings import gather, gauges, page
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
-from ray_app.loop.config import InstructionSettings, IterateSettings
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.stages.pairs import STAGE as PAIRS
-from ray_app.loop.steps import Step
+from ray_app.loop.step import Step
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,8 @@ from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.stages.training import STAGE as TRAINING
-from ray_app.loop.steps import Step, run_step, steps_of
+from ray_app.loop.step import Step, run_step
+from ray_app.loop.steps import steps_of
 from ray_app.run import metrics_log, storage
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
 from ray_app.run.lease import Lease
@@ -109,10 +110,11 @@ def run_steps(
             precision.warn_if_slow("train.dtype", settings.train.dtype, "cpu")
         if dtype is not None:  # what could not begin binds no later command to its format
             write_run(folder.uri, {**read_run(folder.uri), "dtype": dtype})
-            settings = settings.model_copy(update={"train": settings.train.decided(dtype)})
+            decided = dtype
+            settings = settings.each_training(lambda train: train.decided(decided))
             check_training(settings)
-        if any(step.stage == TRAINING for step in todo):
-            settings = settings.model_copy(update={"train": tried_training(settings, inputs)})
+        if any(step.kind == TRAINING for step in todo):
+            settings = tried_training(settings, inputs)
             check_training(settings)
         pools.clock = DeviceClock(devices_of(settings, pools))
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)

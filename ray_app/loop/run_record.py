@@ -9,7 +9,7 @@ from typing import Any
 
 from ray_app import __version__
 from ray_app.loop.config import IterateSettings
-from ray_app.loop.steps import Step
+from ray_app.loop.step import Step
 from ray_app.run.folder import FORMAT, now
 from ray_app.system.precision import Dtype
 

@@ -12,9 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ray_app.loop.stages.evaluation import FIRST_JUDGE
+from ray_app.loop.stages.evaluation import BASELINE, FIRST_JUDGE
 from ray_app.loop.stages.inputs import VALIDATION
 from ray_app.metrics.similarity import THIRDS
+from ray_app.run.folder import parts_of
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
@@ -33,39 +34,57 @@ OF_TRAINING_SET = (
     "distinct_explanations",
 )
 LEAST_TOLD_S = 0.5  # of a cause of idleness in the table
-WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE)
+WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE, BASELINE)
 
 
 def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row an iteration from the lines of metrics.jsonl; a value that was not measured is None.
 
-    The first judge, where it is another model than the seed, has a row of its own, before them.
+    The first judge, where it is another model than the seed, has a row of its own, before them; the seed with another
+    prompt has one behind the seed's, with `prompt`; a second training has one behind its iteration's, with `phase`.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    prompts: list[str] = []
     for line in metrics:
-        iteration = line["iteration"]
-        if iteration is None:
+        if line["iteration"] is None:
             continue
-        first_judge = line["stage"] == FIRST_JUDGE
-        key, name = (-1, "first") if first_judge else (iteration, iteration)
-        row = rows.setdefault(key, {"iteration": name, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0})
+        _, stage = parts_of(line["stage"])
+        key, named = _row_of(line, prompts)
+        row = rows.setdefault(key, {**named, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0})
         row["seconds"] += line["seconds"]
         row["tokens"] += line["completion_tokens"]
         extra = line["extra"]
         if "device_time" in extra:
             row["device_time"] = together(row.get("device_time"), extra["device_time"])
-        if line["stage"] == "train_set":
+        if stage == "train_set":
             row.update({name: extra[name] for name in OF_TRAINING_SET if name in extra})
             row["lost"] = sum(line["quarantined"].values())
-        elif line["stage"] == "judgments":
+        elif stage == "judgments":
             row["unparsed_rate"] = extra.get("unparsed_rate")
-        elif line["stage"] == "training":
+        elif stage == "training":
             row["selected"] = len(extra.get("candidates") or []) > 1
-        elif line["stage"] in ("evaluation", FIRST_JUDGE):
+        elif stage in ("evaluation", FIRST_JUDGE, BASELINE):
             row["sets"][extra["set"]] = extra["headline"]
             if extra.get("change"):
                 row["changes"][extra["set"]] = extra["change"]
     return [rows[i] for i in sorted(rows)]
+
+
+def _row_of(line: Mapping[str, Any], prompts: list[str]) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The place of a line's row, and what names it. `prompts` are those seen so far; a new one is added."""
+    iteration = line["iteration"]
+    phase, _ = parts_of(line["stage"])
+    if phase:
+        return (iteration, 1), {"iteration": f"{iteration}{phase}", "phase": phase}
+    if line["stage"] == FIRST_JUDGE:
+        return (-1, 0), {"iteration": "first"}
+    if line["stage"] != BASELINE:
+        return (iteration, 0), {"iteration": iteration}
+    prompt = line["extra"]["prompt"]
+    if prompt not in prompts:
+        prompts.append(prompt)
+    number = prompts.index(prompt) + 1
+    return (iteration, number), {"iteration": f"{iteration}p{number}", "prompt": prompt}
 
 
 def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
@@ -113,7 +132,11 @@ def notes(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str
     said = []
     if any(row.get("selected") for row in rows):
         said.append("* the checkpoint was selected on this set: its figure flatters")
-    again = any(row.get("pass_rate") is not None and row["iteration"] not in ("first", 0, 1) for row in rows)
+    said += [f"{row['iteration']}: the seed model with the prompt {row['prompt']}" for row in rows if "prompt" in row]
+    if any(row.get("phase") for row in rows):
+        said.append("dpo: after a second training, from the SFT checkpoint on its judgments of the same pairs")
+    first = [row for row in rows if not row.get("phase")]
+    again = any(row.get("pass_rate") is not None and row["iteration"] not in ("first", 0, 1) for row in first)
     if again and any(line["stage"] == "pairs" and line["iteration"] is None for line in metrics):
         said.append("pass and keep from iteration 2 on: of pairs that the judge was trained on")
     return said
@@ -182,7 +205,9 @@ def _thirds(headline: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _changes(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Accuracy against the iteration before", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    title = "Accuracy against the iteration before"
+    title += " (dpo: against the SFT checkpoint)" if any(row.get("phase") for row in rows) else ""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     table.add_column("iter", justify="right")
     table.add_column("set", no_wrap=True)
     for name in ("change [95 %]", "better : worse", "p (McNemar)"):
@@ -220,10 +245,14 @@ def _stages(metrics: list[dict[str, Any]]) -> Table:
     table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     for name in ("iter", "stage", "rows in", "out", "quarantined", "prompt tok", "new tok", "s"):
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    prompts: list[str] = []
     for line in sorted(metrics, key=_position):
-        stage = line["stage"].replace("evaluation", "eval")
+        phase, stage = parts_of(line["stage"])
+        own_row = phase or stage == BASELINE
+        iteration = _row_of(line, prompts)[1]["iteration"] if own_row else line["iteration"]
+        stage = stage.replace("baseline_", "").replace("evaluation", "eval")
         table.add_row(
-            "-" if line["iteration"] is None else str(line["iteration"]),
+            "-" if iteration is None else str(iteration),
             stage + (f" {line['extra']['set']}" if "set" in line["extra"] else ""),
             _whole(line["rows_in"]),
             _whole(line["rows_out"]),
@@ -252,9 +281,10 @@ def _device_time(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _position(line: Mapping[str, Any]) -> tuple[int, int]:
+def _position(line: Mapping[str, Any]) -> tuple[int, str, int]:
     iteration = -1 if line["iteration"] is None else line["iteration"]
-    return iteration, WORK.index(line["stage"]) if line["stage"] in WORK else len(WORK)
+    phase, stage = parts_of(line["stage"])
+    return iteration, phase, WORK.index(stage) if stage in WORK else len(WORK)
 
 
 def _rate(value: float | None) -> str:

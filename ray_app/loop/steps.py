@@ -6,10 +6,12 @@ a model or a GPU is touched.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ray_app.base.model_files import model_identity
+from ray_app.benchmarks.registry import shows_four
 from ray_app.engine.settings import EngineSettings
 from ray_app.generation.runner import StageResult
 from ray_app.generation.side_by_side import can_stream, stream
@@ -19,67 +21,44 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages import evaluation, instructions, judgments, pairs, train_set, training
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.step import Feed, Member, Step, Together
 from ray_app.run.fingerprint import Fingerprint, fingerprint
-from ray_app.run.folder import RunFolder, begin
+from ray_app.run.folder import DPO, RunFolder, parts_of
 
 
 @dataclass(frozen=True)
-class Feed:
-    """The step that takes a step's rows while it still makes them, and both at once, or None where they cannot be."""
+class Phase:
+    """One training of an iteration and what leads to it: settings and folders of its own."""
 
-    directory: str
-    run: Callable[[Context], tuple[StageResult, StageResult] | None]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A step that is done together with those of the same group that are left: `run` takes the names of them all."""
-
-    group: str
-    name: str
-    run: Callable[[Context, Sequence[str]], list[StageResult]]
+    settings: IterateSettings
+    folder: RunFolder
+    enter: Callable[[Context], Context]  # the run as the stages of this phase see it
 
 
 @dataclass(frozen=True)
-class Step:
-    """One commit of the run. `iteration` is None for what is made once."""
+class Examinee:
+    """A judge that is evaluated: its engine, its model's identity in fingerprints, and what it was made from."""
 
     stage: str
-    iteration: int | None
-    directory: str
-    fingerprint: Fingerprint
-    run: Callable[[Context], StageResult]
-    label: str
-    feeds: Feed | None = None
-    member: Member | None = None
+    iteration: int
+    engine: EngineSettings
+    identity: str
+    made_from: tuple[Fingerprint, ...] = ()
+    prompt: str = ""  # one of `evaluation.baseline_prompts` in place of the run's own
+    told: Mapping[str, str] = field(default_factory=dict)  # what stage.json says of it besides
+    before: str | None = None  # the folder of the evaluations that its own are compared with
 
-    @property
-    def role(self) -> str | None:
-        """Whose engines it needs."""
-        if self.stage in (judgments.STAGE, evaluation.FIRST_JUDGE):
-            return "first_judge" if self.iteration in (0, 1) else "judge"
-        if self.stage == pairs.STAGE:
-            return "generator" if "generator" in self.fingerprint.inputs else None
-        if self.stage == instructions.STAGE and self.resumes:
-            return "generator"
-        return "judge" if self.stage == EVALUATION else None
 
-    @property
-    def resumes(self) -> bool:
-        """Whether an interrupted attempt goes on from its closed shards; other stages clear what it left."""
-        if self.stage == instructions.STAGE:
-            return bool(self.fingerprint.settings["instructions.classify"])
-        return self.stage not in (train_set.STAGE, training.STAGE)
-
-    def __str__(self) -> str:
-        return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
+def final_folder(settings: IterateSettings, folder: RunFolder) -> RunFolder:
+    """The folders in which an iteration's last training lies."""
+    return folder.of_phase(DPO) if settings.then_dpo else folder
 
 
 def judge_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
-    """The engine of M(iteration); M(0) is the seed model."""
+    """The engine of M(iteration), what the last training of an iteration made; M(0) is the seed model."""
     if iteration == 0:
         return settings.judge
-    return settings.judge.of_checkpoint(folder.checkpoint(iteration))
+    return settings.judge.of_checkpoint(final_folder(settings, folder).checkpoint(iteration))
 
 
 def judging_engine(settings: IterateSettings, folder: RunFolder, iteration: int) -> EngineSettings:
@@ -94,7 +73,10 @@ class Planner:
 
     def __init__(self, settings: IterateSettings, folder: RunFolder, inputs: Inputs) -> None:
         self.settings, self.folder, self.inputs = settings, folder, inputs
+        self.final = final_folder(settings, folder)
         self.steps: list[Step] = []
+        self.first = Phase(settings, folder, lambda context: context)
+        self.second = Phase(settings.dpo_phase, folder.of_phase(DPO), Context.dpo) if settings.then_dpo else None
 
     def plan(self) -> list[Step]:
         settings = self.settings
@@ -102,16 +84,15 @@ class Planner:
         prompts = made
         if settings.pairs.refresh == "never":
             made = self._pairs(prompts, None)
-        self._evaluations(0, made, model_identity(settings.judge.model), [])
+        self._evaluate(made, Examinee(EVALUATION, 0, settings.judge, model_identity(settings.judge.model)))
         if settings.first_judge and settings.first_judge.model != settings.judge.model:
             self._first_judge(made)
+        self._baselines(made)
         trained_before: list[Fingerprint] = []
         for iteration in range(1, settings.iterations + 1):
             if settings.pairs.refresh == "each_iteration":
                 made = self._pairs(prompts, iteration)
-            trained = self._iteration(iteration, made, trained_before)
-            self._evaluations(iteration, made, f"iter_{iteration:02d}", [trained])
-            trained_before = [trained]
+            trained_before = [self._iteration(iteration, made, trained_before)]
         return self.steps
 
     def _add(
@@ -122,13 +103,18 @@ class Planner:
         run: Callable[[Context], StageResult],
         name: str = "",
         feeds: Feed | None = None,
+        phase: Phase | None = None,
         member: Member | None = None,
     ) -> Fingerprint:
-        directory = self.folder.stage_dir(stage, iteration)
+        phase = phase or self.first
+        directory = phase.folder.stage_dir(stage, iteration)
         if name:
             directory = self.folder.join(directory, name)
-        label = f"{stage.replace('_', ' ')} {name}".strip()
-        self.steps.append(Step(stage, iteration, directory, wanted, run, label, feeds, member))
+        label = f"{wanted.stage.replace('_', ' ')} {name}".strip()
+        enter = phase.enter
+        self.steps.append(
+            Step(wanted.stage, iteration, directory, wanted, lambda context: run(enter(context)), label, feeds, member)
+        )
         return wanted
 
     def _instructions(self) -> Fingerprint:
@@ -155,72 +141,118 @@ class Planner:
     def _judge(self, iteration: int) -> tuple[Judge, str]:
         """The judge of `iteration`'s pairs, and its model's identity in fingerprints."""
         engine = judging_engine(self.settings, self.folder, iteration)
-        identity = model_identity(engine.model) if iteration == 1 else f"iter_{iteration - 1:02d}"
+        identity = model_identity(engine.model) if iteration == 1 else self.final.name_of(iteration - 1)
         return self.inputs.judge(engine, engine.model if iteration == 1 else identity), identity
 
-    def _iteration(self, iteration: int, made: Fingerprint, judge: list[Fingerprint]) -> Fingerprint:
-        settings = self.settings
-        judging, identity = self._judge(iteration)
-        judged = fingerprint(
-            judgments.STAGE,
-            judgments.settings_of(settings, self.inputs, judging.engine.identity(identity)),
-            {},
-            [made.digest, *(p.digest for p in judge)],
-        )
-        self._add(judgments.STAGE, iteration, judged, lambda c: judgments.run(c, iteration, judging))
-        chosen = fingerprint(train_set.STAGE, train_set.settings_of(settings), {}, [judged.digest])
-        self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration))
-        seed_model = {"seed_model": model_identity(settings.judge.model)}
-        inputs = seed_model | training.inputs_of(settings, self.inputs)
-        trained = fingerprint(training.STAGE, training.settings_of(settings, self.inputs), inputs, [chosen.digest])
-        digests = trained.digest, chosen.digest
-        return self._add(training.STAGE, iteration, trained, lambda c: training.run(c, iteration, *digests))
+    def _iteration(self, iteration: int, made: Fingerprint, before: list[Fingerprint]) -> Fingerprint:
+        """An iteration's steps; `before` is the training that made M(iteration - 1). Returns that of M(iteration)."""
+        judge, identity = self._judge(iteration)
+        start = self._start(iteration, before)
+        trained = self._trained(self.first, iteration, [made, *before], judge, identity, start)
+        folder = self.folder if iteration == 1 else self.final
+        self._examined(self.first, iteration, made, trained, folder.stage_dir(EVALUATION, iteration - 1))
+        if self.second is None:
+            return trained
+        own, sft = self.folder.name_of(iteration), self.folder.checkpoint(iteration)
+        judge = self.inputs.judge(self.settings.judge.of_checkpoint(sft), own)
+        start = training.Start(sft, None, trained.digest, f"{own}/checkpoint")
+        trained = self._trained(self.second, iteration, [made, trained], judge, own, start)
+        self._examined(self.second, iteration, made, trained, self.folder.stage_dir(EVALUATION, iteration))
+        return trained
 
-    def _evaluations(self, iteration: int, made: Fingerprint, identity: str, judge: list[Fingerprint]) -> None:
-        engine = judge_engine(self.settings, self.folder, iteration)
-        self._evaluate(EVALUATION, iteration, made, identity, judge, engine)
+    def _trained(
+        self,
+        phase: Phase,
+        iteration: int,
+        judged_from: list[Fingerprint],
+        judge: Judge,
+        identity: str,
+        start: training.Start,
+    ) -> Fingerprint:
+        """Judgments, training set and training of one phase; `identity` is that of the judge's model."""
+        settings, named = phase.settings, phase.folder.stage_name
+        covered = judgments.settings_of(settings, self.inputs, judge.engine.identity(identity))
+        judged = fingerprint(named(judgments.STAGE), covered, {}, [part.digest for part in judged_from])
+        self._add(judgments.STAGE, iteration, judged, lambda c: judgments.run(c, iteration, judge), phase=phase)
+        chosen = fingerprint(named(train_set.STAGE), train_set.settings_of(settings), {}, [judged.digest])
+        self._add(train_set.STAGE, iteration, chosen, lambda c: train_set.run(c, iteration), phase=phase)
+        inputs = {"seed_model": model_identity(settings.judge.model)} | training.inputs_of(settings, self.inputs)
+        upstream = [chosen.digest, *([start.origin] if start.origin else [])]
+        covered = training.settings_of(settings, self.inputs, start)
+        trained = fingerprint(named(training.STAGE), covered, inputs, upstream)
+        digests = trained.digest, chosen.digest
+        run = functools.partial(training.run, iteration=iteration, digests=digests, start=start)
+        return self._add(training.STAGE, iteration, trained, run, phase=phase)
+
+    def _start(self, iteration: int, before: list[Fingerprint]) -> training.Start:
+        """What the training of `iteration` begins with; `before` is the training that made M(iteration - 1)."""
+        if self.settings.train.start == "previous" and before:
+            place = self.final.name_of(iteration - 1)
+            return training.Start(self.final.checkpoint(iteration - 1), None, before[0].digest, f"{place}/checkpoint")
+        return training.Start(self.settings.judge.model, self.settings.judge.revision)
+
+    def _examined(self, phase: Phase, iteration: int, made: Fingerprint, trained: Fingerprint, before: str) -> None:
+        """The evaluations of what a phase has trained."""
+        engine = self.settings.judge.of_checkpoint(phase.folder.checkpoint(iteration))
+        identity, named = phase.folder.name_of(iteration), phase.folder.stage_name(EVALUATION)
+        examinee = Examinee(named, iteration, engine, identity, (trained,), before=before)
+        self._evaluate(made, examinee, phase)
+
+    def _baselines(self, made: Fingerprint) -> None:
+        """The seed as it judges with other prompts."""
+        seed = self.settings.judge
+        for prompt in self.inputs.baselines:
+            told = {"prompt": prompt}
+            baseline = Examinee(evaluation.BASELINE, 0, seed, model_identity(seed.model), (), prompt, told)
+            self._evaluate(made, baseline)
 
     def _first_judge(self, made: Fingerprint) -> None:
         engine = self.settings.first_judge
         assert engine is not None
-        self._evaluate(evaluation.FIRST_JUDGE, 0, made, model_identity(engine.model), [], engine)
+        told = {"judge": engine.model}
+        self._evaluate(made, Examinee(evaluation.FIRST_JUDGE, 0, engine, model_identity(engine.model), told=told))
 
-    def _evaluate(
-        self,
-        stage: str,
-        iteration: int,
-        made: Fingerprint,
-        identity: str,
-        judge: list[Fingerprint],
-        engine: EngineSettings,
-    ) -> None:
+    def _evaluate(self, made: Fingerprint, judge: Examinee, phase: Phase | None = None) -> None:
         for name, spec in evaluation.sets_of(self.settings).items():
-            if name == evaluation.HELDOUT_SET and iteration == 0 and self.settings.pairs.refresh != "never":
+            if name == evaluation.HELDOUT_SET and judge.iteration == 0 and self.settings.pairs.refresh != "never":
                 continue  # there are no pairs yet
-            upstream = [p.digest for p in judge]
+            if judge.prompt and spec and shows_four(spec):
+                continue  # best-of rows have prompts of their own: the seed's figure is this one too
+            upstream = [p.digest for p in judge.made_from]
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)
-            covered = evaluation.settings_of(self.settings, self.inputs, engine.identity(identity), spec)
-            wanted = fingerprint(stage, covered, self.inputs.content(spec), upstream)
-            judged_by = self.inputs.judge(engine, engine.model if iteration == 0 else identity)
-            judge_all = _evaluation(stage, iteration, evaluation.sets_of(self.settings), judged_by)
-            member = Member(f"{stage} {iteration}", name, judge_all)
-            self._add(stage, iteration, wanted, _alone(member), name, member=member)
+            prompt = self.inputs.baselines[judge.prompt] if judge.prompt else None
+            identity = judge.engine.identity(judge.identity)
+            covered = evaluation.settings_of(self.settings, self.inputs, identity, spec, prompt)
+            wanted = fingerprint(judge.stage, covered, self.inputs.content(spec), upstream)
+            named = judge.engine.model if judge.iteration == 0 else judge.identity
+            asked = self.inputs.judge(judge.engine, named, prompt)
+            below = f"{judge.prompt}/{name}" if judge.prompt else name
+            judge_sets = _evaluation(judge, evaluation.sets_of(self.settings), asked)
+            enter = (phase or self.first).enter
+            group = f"{judge.stage} {judge.iteration} {judge.prompt}"
+            member = Member(group, name, _entered(judge_sets, enter))
+            alone = functools.partial(_alone, judge_sets, name)
+            self._add(parts_of(judge.stage)[1], judge.iteration, wanted, alone, below, phase=phase, member=member)
 
 
-def _evaluation(
-    stage: str, iteration: int, specs: Mapping[str, str], judge: Judge
-) -> Callable[[Context, Sequence[str]], list[StageResult]]:
+def _evaluation(examinee: Examinee, specs: Mapping[str, str], judge: Judge) -> Together:
     def run(context: Context, names: Sequence[str]) -> list[StageResult]:
-        folder = context.folder.stage_dir(stage, iteration)
+        folder = context.folder.stage_dir(parts_of(examinee.stage)[1], examinee.iteration)
+        if examinee.prompt:
+            folder = context.folder.join(folder, examinee.prompt)
         sets = [evaluation.NamedSet(name, specs[name], context.folder.join(folder, name)) for name in names]
-        return evaluation.run(context, iteration, sets, judge, stage)
+        return evaluation.run(context, examinee.iteration, sets, judge, examinee.told, examinee.before)
 
     return run
 
 
-def _alone(member: Member) -> Callable[[Context], StageResult]:
-    return lambda context: member.run(context, [member.name])[0]
+def _entered(judge_sets: Together, enter: Callable[[Context], Context]) -> Together:
+    return lambda context, names: judge_sets(enter(context), names)
+
+
+def _alone(judge_sets: Together, name: str, context: Context) -> StageResult:
+    return judge_sets(context, [name])[0]
 
 
 def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResult, StageResult] | None:
@@ -241,27 +273,7 @@ def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResul
         total=lambda: judgments.units_in(settings, first.directory),
     )
     made = pairs.with_given(context, made, iteration if own else None)
-    return made, judgments.with_numbers(context, judged, iteration)
-
-
-def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
-    """Do the work of `step`, of those it is done together with, and of the step it feeds where both are left and can
-    run at the same time.
-    """
-    feed = step.feeds
-    fed = next((other for other in todo if feed and other.directory == feed.directory), None)
-    begin(step.directory, step.fingerprint)
-    if feed and fed:
-        begin(fed.directory, fed.fingerprint)
-        if both := feed.run(context):
-            return list(zip((step, fed), both, strict=True))
-    if group := step.member:
-        members = [other for other in todo if other.member and other.member.group == group.group]
-        for other in members:
-            begin(other.directory, other.fingerprint)
-        names = [other.member.name for other in members if other.member]
-        return list(zip(members, group.run(context, names), strict=True))
-    return [(step, step.run(context))]
+    return made, judgments.with_numbers(context, judged, iteration, judge)
 
 
 def steps_of(settings: IterateSettings, folder: RunFolder, inputs: Inputs | None = None) -> list[Step]:

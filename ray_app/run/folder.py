@@ -15,6 +15,7 @@ from ray_app.run.fingerprint import Fingerprint
 COMMIT = "stage.json"
 RUN = "run.json"
 FORMAT = 1  # of the run folder; 0 is that of runs whose run.json names none
+DPO = "dpo"  # the phase of the second training of an iteration
 STARTED = "started.json"  # until the commit: what the closed shards of an interrupted stage were made with
 
 
@@ -38,15 +39,28 @@ class StageRecord(BaseModel):
 
 
 class RunFolder:
-    """Paths of one run, local or any fsspec URI."""
+    """Paths of one run, local or any fsspec URI. A `phase` is a second training of every iteration: its stages lie in a
+    folder of their own below the iteration's, and carry its name in front of theirs.
+    """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
+    def __init__(self, uri: str, phase: str = "") -> None:
+        self.uri, self.phase = uri.rstrip("/"), phase
 
     join = staticmethod(storage.join)
 
+    def of_phase(self, phase: str) -> RunFolder:
+        return RunFolder(self.uri, phase)
+
+    def stage_name(self, stage: str) -> str:
+        """The name of a stage of this phase, in commits, metrics and seeds."""
+        return f"{self.phase}_{stage}" if self.phase else stage
+
+    def name_of(self, iteration: int) -> str:
+        """Where an iteration's stages lie, below the run folder; the name of its judge, too."""
+        return f"iter_{iteration:02d}" + (f"/{self.phase}" if self.phase else "")
+
     def iteration(self, number: int) -> str:
-        return storage.join(self.uri, f"iter_{number:02d}")
+        return storage.join(self.uri, self.name_of(number))
 
     def stage_dir(self, stage: str, iteration: int | None = None) -> str:
         """instructions/ and pairs/ are made once; the rest lies in iter_NN/."""
@@ -63,6 +77,12 @@ class RunFolder:
         """Remove what an interrupted attempt left of a stage that starts from nothing."""
         for file in storage.list_files(directory, "*.parquet"):
             storage.remove(file)
+
+
+def parts_of(stage: str) -> tuple[str, str]:
+    """(phase, stage within it) of a stage's name; the phase is empty but for a second training."""
+    phase, _, rest = stage.partition("_")
+    return (DPO, rest) if phase == DPO else ("", stage)
 
 
 def read_record(directory: str) -> StageRecord | None:

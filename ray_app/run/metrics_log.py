@@ -61,6 +61,8 @@ def _lines(directories: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _committed(run_uri: str) -> list[str]:
-    """Folders of all commits of the run: stage, iter_NN/stage and iter_NN/stage/benchmark."""
-    depths = ("*", "iter_*/*", "iter_*/*/*")
+    """Folders of all commits of the run: stage, iter_NN/stage, iter_NN/stage/benchmark, and one below those of the
+    seed's other prompts.
+    """
+    depths = ("*", "iter_*/*", "iter_*/*/*", "iter_*/*/*/*")
     return [folder for depth in depths for folder in storage.list_folders_with(run_uri, depth, COMMIT)]

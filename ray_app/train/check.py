@@ -59,8 +59,6 @@ def _batch(s: TrainSettings) -> None:
             "tokens_per_batch",
             f"{s.tokens_per_batch} holds no row of {rows_of_unit} × {s.sequence_length} tokens",
         )
-    if s.batch_rows is not None and s.batch_rows % s.workers:
-        _fail("batch_rows", f"{s.batch_rows} rows do not divide over {s.workers} workers (train.workers)")
     if s.batch_rows is not None and s.accumulation != 1:
         _fail("accumulation", "has no effect beside train.batch_rows; leave one of them out")
     if s.selection.when == "between" and not s.checkpoint_every:

@@ -39,12 +39,15 @@ def fit_id(
     seed: int,
     template: dict[str, Any],
     revision: str | None = None,
+    origin: str = "",
 ) -> str:
-    """Names what a fit computes: state of another fit is never resumed. `files` are content hashes, in order."""
+    """Names what a fit computes: state of another fit is never resumed. `files` are content hashes, in order. `origin`
+    names the training that made the model it begins with: checkpoints of one shape have one identity.
+    """
     computed = settings.covered(
         {"tracking", "selection", "max_failures", "timeout_s", "log_every", "cpus_per_worker", "keep_candidates"}
     )
-    what = [computed, model_identity(seed_model), revision, list(files), seed, template]
+    what = [computed, model_identity(seed_model), revision, list(files), seed, template, *([origin] if origin else [])]
     return hashlib.sha256(canonical(what).encode()).hexdigest()[:16]
 
 

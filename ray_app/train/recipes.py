@@ -60,13 +60,14 @@ class Sft:
 class Dpo:
     """DPO with an NLL term (Rafailov et al., arXiv 2305.18290; Pang et al., arXiv 2404.19733).
 
-    mean over pairs of −log σ(β·margin) + nll_weight · mean over chosen tokens of NLL, where the margin is that of
-    the log-ratios to the seed model. Those reference log-probabilities are computed once, before the first step.
+    mean over pairs of −log σ(β·margin) + nll_weight · mean NLL of the chosen, over their tokens or over the pairs
+    (`dpo.nll_mean`), where the margin is that of the log-ratios to the model that training begins with. Those reference
+    log-probabilities are computed once, before the first step.
     """
 
     def __init__(self, worker: Worker) -> None:
         self.worker, self.settings = worker, worker.settings.dpo
-        self.chosen_targets = (worker.rows.lengths - worker.rows.prompts)[0::2]
+        self.chosen_targets = (worker.rows.lengths - worker.rows.prompts)[0::2].astype(np.float64)
         self.reference = torch.from_numpy(_reference(worker)).to(worker.device, torch.float32)
         self.per_pair = self.per_token = 0.0
 
@@ -83,7 +84,7 @@ class Dpo:
         ratio = logps.view(-1, 2) - self.reference.view(-1, 2)[pairs]
         margin = self.settings.beta * (ratio[:, 0] - ratio[:, 1])
         preference = -logsigmoid(margin).sum() * self.per_pair
-        likelihood = -logps[0::2].sum() * self.per_token
+        likelihood = -(logps[0::2] * self._nll_weights(units).to(logps)).sum()
         loss = preference + self.settings.nll_weight * likelihood
         parts = {
             "loss": loss,
@@ -93,6 +94,12 @@ class Dpo:
             "preference_accuracy": (margin > 0).sum() * self.per_pair,
         }
         return loss * self.worker.world, parts
+
+    def _nll_weights(self, units: tuple[int, ...]) -> torch.Tensor:
+        """(units,) what a chosen row's summed NLL weighs in the step's mean."""
+        if self.settings.nll_mean == "tokens":
+            return torch.full((len(units),), self.per_token)
+        return torch.from_numpy(self.per_pair / self.chosen_targets[list(units)])
 
 
 def row_logps(nll: torch.Tensor, batch: Batch) -> torch.Tensor:

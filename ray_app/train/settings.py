@@ -65,7 +65,20 @@ class DpoSettings(Part):
     """Direct preference optimisation on correct × wrong judgments (paper's released model)."""
 
     beta: float = Field(0.1, gt=0, description="strength of the pull to the reference")
-    nll_weight: float = Field(1.5, ge=0, description="weight of the chosen judgment's token-mean NLL")
+    nll_weight: float = Field(1.5, ge=0, description="weight of the chosen judgments' mean NLL")
+    nll_mean: Literal["tokens", "pairs"] = Field(
+        "tokens", description="over all chosen tokens of a step, or over its pairs, of each its own tokens' mean"
+    )
+    pairs_per_prompt: int = Field(
+        1, ge=1, description="preferences of one prompt at most: each right judgment once, wrong ones in turn"
+    )
+    unparsed_as_wrong: bool = Field(False, description="a judgment without a verdict may be the rejected one")
+
+    def covered(self) -> dict[str, Any]:
+        """What an identity covers: newer settings where they change something."""
+        newer = {"nll_mean", "pairs_per_prompt", "unparsed_as_wrong"}
+        same = {name for name in newer if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=same)
 
 
 class SelectionSettings(Part):
@@ -98,6 +111,11 @@ class TrainSettings(Part):
     recipe: Literal["sft", "dpo"] = Field(
         "sft", description="SFT on correct judgments, or DPO of correct against incorrect ones"
     )
+    start: Literal["seed", "previous"] = Field(
+        "seed",
+        description="an iteration trains the seed model (the paper), or goes on from the judge of the one before; the "
+        "first trains the seed",
+    )
     lr: float = Field(1e-6, gt=0, description="peak learning rate; 1e-4 with lora")
     lr_min: float = Field(2e-7, ge=0, description="end of the cosine")
     warmup_steps: int = Field(100, ge=0, description="linear, from 0 to lr")
@@ -108,7 +126,9 @@ class TrainSettings(Part):
     sequence_length: int = Field(4096, ge=2, description="longer rows are quarantined, never cut")
     tokens_per_batch: int = Field(8192, ge=2, description="tokens of one micro-batch on one worker")
     accumulation: int = Field(1, ge=1, description="micro-batches a worker puts into one optimizer step")
-    batch_rows: int | None = Field(None, ge=1, description="rows of one optimizer step over all workers, instead")
+    batch_rows: int | None = Field(
+        None, ge=1, description="rows (dpo: pairs) of one optimizer step over all workers, however many, instead"
+    )
     batching: Literal["packed", "bucketed"] = Field(
         "packed",
         description="rows laid end to end (attention stays inside a row), or padded rows of like length",
@@ -173,10 +193,14 @@ class TrainSettings(Part):
         return self.model_copy(update={"dtype": dtype}) if self.dtype == "auto" else self
 
     def covered(self, exclude: AbstractSet[str]) -> dict[str, Any]:
-        """What an identity covers, less some fields. A named format has the name it had before there was `auto`."""
-        if self.dtype == "auto":
-            return self.model_dump(mode="json", exclude=set(exclude))
-        return {**self.model_dump(mode="json", exclude={*exclude, "dtype"}), "bf16": self.in_bf16}
+        """What an identity covers, less some fields. A named format has the name it had before there was `auto`; newer
+        settings are covered where they change something.
+        """
+        exclude = {*exclude, "start"} if self.start == "seed" else set(exclude)
+        named = self.dtype != "auto"
+        covered = self.model_dump(mode="json", exclude={*exclude, "dtype"} if named else exclude)
+        covered["dpo"] = self.dpo.covered()
+        return {**covered, "bf16": self.in_bf16} if named else covered
 
     @model_validator(mode="before")
     @classmethod

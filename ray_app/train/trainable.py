@@ -29,11 +29,12 @@ class Trainer:
         """The seed's control tokens."""
         return control_tokens(_tokenizer(self.seed_model, self.revision))
 
-    def fault(self, row: Mapping[str, Any]) -> RowFault | None:
-        """Why a row of a training set could not be trained on; None where it can."""
+    def faults(self, row: Mapping[str, Any]) -> dict[str, RowFault]:
+        """{answer: why it could not be trained on} of a row of a training set; empty where it can."""
         prompt, *answers = SFT_COLUMNS if "completion" in row else DPO_COLUMNS
-        try:
-            for name in answers:
+        found = {}
+        for name in answers:
+            try:
                 encode(
                     _tokenizer(self.seed_model, self.revision),
                     row[prompt],
@@ -42,9 +43,9 @@ class Trainer:
                     chat_template_kwargs=self.chat_template_kwargs,
                     drawn=row.get(DRAWN[name]),
                 )
-        except RowFault as fault:
-            return fault
-        return None
+            except RowFault as fault:
+                found[name] = fault
+        return found
 
 
 @functools.lru_cache(maxsize=1)

@@ -88,13 +88,15 @@ def fit(
     validation: Validation | None = None,
     make_room: Callable[[], None] = no_room_needed,
     may_grow: bool = False,
+    origin: str = "",
 ) -> TrainResult:
     """Fine-tune `seed_model` on `train_files` and leave a Hugging Face folder at `checkpoint_dir`.
 
-    `revision` is that of a seed model from the hub. `state_dir` and `checkpoint_dir` are paths every node sees, or
-    fsspec URIs. `validation` scores a candidate with the trainer's GPUs free (`train.selection` says when); without
-    it the last step is taken. `make_room` is called whenever workers are about to start. Raises InputError (settings,
-    files), RunError (no row is left to train on; workers kept dying).
+    `revision` is that of a seed model from the hub; `origin` names the training that made `seed_model`, where one did.
+    `state_dir` and `checkpoint_dir` are paths every node sees, or fsspec URIs. `validation` scores a candidate with the
+    trainer's GPUs free (`train.selection` says when); without it the last step is taken. `make_room` is called whenever
+    workers are about to start. Raises InputError (settings, files), RunError (no row is left to train on; workers kept
+    dying).
     """
     started = time.monotonic()
     kind: precision.Kind = "cuda" if settings.use_gpu else "cpu"
@@ -102,7 +104,8 @@ def fit(
         settings = settings.decided(precision.decided({kind}, grows=may_grow))
     template = dict(chat_template_kwargs)
     check(settings, model_facts(seed_model, revision), ray.cluster_resources(), may_grow)
-    identity = fit_id(settings, seed_model, [hash_file(name) for name in train_files], seed, template, revision)
+    files = [hash_file(name) for name in train_files]
+    identity = fit_id(settings, seed_model, files, seed, template, revision, origin)
     committed = read_record(checkpoint_dir, identity, validation.identity if validation else "")
     work_dir = f"{_absolute(state_dir)}/{identity}"
     if committed is not None:

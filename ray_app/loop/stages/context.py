@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ray.data
 
 from ray_app.generation.runner import Runner, StageResult
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.run.folder import RunFolder
+from ray_app.run.folder import DPO, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -23,24 +23,26 @@ class Context:
     folder: RunFolder
     runner: Runner
     inputs: Inputs
-    written: dict[int, float] = field(default_factory=dict)  # when this process wrote which checkpoint (Unix time)
+    written: dict[str, float] = field(default_factory=dict)  # when this process wrote which checkpoint (Unix time)
+
+    def dpo(self) -> Context:
+        """The same run as the stages of the second training see it."""
+        return replace(self, settings=self.settings.dpo_phase, folder=self.folder.of_phase(DPO))
 
     def pairs_dir(self, iteration: int | None) -> str:
         """The pairs that `iteration` uses: made once, or its own."""
         own = self.settings.pairs.refresh == "each_iteration"
-        return self.folder.stage_dir("pairs", iteration if own else None)
+        return self.folder.of_phase("").stage_dir("pairs", iteration if own else None)
 
-    def since_checkpoint(self, iteration: int, result: StageResult) -> dict[str, float]:
-        """Seconds from M(iteration)'s checkpoint to the first answer of engines that loaded it for this stage. Empty
+    def since_checkpoint(self, model: str, result: StageResult) -> dict[str, float]:
+        """Seconds from a checkpoint's last file to the first answer of engines that loaded it for this stage. Empty
         where it was loaded before, or written by an earlier process: that a run stood still is no time to load.
         """
-        written, answered = self.written.get(iteration), result.extra.get("first_answer")
+        written, answered = self.written.get(model), result.extra.get("first_answer")
         if written is None or answered is None:
             return {}
         seconds = round(answered - written, 3)
-        log.info(
-            "M(%d): first answer %.1f s after its checkpoint, engines %s", iteration, seconds, result.extra["weights"]
-        )
+        log.info("%s: first answer %.1f s after its checkpoint, engines %s", model, seconds, result.extra["weights"])
         return {"checkpoint_to_first_answer_s": seconds}
 
     def dataset(self, directory: str) -> ray.data.Dataset:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray_app.base.prompts import transcript
+from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.benchmarks import Benchmark
 from ray_app.benchmarks.registry import benchmark_name, has_ratings
@@ -21,7 +21,7 @@ from ray_app.generation.couples import similarities
 from ray_app.generation.runner import StageResult
 from ray_app.judging.gold_set import GoldSet, judge_sets
 from ray_app.judging.judge import Judge
-from ray_app.judging.protocol import STAGE, Answers
+from ray_app.judging.protocol import Answers
 from ray_app.judging.registry import protocol_for
 from ray_app.judging.spending import cost_of, timed
 from ray_app.loop.config import IterateSettings
@@ -33,6 +33,7 @@ from ray_app.run.storage import exists, join, list_files, read_parquet, write_js
 
 log = logging.getLogger(__name__)
 FIRST_JUDGE = "first_judge_evaluation"  # the stage of the first judge, where it is another model than the seed
+BASELINE = "baseline_evaluation"  # the stage of the seed with another prompt
 HELDOUT_SET = "heldout"
 VERDICTS = "verdicts.jsonl"
 
@@ -59,9 +60,13 @@ def sets_of(settings: IterateSettings) -> dict[str, str]:
     return named
 
 
-def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, Any], spec: str = "") -> dict[str, Any]:
-    """What the fingerprint of one set covers. `judge` is the identity of the engine that judges."""
-    return {"seed": settings.seed, **inputs.covered(spec), "judge": judge}
+def settings_of(
+    settings: IterateSettings, inputs: Inputs, judge: Mapping[str, Any], spec: str = "", prompt: Prompt | None = None
+) -> dict[str, Any]:
+    """What the fingerprint of one set covers. `judge` is the identity of the engine that judges; `prompt` stands in for
+    the run's own.
+    """
+    return {"seed": settings.seed, **inputs.covered(spec, prompt), "judge": judge}
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,17 @@ class NamedSet:
 
 
 def run(
-    context: Context, iteration: int, sets: Sequence[NamedSet], judge: Judge, stage: str = STAGE
+    context: Context,
+    iteration: int,
+    sets: Sequence[NamedSet],
+    judge: Judge,
+    told: Mapping[str, Any] | None = None,
+    before: str | None = None,
 ) -> list[StageResult]:
-    """Judge sets together, write their verdicts and summaries, return the numbers of each."""
+    """Judge sets together, write their verdicts and summaries, return the numbers of each; `told` is said of the judge
+    beside them. `before` is the folder of what the judge is compared with: the evaluations of the one that it was
+    trained after.
+    """
     limit = context.settings.evaluation.limit
     gold = [
         GoldSet(
@@ -89,19 +102,27 @@ def run(
     asked = [one for one in gold if one.benchmark.n]
     judged = iter(judge_sets(context.runner, judge, asked, context.inputs.voting(iteration)) if asked else [])
     results = [
-        _told(context, iteration, one, *next(judged), judge=judge, stage=stage)
+        _summed(context, iteration, one, *next(judged), judge=judge, before=before)
         if one.benchmark.n
         else StageResult(extra={"set": one.name, "headline": None})
         for one in gold
     ]
     loaded = next((i for i, result in enumerate(results) if "first_answer" in result.extra), None)
     if loaded is not None:  # one loading of the weights for all of them
-        results[loaded] = results[loaded].with_extra(context.since_checkpoint(iteration, results[loaded]))
-    return results
+        since = context.since_checkpoint(judge.engine.model, results[loaded])
+        results[loaded] = results[loaded].with_extra(since)
+    return [result.with_extra(dict(told or {})) for result in results]
 
 
-def _told(
-    context: Context, iteration: int, gold: GoldSet, result: StageResult, answers: Answers, *, judge: Judge, stage: str
+def _summed(
+    context: Context,
+    iteration: int,
+    gold: GoldSet,
+    result: StageResult,
+    answers: Answers,
+    *,
+    judge: Judge,
+    before: str | None,
 ) -> StageResult:
     """Write what was found on one set, and add it to the numbers of its judging."""
     benchmark, name, voting = gold.benchmark, gold.name, context.inputs.voting(iteration)
@@ -111,28 +132,28 @@ def _told(
     summary["cost"] = cost_of(result, benchmark, answers, timed(result), endpoint=endpoint)
     write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
     outcomes = protocol.outcomes(benchmark, answers, voting)
-    change = against_before(context, benchmark, outcomes, iteration, name) if outcomes is not None else None
+    compared = before is not None and outcomes is not None
+    change = against_before(benchmark, outcomes or [], before or "", name, context.settings.seed) if compared else None
     if change:
-        summary["against_iteration_before"] = change
+        summary["against_sft" if context.folder.phase else "against_iteration_before"] = change
     write_json_atomic(join(gold.directory, "summary.json"), summary)
-    told = {"set": name, "headline": protocol.headline(summary), "change": change}
-    return result.with_extra(told if stage == STAGE else told | {"judge": judge.named})
+    return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change})
 
 
 def against_before(
-    context: Context, benchmark: Benchmark, outcomes: list[Outcome], iteration: int, name: str
+    benchmark: Benchmark, outcomes: list[Outcome], evaluations: str, name: str, seed: int
 ) -> dict[str, Any] | None:
-    """M(iteration) against M(iteration - 1) on the same rows, or None where these were not (all) judged."""
-    if iteration == 0:
-        return None
-    before = join(context.folder.stage_dir(STAGE, iteration - 1), name, VERDICTS)
+    """A judge against the one before it, whose evaluations these are, on the same rows; None where it did not judge all
+    of them.
+    """
+    before = join(evaluations, name, VERDICTS)
     if not exists(before):
         return None
     try:
-        return compare(joined(benchmark, read_verdicts(before)), outcomes, context.settings.seed)
+        return compare(joined(benchmark, read_verdicts(before)), outcomes, seed)
     except InputError as fault:  # pairs made anew each iteration are other rows
         if name != HELDOUT_SET:
-            log.warning("%s is not compared with iteration %d: %s", name, iteration - 1, fault)
+            log.warning("%s is not compared with %s: %s", name, evaluations, fault)
         return None
 
 

@@ -7,6 +7,7 @@ the time it is loaded, the run stops and says so.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from ray_app.base.ngrams import Contamination
@@ -15,7 +16,7 @@ from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.benchmarks.registry import is_file, shows_four, split_spec
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
-from ray_app.judging.judge import BestOfPrompts, Judge, shipped_best_of
+from ray_app.judging.judge import PROMPT_USES, BestOfPrompts, Judge, shipped_best_of
 from ray_app.judging.protocol import Voting
 from ray_app.loop.config import IterateSettings
 from ray_app.run.storage import content_hash
@@ -32,6 +33,7 @@ class Inputs:
         self.settings = settings
         self.best_of: BestOfPrompts = shipped_best_of()
         self._prompts: dict[str, Prompt] = {}
+        self._baselines: dict[str, Prompt] | None = None
         self._hashes: dict[str, dict[str, str]] = {}
         self._sets: dict[tuple[str, int | None], Benchmark] = {}
 
@@ -40,6 +42,19 @@ class Inputs:
         if setting not in self._prompts:
             self._prompts[setting] = load_prompt(getattr(self.settings.prompts, setting), setting)
         return self._prompts[setting]
+
+    @property
+    def baselines(self) -> dict[str, Prompt]:
+        """{name: prompt} of `evaluation.baseline_prompts`; a name is a folder, so two of one name are an InputError."""
+        if self._baselines is None:
+            found: dict[str, Prompt] = {}
+            for given in self.settings.evaluation.baseline_prompts:
+                name = PurePath(given).stem
+                if name in found:
+                    raise InputError(f"evaluation.baseline_prompts: two of them are called {name}")
+                found[name] = load_prompt(given, PROMPT_USES[self.settings.judging.mode])
+            self._baselines = found
+        return self._baselines
 
     def content(self, spec: str | None) -> dict[str, str]:
         """{spec: content hash} of a gold set's file, as of the first question; a hub id stands for itself."""
@@ -75,11 +90,14 @@ class Inputs:
         part = self.settings.instructions.decontamination
         return self.contamination() if part.enabled and part.generated else None
 
-    def covered(self, spec: str = "") -> dict[str, Any]:
-        """The settings that decide what a judge answers on a set of this spec: part of a fingerprint."""
+    def covered(self, spec: str = "", prompt: Prompt | None = None) -> dict[str, Any]:
+        """The settings that decide what a judge answers on a set of this spec: part of a fingerprint. `prompt`: another
+        one than the run's.
+        """
         part, protocol = self.settings.evaluation, self.settings.protocol
         best_of = bool(spec) and shows_four(spec)
-        prompts = {"judge": self.prompt(protocol.prompt_setting).hash} | (self._best_of_covered() if best_of else {})
+        shown = prompt or self.prompt(protocol.prompt_setting)
+        prompts = {"judge": shown.hash} | (self._best_of_covered() if best_of else {})
         return {
             "evaluation": part.model_dump(mode="json", include={"limit", "votes", "generation", "early_stop"}),
             "judging": {"stop_after_verdict": self.settings.stop_after_verdict},
@@ -92,12 +110,14 @@ class Inputs:
         """
         return {name: digest for name, digest in self.best_of.hashes().items() if digest != FIRST_WORDING[name]}
 
-    def judge(self, engine: EngineSettings, name: str) -> Judge:
-        """The judge that `engine` serves, with this run's prompts; `name` in the rows it judges."""
+    def judge(self, engine: EngineSettings, name: str, prompt: Prompt | None = None) -> Judge:
+        """The judge that `engine` serves, with this run's prompts, or another one than its own; `name` in the rows it
+        judges.
+        """
         settings = self.settings
         return Judge(
             engine,
-            self.prompt(settings.protocol.prompt_setting),
+            prompt or self.prompt(settings.protocol.prompt_setting),
             settings.stop_after_verdict,
             settings.judging.mode,
             name,

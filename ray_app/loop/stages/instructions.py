@@ -21,7 +21,8 @@ from ray_app.errors import InputError
 from ray_app.generation.instruction_choice import chosen
 from ray_app.generation.programs.classify import ClassifyProgram
 from ray_app.generation.runner import Job, StageResult, table_rows
-from ray_app.loop.config import InstructionSettings, IterateSettings
+from ray_app.loop.config import IterateSettings
+from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.instruction_rows import Reader, read_source, schema_of
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs

@@ -44,24 +44,26 @@ def uncovered(part: JudgingSettings) -> set[str]:
 
 
 def run(context: Context, iteration: int, judge: Judge) -> StageResult:
-    """Write iter_NN/judgments/ and return its numbers. `judge` is M(iteration - 1)."""
+    """Write iter_NN/judgments/ and return its numbers. `judge` is M(iteration - 1); before a second training it is the
+    checkpoint of the first, whose judgments have seeds of their own.
+    """
     total = units_in(context.settings, context.pairs_dir(iteration))
     result = context.runner.run(job(context, iteration, judge, total))
-    return with_numbers(context, result, iteration)
+    return with_numbers(context, result, iteration, judge)
 
 
 def job(context: Context, iteration: int, judge: Judge, total: int) -> Job:
     """What the runner is to do with the pairs that are in closed shards by now."""
     settings = context.settings
-    protocol = settings.protocol
+    protocol, stage = settings.protocol, context.folder.stage_name(STAGE)
     return Job(
-        stage=STAGE,
+        stage=stage,
         directory=context.folder.stage_dir(STAGE, iteration),
         schema=protocol.pair_schema,
         key=protocol.pair_key,
         source=units_of(settings, context.dataset(context.pairs_dir(iteration))),
         total=total,
-        program=protocol.sampling_program(judge, settings.judging, settings.seed, iteration),
+        program=protocol.sampling_program(judge, settings.judging, settings.seed, iteration, stage),
         engine=judge.engine,
         role="judge",
         iteration=iteration,
@@ -91,11 +93,13 @@ def training_rows(directory: str) -> int:
     return sum(split == TRAIN for split in column_values(directory, "split"))
 
 
-def with_numbers(context: Context, result: StageResult, iteration: int) -> StageResult:
+def with_numbers(context: Context, result: StageResult, iteration: int, judge: Judge) -> StageResult:
     """`result` and what is particular to judgments."""
     directory = context.folder.stage_dir(STAGE, iteration)
     verdicts = list(column_values(directory, context.settings.protocol.verdict_column))
     unparsed = sum(verdict is None for verdict in verdicts)
     rate = unparsed / len(verdicts) if verdicts else None
-    result = result.with_extra(context.since_checkpoint(iteration - 1, result))  # where nothing evaluated it before
+    result = result.with_extra(
+        context.since_checkpoint(judge.engine.model, result)
+    )  # where nothing evaluated it before
     return result.with_extra({"samples": len(verdicts), "unparsed": unparsed, "unparsed_rate": rate})

@@ -1,4 +1,5 @@
-"""Training: the seed model, fine-tuned on the training set of this iteration, becomes M(i) (section 3.4).
+"""Training: the seed model, fine-tuned on the training set of this iteration, becomes M(i) (section 3.4). With
+`train.start: previous` it is M(i - 1) that is fine-tuned further.
 
 Where the run has a validation set and saves checkpoints, each of them is judged on it, and the best becomes M(i).
 
@@ -13,10 +14,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ray_app.base.model_files import absolute
+from ray_app.base.model_files import absolute, require_model
 from ray_app.base.schema import QUARANTINE, derive_seed
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
@@ -35,6 +36,7 @@ from ray_app.run.storage import list_files
 from ray_app.system.device_time import DeviceClock
 from ray_app.train.candidates import Candidate
 from ray_app.train.selection import Score
+from ray_app.train.settings import TrainSettings
 from ray_app.train.state import STEPS
 from ray_app.train.trainer import TrainResult, Validation, fit
 
@@ -49,13 +51,30 @@ def selects(settings: IterateSettings) -> bool:
     return bool(settings.evaluation.validation) and train.checkpoint_every > 0 and train.keep_candidates
 
 
-def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Start:
+    """The model that a training begins with: the seed, or a checkpoint of the run. Of a checkpoint, `origin` is the
+    fingerprint of the training that made it, and `name` where it lies in the run folder.
+    """
+
+    model: str
+    revision: str | None = None
+    origin: str = ""
+    name: str = ""
+
+    def applied(self, train: TrainSettings) -> TrainSettings:
+        """The settings of the first iteration are those of a start from the seed, whatever is to follow."""
+        return train if self.origin else train.model_copy(update={"start": "seed"})
+
+
+def settings_of(settings: IterateSettings, inputs: Inputs, start: Start | None = None) -> dict[str, Any]:
     """What the stage's fingerprint covers; how candidates are judged only where they are."""
+    train = start.applied(settings.train) if start else settings.train
     selecting = selects(settings)
     excluded = NOT_COVERED if selecting else NOT_COVERED | {"selection", "keep_candidates"}
     return {
         "seed": settings.seed,
-        "train": settings.train.covered(excluded),
+        "train": train.covered(excluded),
         "judge": seed_of(settings),
         **(inputs.covered() if selecting else {}),
     }
@@ -74,24 +93,30 @@ def inputs_of(settings: IterateSettings, inputs: Inputs) -> dict[str, str]:
     return inputs.content(settings.evaluation.validation) if selects(settings) else {}
 
 
-def run(context: Context, iteration: int, digest: str, train_set_digest: str) -> StageResult:
+def run(context: Context, iteration: int, digests: tuple[str, str], start: Start) -> StageResult:
     """Write iter_NN/checkpoint/ (and train_state/ on the way) and return the numbers of the fit.
 
-    `digest` is the fingerprint of this stage: votes on candidates made with other settings are never used.
+    Raises InputError where the checkpoint that it is to begin with is gone.
+
+    `digests` are the fingerprints of this stage and of the training set: votes on candidates that were made with other
+    settings are never used.
     """
     settings, folder = context.settings, context.folder
-    started = time.monotonic()
+    started, (digest, train_set_digest) = time.monotonic(), digests
     warn_of_shorter_set(settings, read_record(folder.stage_dir("train_set", iteration)))
+    if start.origin:
+        require_model(start.model, f"iteration {iteration} begins its training with {start.name}")
     checkpoint = folder.checkpoint(iteration)
     result = fit(
-        settings.train,
-        seed_model=absolute(settings.judge.model),
-        revision=settings.judge.revision,
+        start.applied(settings.train),
+        seed_model=absolute(start.model),
+        revision=start.revision,
+        origin=start.origin,
         train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
         state_dir=folder.train_state(iteration),
         checkpoint_dir=checkpoint,
-        run_name=f"{settings.name}-iter-{iteration:02d}",
-        seed=derive_seed(settings.seed, iteration, STAGE, "", "", 0),
+        run_name="-".join([settings.name, "iter", f"{iteration:02d}", *([folder.phase] if folder.phase else [])]),
+        seed=derive_seed(settings.seed, iteration, folder.stage_name(STAGE), "", "", 0),
         chat_template_kwargs=settings.judge.chat_template_kwargs,
         validation=Validation(CandidateJudge(context, iteration, digest), digest) if selects(settings) else None,
         may_grow=context.runner.pools.may_grow,
@@ -115,13 +140,17 @@ def run(context: Context, iteration: int, digest: str, train_set_digest: str) ->
         generation=settings.evaluation.generation.model_dump(mode="json"),
         train_set=train_set_digest,
     )
-    context.written[iteration] = time.time()
+    context.written[checkpoint] = time.time()
     return StageResult(
         rows_in=result.rows + len(result.quarantine),
         rows_out=result.rows,
         quarantined=dict(Counter(fault["reason"] for fault in result.quarantine)),
         seconds=time.monotonic() - started,
-        extra={**numbers(result), "dtype": settings.train.dtype},
+        extra={
+            **numbers(result),
+            "dtype": settings.train.dtype,
+            **({"started_from": start.name} if start.origin else {}),
+        },
     )
 
 
@@ -139,8 +168,8 @@ def warn_of_shorter_set(settings: IterateSettings, made: StageRecord | None) -> 
     limit = made.extra.get("sequence_length") if made else None
     if made and limit is not None and limit < settings.train.sequence_length:
         log.warning(
-            "iteration %s: %d judgments were left out when train.sequence_length was %d; remove %s to choose anew",
-            *(made.iteration, made.quarantined.get("too_long", 0), limit, f"iter_{made.iteration:02d}/train_set"),
+            "iteration %s: %d judgments were left out when train.sequence_length was %d; remove its %s to choose anew",
+            *(made.iteration, made.quarantined.get("too_long", 0), limit, made.stage),
         )
 
 
@@ -160,7 +189,7 @@ class CandidateJudge:
     def __call__(self, candidate: Candidate) -> Score:
         context, name = self.context, f"step-{candidate.step:06d}"
         engine = context.settings.judge.of_checkpoint(candidate.path)
-        judge = context.inputs.judge(engine, f"iter_{self.iteration:02d}/{name}")
+        judge = context.inputs.judge(engine, f"{context.folder.name_of(self.iteration)}/{name}")
         voting = context.inputs.voting(self.iteration)
         directory = context.folder.join(self.directory, name)
         _, answers = judge_set(context.runner, judge, self.benchmark, voting, directory, name=VALIDATION)

@@ -293,7 +293,7 @@ def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(
     undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph that keeps its order lets a slow block hold back those behind it; the next iteration's must not."""
-    from ray_app.loop.stages import train_set
+    from ray_app.loop.stages import joining, train_set
 
     make(PLAIN).save_pretrained(tmp_path)  # the seed's, which rows are encoded with before they are balanced
     monkeypatch.setattr(train_set, "trainer_of", lambda _: Trainer(str(tmp_path), None, 4096))
@@ -302,7 +302,7 @@ def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(
     directory = undisturbed.context.folder.stage_dir("train_set", 1)
     train_set.run(undisturbed.context, 1)
     in_place = rows_of(directory)
-    monkeypatch.setattr(train_set, "IN_PLACE", 0)
+    monkeypatch.setattr(joining, "IN_PLACE", 0)
     train_set.run(undisturbed.context, 1)
     assert len(in_place) > 1
     assert rows_of(directory) == in_place

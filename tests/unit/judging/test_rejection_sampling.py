@@ -1,6 +1,7 @@
 """Rejection sampling's decisions: what is kept, the balance, DPO's pairs."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,11 +87,78 @@ def test_preferences_pair_a_correct_with_a_wrong_parsed_judgment() -> None:
         sample(2, "chosen_first", 0, "A", kept=True),
         sample(2, "chosen_first", 1, None),
     ]
-    pairs = preferences(seen, 0, 1)
+    pairs = preferences(seen, Rule(0, 1, balance=True, recipe="dpo"))
     assert [(good.unit, good.sample, bad.sample) for good, bad in pairs] == [
         (("p1", "chosen_first"), 0, 2),
         (("p1", "rejected_first"), 0, 1),
     ]
+
+
+def drawn(pair: int, order: str, verdicts: str) -> list[Sample]:
+    """The samples of one unit, `-` unparsed, a lower-case letter bare; the first acceptable right one is kept."""
+    gold = "A" if order == "chosen_first" else "B"
+    kept = verdicts.find(gold)
+    return [
+        Sample(f"p{pair}", order, j, None if v == "-" else v.upper(), v.upper() == gold, j == kept, v.islower())
+        for j, v in enumerate(verdicts)
+    ]
+
+
+def pairs_of(samples: list[Sample], **rule: Any) -> list[tuple[int, int]]:
+    return [(good.sample, bad.sample) for good, bad in preferences(samples, Rule(0, 1, False, "dpo", **rule))]
+
+
+def test_several_preferences_of_one_prompt() -> None:
+    unit = drawn(1, "chosen_first", "AABBA-B")
+    (first,) = pairs_of(unit)
+    found = pairs_of(unit, pairs_per_prompt=3)
+    assert found[0] == first, "the one that there is by default is among them"
+    assert [good for good, _ in found] == [0, 1, 4], "each right judgment once: it names the row"
+    assert len({bad for _, bad in found}) == 3, "wrong ones take turns"
+    assert {bad for _, bad in found} == {2, 3, 6}
+    few = pairs_of(drawn(2, "chosen_first", "ABAAA"), pairs_per_prompt=3)
+    assert few == [(0, 1), (2, 1), (3, 1)]
+    assert pairs_of(drawn(3, "chosen_first", "AAA"), pairs_per_prompt=3) == []
+
+
+def test_a_bare_judgment_is_not_chosen_but_may_be_rejected() -> None:
+    assert pairs_of(drawn(1, "chosen_first", "aAbaA"), pairs_per_prompt=9) == [(1, 2), (4, 2)]
+
+
+def test_judgments_without_a_verdict_may_be_the_rejected_ones() -> None:
+    unit = drawn(1, "chosen_first", "-A-")
+    assert pairs_of(unit) == []
+    assert pairs_of(unit, unparsed_as_wrong=True)[0][1] in (0, 2)
+    both = drawn(2, "chosen_first", "-ABA")
+    assert {bad for _, bad in pairs_of(both, unparsed_as_wrong=True, pairs_per_prompt=2)} == {0, 2}
+
+
+def test_what_cannot_be_trained_on_is_replaced_by_the_next() -> None:
+    unit = drawn(1, "chosen_first", "ABBA")
+    ((_, first),) = pairs_of(unit)
+    ((_, second),) = pairs_of(unit, unusable=frozenset({("p1", "chosen_first", first)}))
+    assert {first, second} == {1, 2}
+    assert pairs_of(unit, unusable=frozenset(("p1", "chosen_first", j) for j in (1, 2))) == []
+    assert pairs_of(unit, unusable=frozenset({("p1", "chosen_first", 3)}), pairs_per_prompt=2) == [(0, first)]
+
+
+@given(
+    st.dictionaries(st.tuples(st.integers(0, 9), orders), st.text("AB-", min_size=1, max_size=8), max_size=12),
+    st.integers(1, 5),
+)
+def test_preferences_are_balanced_by_row_and_named_once(units: dict[tuple[int, str], str], most: int) -> None:
+    samples = [sample for (pair, order), letters in units.items() for sample in drawn(pair, order, letters)]
+    rule = Rule(3, 1, balance=True, recipe="dpo", pairs_per_prompt=most)
+    found = preferences(samples, rule)
+    letters = [good.verdict for good, _ in found]
+    assert letters.count("A") == letters.count("B")
+    assert len({good.key for good, _ in found}) == len(found)
+    for good, bad in found:
+        assert good.unit == bad.unit
+        assert good.correct
+        assert not bad.correct
+        assert bad.verdict is not None
+    assert preferences(reversed(samples), rule) == found
 
 
 def test_a_pointwise_pair_is_kept_at_its_first_win() -> None:

@@ -71,6 +71,12 @@ def test_a_model_card_says_what_was_trained_on_what_and_how_good_it_is() -> None
     assert "## License" in card
 
 
+def test_a_model_card_says_what_training_began_with() -> None:
+    card = model_card(settings(), 2, record("training", **TRAINING, started_from="iter_01/checkpoint"), None)
+    assert "| started from | iter_01/checkpoint |" in card
+    assert "started from" not in model_card(settings(), 2, record("training", **TRAINING), None), "the seed goes unsaid"
+
+
 def test_a_model_card_says_in_which_format_its_weights_are() -> None:
     """What the run decided; the setting alone may say auto."""
     decided = model_card(settings(), 2, record("training", **TRAINING, dtype="float32"), None)

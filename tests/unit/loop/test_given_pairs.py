@@ -13,7 +13,7 @@ from ray_app.base.ngrams import Contamination
 from ray_app.base.schema import HELDOUT, PAIRS, TRAIN, content_id, pack_text, pair_id, split_of
 from ray_app.errors import InputError
 from ray_app.generation.pair_gate import Gate
-from ray_app.loop.config import InstructionSettings
+from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.given_pairs import GivenPairs, Judged, Splits, table_of_run
 
 Row = dict[str, Any]

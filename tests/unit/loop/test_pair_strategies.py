@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from ray_app.generation.programs.pair import WAYS
-from ray_app.loop.config import PairSettings
+from ray_app.loop.data_settings import PairSettings
 from ray_app.loop.given_pairs import STRATEGY as GIVEN
 from ray_app.loop.pair_strategies import STRATEGIES
 

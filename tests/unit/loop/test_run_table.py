@@ -155,6 +155,31 @@ def test_the_first_judge_has_a_line_of_its_own() -> None:
     assert [row["iteration"] for row in iteration_rows(lines)] == ["first", 0]
 
 
+def test_the_seed_with_another_prompt_has_a_line_of_its_own() -> None:
+    """Behind the seed's own, named below the table: prompts have long names, and 80 columns are few."""
+    better = {**HEADLINE, "accuracy": figure(0.6)}
+    lines = [
+        line("evaluation", 0, set="validation", headline=HEADLINE),
+        line("baseline_evaluation", 0, set="validation", headline=better, prompt="judge_rubric"),
+        line("baseline_evaluation", 0, set="test", headline=better, prompt="judge_rubric"),
+        line("baseline_evaluation", 0, set="validation", headline=HEADLINE, prompt="judge_plan"),
+        line("evaluation", 1, set="validation", headline=HEADLINE),
+    ]
+    rows = [" ".join(row.split()) for row in shown(lines).splitlines()]
+    table = [row for row in rows if row.startswith(("0", "1", "test"))]
+    assert table[:5] == [
+        "0 - - - - validation 50.0 [40–60] 25 12 - -",
+        "0p1 - - - - validation 60.0 25 12 - -",
+        "test 60.0 25 12 - -",
+        "0p2 - - - - validation 50.0 [40–60] 25 12 - -",
+        "1 - - - - validation 50.0 [40–60] 25 12 - -",
+    ]
+    assert "0p1: the seed model with the prompt judge_rubric" in rows
+    assert "0p2: the seed model with the prompt judge_plan" in rows
+    assert "0p1 eval test 4 3 1 10 5 1" in rows
+    assert [row["iteration"] for row in iteration_rows(lines)] == [0, "0p1", "0p2", 1]
+
+
 def test_alarms_fit_into_80_columns() -> None:
     buffer = io.StringIO()
     alarm = {"name": "few_phrasings", "iteration": 3, "message": "only 15% of the explanations differ; " * 3}

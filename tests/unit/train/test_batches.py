@@ -52,6 +52,18 @@ def test_batch_rows_fixes_the_rows_of_a_step_over_all_workers():
     assert all(len(batch) == 2 for batch in steps[0].micro[3])  # 8 rows a worker, two to a micro-batch
 
 
+@pytest.mark.parametrize("workers", [5, 24, 40])
+def test_a_step_of_32_pairs_over_any_number_of_workers(workers):
+    """As evenly as it goes; every worker takes part in as many micro-batches as the others."""
+    steps = plan_epoch([60] * 70, PlanSettings(workers=workers, tokens_per_batch=100, batch_rows=32), 0)
+    assert [len(step.units) for step in steps] == [32, 32, 6]
+    for step in steps:
+        shares = [sum(map(len, worker)) for worker in step.micro]
+        assert (len(shares), sum(shares)) == (workers, len(step.units))
+        assert max(shares) - min(shares) <= 1
+        assert len({len(worker) for worker in step.micro}) == 1
+
+
 def test_packing_leaves_little_room_at_judgment_lengths():
     random = np.random.default_rng(0)
     lengths = np.clip(random.lognormal(np.log(1000), 0.6, 4000), 64, 4096).astype(int).tolist()

@@ -19,7 +19,6 @@ def test_the_papers_defaults_pass():
 @pytest.mark.parametrize(
     ("setting", "given"),
     [
-        ("batch_rows", {"batch_rows": 33}),
         ("accumulation", {"batch_rows": 32, "accumulation": 2}),
         ("tokens_per_batch", {"tokens_per_batch": 4095}),
         ("tokens_per_batch", {"recipe": "dpo", "tokens_per_batch": 4095}),

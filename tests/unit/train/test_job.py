@@ -4,8 +4,8 @@ from ray_app.train.job import fit_id, rows_of
 from ray_app.train.settings import TrainSettings
 
 
-def identity(files=("h1",), seed=0, template=None, revision=None, **settings):
-    return fit_id(TrainSettings(**settings), "owner/model", files, seed, template or {}, revision)
+def identity(files=("h1",), seed=0, template=None, revision=None, origin="", **settings):
+    return fit_id(TrainSettings(**settings), "owner/model", files, seed, template or {}, revision, origin)
 
 
 def test_what_changes_the_weights_changes_the_identity():
@@ -18,8 +18,12 @@ def test_what_changes_the_weights_changes_the_identity():
         identity(revision="v2"),
         identity(recipe="dpo"),
         identity(workers=4),
+        identity(start="previous"),
+        identity(dpo={"nll_mean": "pairs"}),
+        identity(origin="the training before"),
+        identity(origin="another training before"),
     ]
-    assert len({base, *changed}) == 8
+    assert len({base, *changed}) == 12
 
 
 def test_operation_and_tracking_do_not():

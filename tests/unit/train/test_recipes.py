@@ -71,3 +71,28 @@ def test_dpo_follows_its_formula(tmp_path, monkeypatch):
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
     assert float(parts["margin"]) == pytest.approx(float(margins.mean()), rel=1e-5)
     assert float(parts["nll"]) == pytest.approx(float(nll), rel=1e-5)
+
+
+@pytest.mark.parametrize("nll_mean", ["tokens", "pairs"])
+@pytest.mark.parametrize("micro", [(((0, 1),),), (((0,),), ((1,),)), (((1,),), ((0,),), ((),))])
+def test_dpo_is_the_same_over_any_number_of_workers(tmp_path, monkeypatch, nll_mean, micro):
+    """Uneven shares, and workers without any: their losses, averaged as DeepSpeed does, are the whole batch's."""
+    monkeypatch.setattr(recipes, "_reference", lambda _: np.array([-5.0, -2.0, -3.0, -4.5]))
+    settings = {"recipe": "dpo", "dpo": {"nll_mean": nll_mean}}
+    uneven = TokenRows(ROWS.tokens, ROWS.offsets, np.array([1, 3, 4, 4], dtype=np.int32), unit_rows=2)
+    losses = []
+    for own in micro:
+        recipe = recipes.Dpo(worker(uneven, tmp_path, world=len(micro), **settings))
+        recipe.begin(Step(0, micro))
+        for units in own:
+            rows = [2 * unit + side for unit in units for side in (0, 1)]
+            losses.append(float(recipe.loss(collate(uneven, rows, packed=True), units)[0]))
+    nlls = [NLL[uneven.row(i)[uneven.prompts[i] :]] for i in range(4)]
+    sums = [-float(nll.sum()) for nll in nlls]
+    margins = [0.1 * (sums[0] + 5.0 - sums[1] - 2.0), 0.1 * (sums[2] + 3.0 - sums[3] - 4.5)]
+    preference = sum(np.log1p(np.exp(-margin)) for margin in margins) / 2
+    by_tokens = float(torch.cat([nlls[0], nlls[2]]).mean())
+    by_pairs = float(nlls[0].mean() + nlls[2].mean()) / 2
+    assert by_tokens != pytest.approx(by_pairs, rel=1e-2)
+    wanted = preference + 1.5 * (by_tokens if nll_mean == "tokens" else by_pairs)
+    assert sum(losses) / len(micro) == pytest.approx(wanted, rel=1e-5)

@@ -20,6 +20,7 @@ from ray_app.base.schema import unit_interval
 from ray_app.engine.base import Sampling, UnitResult
 from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.generation.programs.rows import judge_messages, pair_units
+from ray_app.judging.rejection_sampling import Rule as Choosing
 from ray_app.judging.rejection_sampling import Sample, preferences, select
 
 N, PAIRS = 15, 1000
@@ -97,8 +98,9 @@ def test_both_modes_give_the_same_training_set() -> None:
 def test_all_has_the_wrong_judgments_that_dpo_needs() -> None:
     """The contrast to the test above: preference pairs do differ, which is why they are made with `all`."""
     names = ("pair_id", "order", "sample", "verdict", "correct", "kept")
+    rule = Choosing(1, 1, balance=True, recipe="dpo")
     found = [
-        preferences((Sample(**{n: row[n] for n in names}) for r in judged(mode, 1) for row in r.rows), 1, 1)
+        preferences((Sample(**{n: row[n] for n in names}) for r in judged(mode, 1) for row in r.rows), rule)
         for mode in ("until_correct", "all")
     ]
     assert len(found[1]) > 1.5 * len(found[0])

@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 from loop_runs import DEMO
 
+from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import HELDOUT, PAIRS, TRAIN, pack_text
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Work, alone
 from ray_app.errors import InputError
 from ray_app.generation.runner import Job, Runner, StageResult
 from ray_app.judging.pairwise import HEADLINE
+from ray_app.loop.run import record_of
 from ray_app.loop.stages import evaluation
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
+from ray_app.loop.steps import steps_of
+from ray_app.run import metrics_log
+from ray_app.run.folder import commit
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 
@@ -181,6 +186,23 @@ def test_a_set_is_judged_and_written(context: Any) -> None:
     assert [record["id"] for record in verdicts(directory)] == wanted
 
 
+def test_a_baseline_is_asked_with_its_own_prompt_and_says_which(context: Any) -> None:
+    made: Context = context(evaluation={"baseline_prompts": ["judge_rubric"]}, judge={"script": {"p": [1.0]}})
+    run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
+    steps = steps_of(made.settings, made.folder, made.inputs)
+    (step,) = (step for step in steps if step.stage == "baseline_evaluation")
+    result = step.run(run)
+    assert (result.extra["prompt"], result.extra["set"], result.extra["change"]) == ("judge_rubric", "validation", None)
+    assert len(verdicts(Path(step.directory))) == 8
+    commit(step.directory, record_of(step, result, "now"))
+    assert metrics_log.rebuild(made.folder.uri, []) == []
+    kept = json.loads((Path(made.folder.uri) / "metrics.jsonl").read_text())
+    assert kept["stage"] == "baseline_evaluation", "a command without it still knows that it was judged"
+    asked: Any = run.inputs.judge(made.settings.judge, "j", run.inputs.baselines["judge_rubric"])
+    assert asked.prompt == load_prompt("judge_rubric")
+    assert run.inputs.judge(made.settings.judge, "j").prompt == load_prompt("judge_pairwise_small")
+
+
 def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
     """Known where this process wrote the checkpoint; a run that was continued had stood still."""
     made: Context = context()
@@ -193,11 +215,12 @@ def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
 
     (resumed,) = evaluation.run(run, 1, sets("resumed"), judge)
     assert "checkpoint_to_first_answer_s" not in resumed.extra
-    run.written[1] = 990.0
+    run.written[made.settings.judge.model] = 990.0
     (result,) = evaluation.run(run, 1, sets("one"), judge)
     assert result.extra["checkpoint_to_first_answer_s"] == 10.5
     assert result.extra["weights"] == "reloaded"
-    (other,) = evaluation.run(run, 2, sets("other"), judge)
+    another = run.inputs.judge(made.settings.judge.of_checkpoint("another"), "another judge")
+    (other,) = evaluation.run(run, 2, sets("other"), another)
     assert "checkpoint_to_first_answer_s" not in other.extra
 
 

@@ -14,7 +14,7 @@ import pytest
 from ray_app.base.ngrams import Contamination
 from ray_app.base.schema import HELDOUT, TRAIN, content_id, unpack_text
 from ray_app.errors import InputError
-from ray_app.loop.config import InstructionSettings
+from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.instruction_rows import Reader, read_source, toxic
 from ray_app.loop.stages import instructions
 from ray_app.loop.stages.inputs import Inputs

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from loop_runs import DEMO, ROOT, scripted
 
+from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import QUARANTINE
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
@@ -20,7 +21,8 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.run import record_of
 from ray_app.loop.stages import judgments
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.steps import Step, judge_engine, run_step, steps_of
+from ray_app.loop.step import Step, run_step
+from ray_app.loop.steps import judge_engine, steps_of
 from ray_app.run.fingerprint import differences
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
 from ray_app.run.resume import pending
@@ -161,6 +163,57 @@ def test_a_first_judge_of_its_own_is_evaluated_too(settings: Any) -> None:
     assert invalid(settings, first_judge=scripted("mixtral"))[0] == "iteration 1: judgments"
 
 
+def test_the_seed_with_other_prompts_is_evaluated_too(settings: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("name: own\nuser: '{{ instruction }} {{ response_a }} {{ response_b }}: [[A]] or [[B]]?'\n")
+    best_of = f"rewardbench2={ROOT / 'tests/fixtures/benchmarks/rewardbench2.jsonl'}"
+    given = {"baseline_prompts": ["judge_rubric", str(own)], "test": [best_of]}
+    found = {str(step): step for step in steps(settings(**BASE, evaluation=given))}
+    baselines = {name: step for name, step in found.items() if step.stage == "baseline_evaluation"}
+    # Best-of rows are asked with prompts of their own: the seed's figure is theirs.
+    assert list(baselines) == [
+        f"iteration 0: baseline evaluation {prompt}/{name}"
+        for prompt in ("judge_rubric", "own")
+        for name in ("validation", "heldout")
+    ]
+    seed = found["iteration 0: evaluation validation"].fingerprint
+    rubric = baselines["iteration 0: baseline evaluation judge_rubric/validation"]
+    assert [d.split(" was ")[0] for d in differences(seed, rubric.fingerprint)][:1] == ["setting prompts.judge"]
+    assert rubric.fingerprint.settings["prompts.judge"] == load_prompt("judge_rubric").hash
+    assert rubric.directory.endswith("/iter_00/baseline_evaluation/judge_rubric/validation")
+    assert rubric.role == "judge"
+    assert rubric.resumes
+    assert invalid(settings, evaluation={"baseline_prompts": ["judge_rubric"]}) == [], "nothing else is other work"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "named"),
+    [
+        (
+            ["judge_rubric", "elsewhere/judge_rubric.yaml"],
+            r"evaluation\.baseline_prompts: two of them are called judge_r",
+        ),
+        (["judge_single"], "judge_single: it never shows response_a"),
+        (["nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_baseline_prompts_that_cannot_be_used_are_named(settings: Any, prompts: list[str], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        steps(settings(evaluation={"baseline_prompts": prompts}))
+
+
+def test_a_training_may_begin_with_the_judge_before_it(settings: Any) -> None:
+    """The first begins with the seed in any case, so it is the same work."""
+    assert changed(settings, train={"start": "previous"}) == {"training"}
+    assert invalid(settings, train={"start": "previous"}) == [f"iteration 2: {name}" for name in EACH[2:]]
+    by_name = {str(step): step.fingerprint for step in steps(settings(**BASE, train={"start": "previous"}))}
+    first, second = by_name["iteration 1: training"], by_name["iteration 2: training"]
+    assert second.settings["train.start"] == "previous"
+    assert second.upstream == (by_name["iteration 2: train set"].digest, first.digest)
+    assert "train.start" not in first.settings
+    assert first.upstream == (by_name["iteration 1: train set"].digest,)
+
+
 ALL = ["instructions", "pairs", *[f"iteration {i}: {name}" for i in (1, 2) for name in EACH]]
 HELDOUT_0 = "iteration 0: evaluation heldout"
 FROM_JUDGMENTS = [name for name in ALL if name.startswith("iteration")]
@@ -186,6 +239,7 @@ EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
         ({"judging": {"sampling": "all", "min_pass_rate": 0.2}}, {"judgments", "train_set"}, FROM_JUDGMENTS),
         ({"train": {"lr": 1e-3}}, {"training"}, FROM_TRAINING),
         ({"train": {"recipe": "dpo"}}, {"train_set", "training"}, FROM_TRAIN_SET),
+        ({"train": {"dpo": {"nll_mean": "pairs"}}}, {"training"}, FROM_TRAINING),
         ({"evaluation": {"votes": 3}}, {"evaluation"}, EVALUATIONS),
         ({"evaluation": {"limit": 3}}, {"evaluation"}, EVALUATIONS),
         ({"evaluation": {"generation": {"temperature": 0.5}}}, {"evaluation"}, EVALUATIONS),
@@ -214,6 +268,21 @@ def test_a_setting_invalidates_its_stage_and_what_follows(
 ) -> None:
     assert changed(settings, **more) == own
     assert set(invalid(settings, **more)) == set(following)
+
+
+@pytest.mark.parametrize("more", [{"pairs_per_prompt": 2}, {"unparsed_as_wrong": True}])
+def test_what_preferences_are_made_of_makes_another_set(settings: Any, more: dict[str, Any]) -> None:
+    before = {str(s): s.fingerprint for s in steps(settings(**BASE, train={"recipe": "dpo"}))}
+    after = {str(s): s.fingerprint for s in steps(settings(**BASE, train={"recipe": "dpo", "dpo": more}))}
+    (name,) = more
+    told = differences(before["iteration 1: train set"], after["iteration 1: train set"])
+    assert told == [f"setting train.dpo.{name} was not set, is now {more[name]!r}"]
+    assert before["iteration 1: judgments"] == after["iteration 1: judgments"]
+    sets = [
+        next(step.fingerprint for step in steps(settings(**BASE, train=train)) if step.stage == "train_set")
+        for train in ({}, {"dpo": more})
+    ]
+    assert sets[0] == sets[1], "nothing of it concerns SFT"
 
 
 def test_a_judge_that_reasons_turns_the_stop_off_wherever_it_holds(settings: Any, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ray_app.errors import RunError
 from ray_app.generation.programs.rows import judge_messages, pair_units
 from ray_app.judging.registry import PROTOCOLS
 from ray_app.judging.rejection_sampling import read_samples
-from ray_app.loop.stages import train_set
+from ray_app.loop.stages import joining, train_set
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.train.trainable import Trainer
@@ -169,6 +169,52 @@ def test_dpo_rows_hold_a_correct_and_a_wrong_judgment(context: Any) -> None:
     assert (result.rows_out, result.extra["kept"]) == (2, 6)
 
 
+def test_several_preferences_of_a_prompt_are_rows_of_their_own(context: Any) -> None:
+    letters = {(1, CHOSEN_FIRST): "AABAB", (1, REJECTED_FIRST): "BA-B"}
+    dpo = {"pairs_per_prompt": 2, "unparsed_as_wrong": True}
+    run = run_of(context, letters, train={"recipe": "dpo", "dpo": dpo}, judging={"sampling": "all"})
+    result, rows = made(run)
+    assert [(row["order"], row["sample"]) for row in rows] == [
+        (CHOSEN_FIRST, 0),
+        (CHOSEN_FIRST, 1),
+        (REJECTED_FIRST, 0),
+        (REJECTED_FIRST, 3),
+    ]
+    texts = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]
+    assert [chosen for chosen, _ in texts] == [
+        f"p1 {r['order']} {r['sample']} [[{'AABB'[i]}]]" for i, r in enumerate(rows)
+    ]
+    assert {rejected[-5:] for _, rejected in texts[2:]} == {"[[A]]", "[[-]]"}
+    assert result.extra["trained_by_letter"] == {"A": 2, "B": 2}
+    assert (result.extra["pairs"], result.extra["rows"]) == (1, 4)
+
+
+def test_a_wrong_judgment_that_cannot_be_encoded_gives_its_place_to_the_next(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was lost with its unit once. Each that cannot be is quarantined by its own id."""
+    letters = {(0, CHOSEN_FIRST): "ABBB", (0, REJECTED_FIRST): "BA", (1, REJECTED_FIRST): "BA", (2, CHOSEN_FIRST): "AB"}
+
+    def long(identity: str, order: str, drawn: str) -> list[dict[str, Any]]:
+        rows = JUDGMENTS_OF(identity, order, drawn)
+        unfit = {("p0", CHOSEN_FIRST): (1, 2), ("p1", REJECTED_FIRST): (1,), ("p2", CHOSEN_FIRST): (0,)}
+        for j in unfit.get((identity, order), ()):
+            rows[j]["text"] += " because" * 1000
+        return rows
+
+    monkeypatch.setitem(globals(), "judgments", long)
+    run = run_of(context, letters, train={"recipe": "dpo"}, judging={"sampling": "all"})
+    result, rows = made(run)
+    assert [(row["pair_id"], row["order"]) for row in rows] == [("p0", CHOSEN_FIRST), ("p0", REJECTED_FIRST)]
+    assert rows[0]["rejected"][0]["content"] == f"p0 {CHOSEN_FIRST} 3 [[B]]"
+    faults = list_files(run.folder.stage_dir("train_set", 1), "quarantine-*.parquet")
+    lost = sorted(row["id"] for file in faults for row in read_parquet(file).to_pylist())
+    unfit = {f"p1/{REJECTED_FIRST}/1/1", f"p2/{CHOSEN_FIRST}/0/1"}
+    assert set(lost) - unfit <= {f"p0/{CHOSEN_FIRST}/1/1", f"p0/{CHOSEN_FIRST}/2/1"}, "those that were looked at"
+    assert unfit <= set(lost)
+    assert len(lost) == len(set(lost)) == result.quarantined["too_long"]
+
+
 @pytest.mark.parametrize("recipe", ["sft", "dpo"])
 def test_an_empty_set_stops_the_run_with_its_cause(context: Any, recipe: str) -> None:
     letters = {(n, order): "A-" for n in range(3) for order in ORDERS}
@@ -180,7 +226,7 @@ def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monk
     """Six of A, two of B; four of A are too long: the two others stand against B's two, and no B is dropped."""
     letters = {(n, CHOSEN_FIRST): "A" for n in range(6)} | {(n, REJECTED_FIRST): "B" for n in range(2)}
     run = run_of(context, letters)
-    whole = train_set.Join.rows
+    whole = joining.Join.rows
 
     def longer(join: Any, task: Any) -> list[dict[str, Any]]:
         rows = whole(join, task)
@@ -189,7 +235,7 @@ def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monk
                 row["completion"][0]["content"] += " because" * 1000
         return rows
 
-    monkeypatch.setattr(train_set.Join, "rows", longer)
+    monkeypatch.setattr(joining.Join, "rows", longer)
     result, rows = made(run)
     assert [(row["pair_id"], row["order"]) for row in rows] == [
         ("p0", REJECTED_FIRST), ("p1", REJECTED_FIRST), ("p4", CHOSEN_FIRST), ("p5", CHOSEN_FIRST)
@@ -248,10 +294,10 @@ def test_a_task_names_only_the_shards_it_needs(tmp_path: Path) -> None:
     assert len(samples) == 24
     assert {identity: len(found) for identity, found in places.items()} == {f"p{n}": 1 for n in range(6)}
     selected = [(s,) for s in samples if s.kept and s.pair_id in ("p0", "p1", "p4")]
-    tasks = train_set.plan(pairs, selected, places)
+    tasks = joining.plan(pairs, selected, places)
     assert [task.pairs_file for task in tasks] == [pairs[0], pairs[2]], "no task for a shard without selected rows"
     assert tasks[0].judgment_files == tuple(sorted(places["p0"] | places["p1"]))
     assert set(tasks[1].wanted) == {("p4", order) for order in ORDERS}
-    join = train_set.Join(PROMPT, 1, PROTOCOLS["pairwise"], Trainer(SEED[-1], None, 4096))
+    join = joining.Join(PROMPT, 1, PROTOCOLS["pairwise"], Trainer(SEED[-1], None, 4096))
     rows = [row for task in tasks for row in join.rows(task)]
     assert [(row["pair_id"], row["order"]) for row in rows] == sorted(s.unit for (s,) in selected)
