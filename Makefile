@@ -1,5 +1,6 @@
 # make demo    the whole loop on this machine's CPU, with a real 135M judge
 # make test    unit tests, then fault, integration and GPU tests, in two processes side by side
+# make faults  every fault in every stage (test has a short form of them): what to run before a release
 # Both set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -13,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test unit browser observe chromium prometheus docs lint models models-served setup clean
+.PHONY: demo test faults unit browser observe chromium prometheus docs lint models models-served setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -21,10 +22,13 @@ demo: setup
 
 test: setup
 	$(PYTEST) --durations=5 tests/unit
-	$(PYTEST) --durations=15 tests/faults tests/integration tests/gpu
+	$(PYTEST) --durations=15 -m 'not matrix' tests/orchestration tests/faults tests/integration tests/gpu
 
 unit: $(READY)
 	$(PYTEST) tests/unit
+
+faults: setup
+	$(PYTEST) --durations=15 tests/faults
 
 # The report in a real browser, light and dark, wide and narrow, by keyboard.
 browser: $(READY) chromium

@@ -21,9 +21,9 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 EXIT = pytest.StashKey[int]()
-LONGEST = ("tests/unit/engine/", "tests/integration/train/", "tests/faults/test_kill.py")
+LONGEST = ("tests/integration/train/", "tests/faults/test_kill.py", "tests/orchestration/engine/test_streaming.py")
 # Folders whose tests share a Ray, an engine or a training run.
-SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train")
+SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train", "tests/orchestration/on_gpus")
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 
 

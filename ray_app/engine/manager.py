@@ -108,13 +108,15 @@ class PoolManager:
 
     def resolved(self, settings: EngineSettings, role: str = "engine") -> EngineSettings:
         """`device: auto` and `dtype: auto` as the cluster has them. Raises InputError where neither can be known."""
+        if settings.kind != "vllm":
+            return settings
         gpus = ray.cluster_resources().get("GPU", 0)
-        if settings.kind == "vllm" and settings.device == "auto" and not gpus and self.may_grow:
+        if settings.device == "auto" and not gpus and self.may_grow:
             raise InputError(
                 f"{role}.device: auto cannot tell on a cluster that has no GPU yet, but may get some: set cuda or cpu"
             )
         resolved = settings.resolved(gpus)
-        if resolved.kind != "vllm" or resolved.dtype != "auto":
+        if resolved.dtype != "auto":
             return resolved
         if self.dtype is None:
             kind: precision.Kind = "cpu" if resolved.device == "cpu" else "cuda"

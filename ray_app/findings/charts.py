@@ -34,6 +34,7 @@ def charts(metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mappi
         curves(losses),
         candidates(metrics),
         seconds(metrics),
+        devices(metrics),
         tokens(metrics),
     ]
     return [chart for chart in made if chart["data"]]
@@ -196,6 +197,25 @@ def seconds(metrics: Sequence[Line]) -> Chart:
         "Where the time went", note, _stacked(metrics, lambda row: float(row["seconds"])), {"ticksuffix": " s"}
     )
     return {**made, "part": "time"}
+
+
+def devices(metrics: Sequence[Line]) -> Chart:
+    """What the GPUs did: at work, or idle, by cause (docs/metrics.md, `device_time`)."""
+    sums: dict[str, dict[str, float]] = {}
+    for row in metrics:
+        account = row["extra"].get("device_time")
+        if not account:
+            continue
+        place = "once" if row["iteration"] is None else str(row["iteration"])
+        for name, value in {"at work": account["busy"], **account["idle"]}.items():
+            named = sums.setdefault(name if name == "at work" else f"idle: {name}", {})
+            named[place] = named.get(place, 0.0) + value
+    data = [
+        {"type": "bar", "name": name, "x": list(found), "y": [round(v, 1) for v in found.values()], "colour": number}
+        for number, (name, found) in enumerate(sums.items())
+    ]
+    note = "Device-seconds; a run without a GPU counts its machine as one device. At work: an engine or the optimizer."
+    return {**chart("What the devices did", note, data, {"ticksuffix": " s"}), "part": "time"}
 
 
 def tokens(metrics: Sequence[Line]) -> Chart:

@@ -152,7 +152,8 @@ def devices_of(settings: IterateSettings, pools: PoolManager) -> float:
     engines = [pools.resolved(engine) for engine in (settings.generator, *settings.judges.values())]
     taken = [engine.gpus_per_replica * engine.replicas for engine in engines]
     trainer = settings.train.workers if settings.iterations and settings.train.use_gpu else 0
-    beside = pools.side_by_side(engines[0], engines[1])[0] and engines[0] != engines[1]
+    two = taken[0] > 0 and taken[1] > 0 and engines[0] != engines[1]
+    beside = two and pools.side_by_side(engines[0], engines[1])[0]
     return max(*taken, trainer, taken[0] + taken[1] if beside else 0) or 1
 
 

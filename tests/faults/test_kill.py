@@ -30,6 +30,22 @@ def killable(loop: Make, shallow: str) -> Loop:
     return loop(**killable_settings(shallow))
 
 
+@pytest.mark.timeout(1200)
+def test_kill_9_in_judgments_and_in_training(killable: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short form of the matrix below: a stage that resumes by rows, and the one that resumes by a state."""
+    killing = Killing(killable)
+    killing.at(killing.inside("iter_01/judgments"), *held("judge", ROW))
+    assert not killing.committed("iter_01/judgments")
+    with monkeypatch.context() as stand_in:
+        stand_in.setenv("PYTHONPATH", str(ROOT / "tests" / "stand_ins"))
+        killing.at(killing.inside("iter_01/train_state", "**/progress-000002.json"), *trained_until(3, tmp_path))
+    assert not killing.committed("iter_01/training")
+    killable.succeeds()
+    killing.compare()
+    whole_and_once(killable)
+
+
+@pytest.mark.matrix
 @pytest.mark.timeout(2400)
 def test_kill_9_in_every_stage(killable: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killing = Killing(killable)
@@ -54,6 +70,7 @@ def test_kill_9_in_every_stage(killable: Loop, tmp_path: Path, monkeypatch: pyte
     whole_and_once(killable)
 
 
+@pytest.mark.matrix
 @pytest.mark.timeout(2400)
 def test_kill_9_while_pairs_stream_into_judging(tmp_path: Path, shallow: str) -> None:
     """Killed with pairs alone in closed shards, and twice with judgments too: the tables of an undisturbed run."""

@@ -74,7 +74,22 @@ class Stopping(Killing):
         self.compare()
 
 
+@pytest.mark.timeout(1200)
+def test_ctrl_c_in_pairs_and_in_training(
+    loop: Callable[..., Loop], shallow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short form of the matrix below: our own handler, and the stage whose library has one of its own."""
+    run = loop(**killable_settings(shallow))
+    stopping = Stopping(run, signal.SIGINT)
+    stopping.at(stopping.inside("pairs"), *held("generator", f"{MODIFY}.*{ROW}"))
+    with monkeypatch.context() as stand_in:
+        stand_in.setenv("PYTHONPATH", str(ROOT / "tests" / "stand_ins"))
+        stopping.at(stopping.inside("iter_01/train_state", "**/progress-000002.json"), *trained_until(3, tmp_path))
+    stopping.compare()
+
+
 @SIGNALS
+@pytest.mark.matrix
 @pytest.mark.timeout(2400)
 def test_a_stop_in_every_stage(
     loop: Callable[..., Loop], shallow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -97,6 +112,7 @@ def test_a_stop_in_every_stage(
 
 
 @SIGNALS
+@pytest.mark.matrix
 @pytest.mark.timeout(1200)
 def test_a_stop_while_pairs_stream_into_judging(
     loop: Callable[..., Loop], shallow: str, number: signal.Signals

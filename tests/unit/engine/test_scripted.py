@@ -13,8 +13,17 @@ from ray_app.base.prompts import load_prompt
 from ray_app.base.verdict import parse_verdict
 from ray_app.engine.base import EngineError, PromptTooLong, Sampling
 from ray_app.engine.scripted import ScriptedEngine
+from ray_app.engine.settings import EngineSettings
 
 Make = Callable[..., Any]
+
+
+@pytest.fixture
+def scripted() -> Make:
+    def make(script: dict[str, Any] | None = None, **more: Any) -> EngineSettings:
+        return EngineSettings(**{"model": "scripted", "kind": "scripted", "script": script or {}, **more})
+
+    return make
 
 
 def ask(engine: ScriptedEngine, question: str, seed: int) -> str:

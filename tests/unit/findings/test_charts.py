@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray_app.findings.charts import controls
+from ray_app.findings.charts import controls, devices
 
 
 def evaluated(iteration: int, **figures: float) -> dict[str, Any]:
@@ -22,3 +22,14 @@ def test_controls_show_what_was_measured() -> None:
     }
     assert "Thirds of the pairs" in made["note"]
     assert "Thirds" not in controls([evaluated(0, mirrored_accuracy=0.5)])["note"]
+
+
+def test_the_time_of_the_devices_is_stacked_by_cause() -> None:
+    def told(iteration: int, busy: float, **idle: float) -> dict[str, Any]:
+        account = {"devices": 2, "seconds": 10.0, "busy": busy, "idle": idle}
+        return {"stage": "training", "iteration": iteration, "extra": {"device_time": account}}
+
+    made = devices([told(1, 12.0, other=8.0), told(1, 15.0, other=4.0, export=1.0), told(2, 20.0)])
+    bars = {trace["name"]: dict(zip(trace["x"], trace["y"], strict=True)) for trace in made["data"]}
+    assert bars == {"at work": {"1": 27, "2": 20}, "idle: other": {"1": 12}, "idle: export": {"1": 1}}
+    assert devices([{"stage": "pairs", "iteration": None, "extra": {}}])["data"] == []

@@ -16,7 +16,7 @@ from ray_app.run import lease as lease_module
 from ray_app.run import writer_actor
 from ray_app.run.lease import Lease
 from ray_app.run.shards import closed_units, row_counts
-from ray_app.run.writer_actor import Table, TableWriter, start_writer
+from ray_app.run.writer_actor import Table, TableWriter, _WriterActor, start_writer
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])
 
@@ -156,15 +156,32 @@ def test_those_who_wait_hear_of_a_fault(tmp_path: Path) -> None:
 
 
 def test_held_units_are_those_that_did_not_come_since(tmp_path: Path) -> None:
-    async def work() -> tuple[list[str], dict[str, float]]:
-        actor = TableWriter(str(tmp_path), SCHEMA, None)
-        await actor.add([result("late")])
-        await actor.hold([quarantined("late"), quarantined("a"), quarantined("b")])
-        await actor.add([quarantined("a")])
-        return [unit.unit for unit in await actor.unanswered()], await actor.finish()
+    async def work() -> list[str]:
+        actor = _WriterActor([Table(str(tmp_path), SCHEMA)], None, 100, 60.0)
+        await actor.add([(0, result("late"))])
+        await actor.hold([(0, quarantined("late")), (0, quarantined("a")), (0, quarantined("b"))])
+        await actor.add([(0, quarantined("a"))])
+        found = [unit.unit for _, unit in await actor.unanswered()]
+        await actor.finish()
+        return found
 
-    assert asyncio.run(work())[0] == ["b"]
+    assert asyncio.run(work()) == ["b"]
     assert row_counts(str(tmp_path)) == (1, {"empty": 1})
+
+
+def test_each_lane_has_its_table_and_its_counts(tmp_path: Path) -> None:
+    tables = [Table(str(tmp_path / name), SCHEMA) for name in ("first", "second")]
+
+    async def work() -> tuple[dict[str, float], bool, list[dict[str, float]]]:
+        actor = _WriterActor(tables, None, 100, 60.0)
+        await actor.add([(1, result("a", 2)), (0, quarantined("b")), (1, quarantined("c"))])
+        return await actor.progress(), await actor.answered(), await actor.finish()
+
+    progress, answered, counters = asyncio.run(work())
+    assert progress["units"] == 3
+    assert answered
+    assert [counts.get("samples", 0) for counts in counters] == [0, 1]
+    assert [row_counts(table.directory) for table in tables] == [(0, {"empty": 1}), (2, {"empty": 1})]
 
 
 @pytest.fixture
@@ -182,13 +199,13 @@ def in_ray() -> Iterator[None]:
 def test_in_ray_the_writer_is_on_this_node_and_keeps_to_the_lease(tmp_path: Path) -> None:
     with Lease(str(tmp_path)) as lease:
         writer = writer_actor.start_writer([Table(str(tmp_path / "pairs"), SCHEMA)], lease.fence)
-        ray.get([writer.add.remote([result(f"u{i}", 3), quarantined(f"q{i}")]) for i in range(100)])
+        ray.get([writer.add.remote([(0, result(f"u{i}", 3)), (0, quarantined(f"q{i}"))]) for i in range(100)])
         assert ray.get(writer.progress.remote())["units"] == 200
-        assert ray.get(writer.finish.remote())["samples"] == 100
+        assert ray.get(writer.finish.remote())[0]["samples"] == 100
         assert row_counts(str(tmp_path / "pairs")) == (300, {"empty": 100})
 
         fenced = start_writer([Table(str(tmp_path / "other"), SCHEMA)], lease.fence)
-        ray.get(fenced.add.remote([result("a")]))
+        ray.get(fenced.add.remote([(0, result("a"))]))
         lease_module.storage.write_json_atomic(lease.uri, {"owner": "other", "pid": 1, "host": "elsewhere"})
         with pytest.raises(RunError, match="another driver took over"):
             ray.get(fenced.finish.remote())

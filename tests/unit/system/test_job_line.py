@@ -26,6 +26,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
     monkeypatch.setattr(internal_kv, "_internal_kv_put", put)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "mine"}}))
+    monkeypatch.setattr(job_line, "stopped", lambda: False)  # whatever other tests have done in this process
     job_line.job_id.cache_clear()
     yield kept
     job_line.job_id.cache_clear()

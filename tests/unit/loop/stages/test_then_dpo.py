@@ -20,12 +20,13 @@ from toy_tokenizers import PLAIN, make
 
 from ray_app.base.schema import PAIRS, TRAIN, unit_id
 from ray_app.engine.actor import EngineActor
-from ray_app.engine.base import Work
+from ray_app.engine.base import Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
 from ray_app.findings.lineage import told, trace
 from ray_app.findings.run_tables import RunTables
 from ray_app.generation.runner import Job, Runner, StageResult
+from ray_app.judging import gold_set
 from ray_app.loop.card_files import write_cards
 from ray_app.loop.checks import check_interrupted, check_training
 from ray_app.loop.config import IterateSettings
@@ -84,7 +85,7 @@ class InProcess(Runner):
         actor = EngineActor(job.engine, job.role)
         work = Work(job.program, job.stage, job.iteration, job.engine.model)
         dies = bool(self.dies_in) and job.directory.endswith(self.dies_in)
-        for result in asyncio.run(actor.run(work, left[: len(left) // 2] if dies else left)):
+        for result in asyncio.run(actor.run([work], alone(left[: len(left) // 2] if dies else left))):
             with ShardWriter(job.directory, job.schema) as writer:
                 writer.add(result.rows)
                 writer.quarantine(result.quarantine)
@@ -111,6 +112,12 @@ class Trainer:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps({"from": given["seed_model"], "recipe": train.recipe}))
         return TrainResult(4, 2, 1.0, 100, 1.0, [2.0, 1.0], [], [Candidate(2, 1.0, 100, 1.0, str(folder))], 2)
+
+
+@pytest.fixture(autouse=True)
+def set_by_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets that are judged together are one stream of Ray Data; here there is no Ray."""
+    monkeypatch.setattr(gold_set, "run_together", lambda runner, jobs: [runner.run(job) for job in jobs])
 
 
 @pytest.fixture
