@@ -30,7 +30,8 @@ def readings(metrics: Iterable[Line], alarms: Sequence[Line]) -> Iterator[Readin
 
 def _stage(line: Line) -> Iterator[Reading]:
     extra, iteration = line["extra"], {"iteration": of_iteration(line["iteration"])}
-    place = {"stage": f"{line['stage']} {extra.get('set', '')}".strip(), **iteration}
+    named = (line["stage"], extra.get("prompt"), extra.get("set"))
+    place = {"stage": " ".join(str(part) for part in named if part), **iteration}
     yield "ste_stage_seconds", line["seconds"], place
     yield "ste_stage_rows", line["rows_out"], place
     for reason, count in line["quarantined"].items():
@@ -38,8 +39,8 @@ def _stage(line: Line) -> Iterator[Reading]:
     account = extra.get("device_time")
     if account and account["seconds"]:
         yield "ste_gpu_idle_share", 1 - account["busy"] / (account["seconds"] * account["devices"]), place
-    for name in ("keep_rate", "pass_rate"):
-        if extra.get(name) is not None:
+    for name in ("keep_rate", "pass_rate"):  # of a second training they say what the first has taught
+        if line["stage"] == "train_set" and extra.get(name) is not None:
             yield f"ste_{name}", extra[name], iteration
     figure = main(extra.get("headline") or {})
     if line["stage"] == "evaluation" and figure and figure["value"] is not None:

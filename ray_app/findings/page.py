@@ -84,7 +84,7 @@ def render(
         name=tables.name,
         subtitle=f"{len(metrics)} stages done, the last at {max((m['finished'] for m in metrics), default='?')}",
         parts=PARTS,
-        verdict=sentences(metrics, alarms),
+        verdict=[*([OF_SFT] if len(tables.phases()) > 1 else []), *sentences(metrics, alarms)],
         alarms=by_name(alarms),
         stages=[_stage(line) for line in metrics],
         learned=learned_from(metrics),
@@ -97,6 +97,12 @@ def render(
         data=Markup(script_json(data)),
         plotly=Markup(_plotly()),
     )
+
+
+OF_SFT = (
+    "What this page says of judges is of the first training of each iteration (SFT). The judge that goes on is that of "
+    "the second (DPO), which no alarm looks at: its figures are in the run's table, and in iter_NN/dpo/evaluation."
+)
 
 
 def by_name(alarms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -69,11 +69,12 @@ class Job:
     role: str
     iteration: int | None = None
     units: str = ""  # the folder of Parquet files that `source` reads, where it is one
-    where: tuple[str, str] | None = None  # (column, value) of the folder's rows that are this job's; None: all are
+    where: tuple[str, str] | None = None  # (column, value) of the folder's rows that are this job's; None: all are,
+    # and all faults; else the faults of its stage
 
     def done(self) -> set[str]:
         """Its units that closed shards hold."""
-        return closed_units(self.directory, self.key, self.where)
+        return closed_units(self.directory, self.key, self.where, self.stage if self.where else None)
 
     @property
     def label(self) -> str:

@@ -72,7 +72,9 @@ def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:
     waited = [serving.seconds] + [0.0] * (len(left) - 1)
     seconds = shares([one.total for one in left], asking)
     return [
-        result_of(one.job, counts, spent + start, {"resumed_units": len(one.done), **extra})
+        result_of(
+            one.job, counts, spent + start, {"resumed_units": len(one.done), "tables_at_once": len(left), **extra}
+        )
         for one, counts, spent, start, extra in zip(left, counters, seconds, waited, told, strict=True)
     ]
 

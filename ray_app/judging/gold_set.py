@@ -86,4 +86,6 @@ def added(results: Sequence[StageResult]) -> StageResult:
     sums = {name: sum(getattr(result, name) for result in results) for name in names}
     loaded = next((result.extra for result in results if "weights" in result.extra), {})
     extra = {"resumed_units": resumed} | {k: loaded[k] for k in WEIGHTS if k in loaded}
+    if many := max((result.extra.get("tables_at_once", 0) for result in results), default=0):
+        extra["tables_at_once"] = many
     return StageResult(**sums, quarantined=dict(quarantined), extra=extra)

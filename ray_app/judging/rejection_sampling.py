@@ -116,12 +116,16 @@ def choose(judgment_files: Iterable[str], rule: Rule) -> Choice:
     rule = replace(rule, lost=rule.lost | doubtful)
     selection = select(samples, rule.seed, rule.iteration, rule.balance, rule.lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
+    unbalanced: list[tuple[Sample, Sample]] = []
     if rule.recipe == "dpo":
         usable = [s for s in samples if s.unit not in rule.lost]
         selected = preferences(usable, rule)
-        dropped = len(preferences(usable, replace(rule, balance=False))) - len(selected)
-        selection = replace(selection, dropped_by_balance=dropped)
-    cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples)) + left_out(len(doubtful))
+        unbalanced = preferences(usable, replace(rule, balance=False))
+        selection = replace(selection, dropped_by_balance=len(unbalanced) - len(selected))
+    cause = empty_cause(selection, sum(s.verdict is None for s in samples), len(samples))
+    if rule.recipe == "dpo" and selection.kept:
+        cause = empty_preferences_cause(selection, unbalanced)
+    cause += left_out(len(doubtful))
     return Choice(selection, selected, files, len(samples), cause, len(doubtful))
 
 
@@ -271,6 +275,18 @@ def empty_scored_cause(selection: Selection, unparsed: int, drawn: int) -> str:
         f"the training set is empty: {selection.tried} pairs judged with {drawn} scores, {unparsed} of them unparsed; "
         "in none did the chosen response score higher. A judge that gives every response one score, or never ends "
         "in a score, leaves nothing to train on"
+    )
+
+
+def empty_preferences_cause(selection: Selection, unbalanced: Sequence[tuple[Sample, Sample]]) -> str:
+    """Why there is no preference to train on though there are right judgments, in numbers."""
+    letters = Counter(str(chosen.verdict) for chosen, _ in unbalanced)
+    both = ", ".join(f"{n} {letter}" for letter, n in sorted(letters.items())) or "none"
+    return (
+        f"the training set is empty: of {selection.tried} (pair, order) {selection.kept} have a right judgment, and of "
+        f"these have a wrong one beside it, by the right letter: {both}. A preference needs both, and balancing needs "
+        "both letters: draw more samples with judging.sampling all, or set train.dpo.unparsed_as_wrong or "
+        "judging.balance false"
     )
 
 

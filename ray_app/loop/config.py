@@ -1,4 +1,5 @@
-"""The settings tree of the loop: one typed place, loaded by `cli.load_settings`. Defaults are the paper's.
+"""The settings tree of the loop: one typed place, loaded by `command.load_settings`. Where the paper names
+a value it is the default; docs/differences.md says what is done otherwise.
 
 Engine and training settings live beside their code (`engine/settings.py`, `train/settings.py`); `judge` and
 `evaluate` have small trees of their own in their modules, built from the same parts.
@@ -88,7 +89,7 @@ class IterateSettings(CommandSettings):
     judging: JudgingSettings = JudgingSettings()
     train: TrainSettings = TrainSettings()
     then_dpo: ThenDpoSettings | None = Field(
-        None, description="a second training in every iteration, DPO from the SFT checkpoint; {} is the release's"
+        None, description="a second training in every iteration, DPO from the SFT checkpoint; {}: near the release's"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
     alarms: AlarmSettings = AlarmSettings()

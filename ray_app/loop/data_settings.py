@@ -141,6 +141,8 @@ class PairSettings(Part):
     def _asking_needs_another_instruction(self) -> PairSettings:
         if self.ask_generator and self.strategy in ("worse_response", "checked_answer", "given"):
             raise ValueError(f"pairs.ask_generator: {self.strategy} has no second instruction to ask about")
+        if self.ask_generator and not self.makes:
+            raise ValueError("pairs.ask_generator: pairs of another run are not asked about; ask where they are made")
         return self
 
     @model_validator(mode="after")
@@ -149,4 +151,6 @@ class PairSettings(Part):
             raise ValueError("pairs.mirror: a response that was written worse answers no other instruction")
         if self.mirror and self.strategy == "checked_answer":
             raise ValueError("pairs.mirror: a response that is wrong answers no other instruction")
+        if self.mirror and not self.makes:
+            raise ValueError("pairs.mirror: pairs from elsewhere are taken as they are, mirrors too; leave it off")
         return self

@@ -19,7 +19,8 @@ def decided_dtype(settings: IterateSettings, own: Dtype | None, grows: bool = Fa
     """What the run computes in where a setting says `auto`; None where none does. `own`: as it was begun; `grows`: more
     nodes may come.
     """
-    roles = [engine for engine in (settings.generator, *settings.judges.values()) if engine.kind == "vllm"]
+    asked = [settings.generator] if settings.generates else []
+    roles = [engine for engine in (*asked, *settings.judges.values()) if engine.kind == "vllm"]
     named = [engine.dtype for engine in roles] + ([settings.train.dtype] if settings.iterations else [])
     if "auto" not in named:
         return None

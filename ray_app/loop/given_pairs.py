@@ -28,6 +28,7 @@ from ray_app.run.folder import read_record
 from ray_app.run.storage import join
 
 STAGE = "pairs"
+GIVEN = "given_pairs"  # the stage of faults of given pairs: no unit of a strategy is done by them
 STRATEGY = "given"  # of a file's pairs; those of another run keep the strategy that made them
 ANY: Types = object
 CHOSEN: Mapping[str, Types] = {"instruction": ANY, "chosen": ANY, "rejected": ANY}
@@ -195,4 +196,4 @@ def _asked(row: Row) -> Text | None:
 def _lost(identity: str, reason: str, row: Mapping[str, Any]) -> dict[str, str]:
     names = ("instruction", "chosen", "rejected", "response_a", "response_b", "label")
     detail = {name: row[name] for name in names if name in row}
-    return {"id": identity, "stage": STAGE, "reason": reason, "detail": str(detail)[:2000]}
+    return {"id": identity, "stage": GIVEN, "reason": reason, "detail": str(detail)[:2000]}

@@ -149,12 +149,15 @@ def pools_of(settings: IterateSettings) -> PoolManager:
 
 def devices_of(settings: IterateSettings, pools: PoolManager) -> float:
     """The GPUs that a run takes at most, by its settings; 1 where it takes none: the machine."""
-    engines = [pools.resolved(engine) for engine in (settings.generator, *settings.judges.values())]
+    asked = [settings.generator] if settings.generates else []
+    engines = [pools.resolved(engine) for engine in (*asked, *settings.judges.values())]
     taken = [engine.gpus_per_replica * engine.replicas for engine in engines]
-    trainer = settings.train.workers if settings.iterations and settings.train.use_gpu else 0
-    two = taken[0] > 0 and taken[1] > 0 and engines[0] != engines[1]
-    beside = two and pools.side_by_side(engines[0], engines[1])[0]
-    return max(*taken, trainer, taken[0] + taken[1] if beside else 0) or 1
+    trainings = settings.trainings.values() if settings.iterations else ()
+    trainers = [train.workers for train in trainings if train.use_gpu]
+    beside = 0.0
+    if len(engines) > 1 and min(taken[:2]) > 0 and engines[0] != engines[1]:
+        beside = sum(taken[:2]) if pools.side_by_side(engines[0], engines[1])[0] else 0.0
+    return max(*taken, *trainers, beside) or 1
 
 
 def record_of(step: Step, result: StageResult, started: str) -> StageRecord:

@@ -139,6 +139,8 @@ def notes(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str
     again = any(row.get("pass_rate") is not None and row["iteration"] not in ("first", 0, 1) for row in first)
     if again and any(line["stage"] == "pairs" and line["iteration"] is None for line in metrics):
         said.append("pass and keep from iteration 2 on: of pairs that the judge was trained on")
+    if any(row.get("pass_rate") is not None and row.get("phase") for row in rows):
+        said.append("pass and keep of dpo: of pairs that the SFT checkpoint was just trained on")
     return said
 
 

@@ -216,8 +216,8 @@ class Planner:
         for name, spec in evaluation.sets_of(self.settings).items():
             if name == evaluation.HELDOUT_SET and judge.iteration == 0 and self.settings.pairs.refresh != "never":
                 continue  # there are no pairs yet
-            if judge.prompt and spec and shows_four(spec):
-                continue  # best-of rows have prompts of their own: the seed's figure is this one too
+            if judge.prompt and spec and shows_four(spec) and self.settings.protocol.shows_both:
+                continue  # best-of rows have prompts of their own by letter: the seed's figure is this one too
             upstream = [p.digest for p in judge.made_from]
             if name == evaluation.HELDOUT_SET:
                 upstream.append(made.digest)

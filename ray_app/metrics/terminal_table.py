@@ -82,7 +82,7 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
     """A rich renderable; `plain` draws with ASCII."""
     head: list[RenderableType] = [
         _title(summary),
-        _note("figures are percent of n, intervals are 95 % bootstrap intervals by instruction"),
+        _note("figures are percent of n, intervals are 95 % intervals by instruction"),
     ]
     if summary["kind"] == "rated":
         blocks = {"overall": summary["overall"], **summary["subsets"]}

@@ -153,10 +153,12 @@ def begun(directory: str) -> bool:
     return any(shard_files(directory, prefix) for prefix in (SHARD, QUARANTINED))
 
 
-def closed_units(directory: str, key: Sequence[str], where: tuple[str, str] | None = None) -> set[str]:
+def closed_units(
+    directory: str, key: Sequence[str], where: tuple[str, str] | None = None, stage: str | None = None
+) -> set[str]:
     """Every unit in a closed shard (its key columns joined as `schema.unit_id` does), and every quarantined one: what
-    a resumed stage does not ask for again. `where`: of rows with this value in this column alone. Raises InputError
-    naming a file that is damaged.
+    a resumed stage does not ask for again. `where`: of rows with this value in this column alone; `stage`: of faults of
+    this stage alone. Raises InputError naming a file that is damaged.
     """
     done: set[str] = set()
     for file in shard_files(directory):
@@ -166,7 +168,10 @@ def closed_units(directory: str, key: Sequence[str], where: tuple[str, str] | No
         keys = zip(*(columns.column(name).to_pylist() for name in key), strict=True)
         done.update(":".join(str(part) for part in parts) for parts in keys)
     for file in shard_files(directory, QUARANTINED):
-        done.update(read_parquet(file, columns=["id"]).column("id").to_pylist())
+        faults = read_parquet(file, columns=["id", "stage"] if stage else ["id"])
+        if stage:
+            faults = faults.filter(pc.equal(faults.column("stage"), stage))
+        done.update(faults.column("id").to_pylist())
     return done
 
 

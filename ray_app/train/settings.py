@@ -1,4 +1,5 @@
-"""Training settings (`train.…` in a config file). Defaults are the paper's 70B run (arXiv 2408.02666, section 4).
+"""Training settings (`train.…` in a config file). Rates and lengths default to
+those of the paper's 70B run (arXiv 2408.02666, section 4); docs/differences.md says what else is different.
 
 `check` stops everything that can be known to be wrong before a GPU is taken.
 """
@@ -62,7 +63,7 @@ class LoraSettings(Part):
 
 
 class DpoSettings(Part):
-    """Direct preference optimisation on correct × wrong judgments (paper's released model)."""
+    """Direct preference optimisation on correct × wrong judgments, as the released model was trained after SFT."""
 
     beta: float = Field(0.1, gt=0, description="strength of the pull to the reference")
     nll_weight: float = Field(1.5, ge=0, description="weight of the chosen judgments' mean NLL")
@@ -104,7 +105,7 @@ class TrackingSettings(Part):
 
 
 class TrainSettings(Part):
-    """One fine-tune. `recipe: dpo` changes the defaults of lr, sequence length and batch to the paper's DPO values,
+    """One fine-tune. `recipe: dpo` changes the defaults of lr, sequence length and batch to the release's,
     `lora` those of lr.
     """
 

@@ -71,7 +71,7 @@ class TrainResult:
     selected: int
     scores: list[Score] = field(default_factory=list)
     quarantine: list[dict[str, str]] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict, compare=False)  # of the call, not of the fit
 
 
 def fit(

@@ -130,6 +130,8 @@ def _summed(
     summary = protocol.summary(benchmark, answers, voting)
     endpoint = judge.engine.kind == "openai"
     summary["cost"] = cost_of(result, benchmark, answers, timed(result), endpoint=endpoint)
+    if "tables_at_once" in result.extra:
+        summary["cost"]["notes"].append("seconds: this set's share, by rows, of all that were judged together")
     write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
     outcomes = protocol.outcomes(benchmark, answers, voting)
     compared = before is not None and outcomes is not None

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ray_app.base.schema import unit_id
+from ray_app.base.schema import QUARANTINE, unit_id
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
 from ray_app.run.shards import (
@@ -345,3 +346,14 @@ TestCrashes = Crashes.TestCase
 TestCrashes.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_faults_of_rows_from_elsewhere_are_no_units_of_the_stage(tmp_path: Path) -> None:
+    """A file of pairs that loses more rows than there are instructions must not end the making of pairs."""
+    directory = str(tmp_path)
+    lost = [{"id": f"line {i}", "stage": "given_pairs", "reason": "no_label", "detail": ""} for i in range(9)]
+    own = {"id": "asked", "stage": "pairs", "reason": "refused", "detail": ""}
+    with ShardWriter(directory, QUARANTINE) as writer:
+        writer.quarantine([*lost, own])
+    assert closed_units(directory, ["id"], stage="pairs") == {"asked"}
+    assert len(closed_units(directory, ["id"])) == 10
