@@ -14,8 +14,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import ray
+
 from ray_app.engine.backends import build_engine
-from ray_app.engine.base import Asked, EngineDied, EngineError, PromptTooLong, RequestRefused, Start, UnitResult, Work
+from ray_app.engine.base import (
+    Asked,
+    Engine,
+    EngineDied,
+    EngineError,
+    PromptTooLong,
+    RequestRefused,
+    Start,
+    UnitResult,
+    Work,
+)
 from ray_app.engine.claims import VISIBLE
 from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
@@ -37,22 +49,41 @@ class EngineActor:
         self.first_answer: float | None = None
         self.busy = BusyTime()
         self.fault: str | None = None
-        started = time.monotonic()
+        self.settings, self.start = settings, start
+        self.engine: Engine | None = None
+        self.parts: dict[str, float] | None = None
+        self.start_seconds = 0.0
         if settings.kind == "vllm" and settings.device == "cpu":
             scheduling.compute()
         if start.gpus is not None:
             os.environ[VISIBLE] = ",".join(start.gpus)  # before anything asks CUDA which GPUs there are
+        if start.sleeps and rebuilt():
+            self.model = ""  # it may have died in its sleep: its GPUs are others' until it is asked again
+        else:
+            self._build()
+
+    def _build(self) -> None:
+        started = time.monotonic()
         try:
-            self.engine = build_engine(settings, start)
+            self.engine = build_engine(self.settings, self.start)
         except Exception as fault:  # kept and told by `ready`: raised here, Ray would start the actor again and again
-            log.exception("%s: the engine did not start", role)
+            log.exception("%s: the engine did not start", self.role)
             self.fault = one_line(fault)
         self.start_seconds = time.monotonic() - started
 
+    async def _built(self) -> Engine:
+        """The engine. Raises RuntimeError where it did not start."""
+        if self.engine is None and self.fault is None:
+            await asyncio.to_thread(self._build)
+        if self.engine is None:
+            raise RuntimeError(self.fault)
+        return self.engine
+
     async def ready(self) -> dict[str, Any]:
         """Seconds to start and the process id, or the fault that kept the engine from starting."""
-        parts = {} if self.fault else await self.engine.start_parts()
-        return {"fault": self.fault, "seconds": self.start_seconds, "pid": os.getpid(), "parts": parts}
+        if self.parts is None and self.engine is not None:  # asked once: a ping must not wait for a step of vLLM
+            self.parts = await self.engine.start_parts()
+        return {"fault": self.fault, "seconds": self.start_seconds, "pid": os.getpid(), "parts": self.parts or {}}
 
     async def run(self, lanes: Sequence[Work], rows: list[Asked]) -> list[UnitResult]:
         """Results of `rows`, which run side by side, in their order; all lanes ask the same weights."""
@@ -68,7 +99,7 @@ class EngineActor:
         reason, detail = "", ""
         try:
             with self.busy:
-                result = await work.program(self.engine, row)
+                result = await work.program(await self._built(), row)
         except PromptTooLong as fault:
             reason, detail = PROMPT_TOO_LONG, str(fault)
         except RequestRefused as fault:
@@ -103,7 +134,7 @@ class EngineActor:
 
     async def generated(self) -> int:
         """Tokens made since the start, those of unfinished requests included."""
-        return 0 if self.fault else self.engine.generated()
+        return 0 if self.engine is None else self.engine.generated()
 
     async def serving(self) -> str:
         """The weights in the engine."""
@@ -115,7 +146,7 @@ class EngineActor:
         async with self.reloading:
             if self.model != model:
                 try:
-                    await self.engine.reload(model)
+                    await (await self._built()).reload(model)
                 except Exception as fault:
                     raise RuntimeError(one_line(fault)) from None
                 self.model, self.first_answer = model, None
@@ -123,6 +154,8 @@ class EngineActor:
 
     async def sleep(self) -> None:
         """Give up weights and caches. Raises RuntimeError with the cause in one line."""
+        if self.engine is None:
+            return
         try:
             await self.engine.sleep()
         except Exception as fault:
@@ -132,14 +165,17 @@ class EngineActor:
         """Answer again, with the weights of `model`. Raises RuntimeError with the cause in one line."""
         async with self.reloading:
             try:
-                await self.engine.wake(model)
+                if self.engine is None:
+                    await (await self._built()).reload(model)
+                else:
+                    await self.engine.wake(model)
             except Exception as fault:
                 raise RuntimeError(one_line(fault)) from None
             self.model, self.first_answer = model, None
 
     async def close(self) -> None:
         """Give back what the engine holds."""
-        if self.fault is None:
+        if self.engine is not None:
             await self.engine.close()
 
 
@@ -162,6 +198,11 @@ class BusyTime:
     def seconds(self) -> float:
         """So far, the open blocks included."""
         return self.total + (time.monotonic() - self.since if self.many else 0.0)
+
+
+def rebuilt() -> bool:
+    """Whether Ray has started this actor again, after its process died."""
+    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def faulty(unit: str, stage: str, reason: str, detail: str) -> UnitResult:

@@ -2,7 +2,8 @@
 
 The process of an engine outlives its claim. While it sleeps, the trainer computes on the same GPUs, and Ray has to
 count them as the trainer's. So a claim is a placement group of its own, the engine's actor asks Ray for no GPU, and is
-told which ones are its own. On waking the same GPUs have to be claimed again: an engine cannot move.
+told which ones are its own. On waking the same GPUs have to be claimed again: an engine cannot move. The CPUs that are
+set aside for it are claimed with them: a sleeper needs none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ray_app.errors import RunError
+from ray_app.errors import RunError, first_line
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -37,29 +38,38 @@ class Claim:
     place: Place
 
 
-def claim(gpus: float, count: int, timeout_s: float, nodes: Sequence[str] | None = None) -> list[Claim]:
-    """`count` claims of `gpus` GPUs each, every one on one node; on `nodes`, one for each, where they are named.
+def claim(
+    gpus: float, count: int, timeout_s: float, nodes: Sequence[str] | None = None, cpus: float = 0.0
+) -> list[Claim]:
+    """`count` claims of `gpus` GPUs and `cpus` CPUs each, every one on one node; on `nodes`, one for each, where they
+    are named.
 
-    Waits for nodes that a cluster may still get. Raises RunError where they are not there after `timeout_s` seconds;
-    then nothing is claimed.
+    Waits for nodes that a cluster may still get. Raises RunError where they are not there after `timeout_s` seconds, or
+    at once where a named node is gone; then nothing is claimed.
     """
+    living = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    if gone := set(nodes or ()) - living:
+        raise RunError(f"node {min(gone)} is gone")
     deadline = time.monotonic() + timeout_s
-    groups = [_group(gpus, nodes[index] if nodes else None) for index in range(count)]
+    groups = [_group(gpus, cpus, nodes[index] if nodes else None) for index in range(count)]
     try:
         for group in groups:
             if not group.wait(max(0.1, deadline - time.monotonic())):
                 raise RunError(f"{count} times {gpus:g} GPU(s) were not free after {timeout_s:.0f} s")
         places = ray.get([_asked(group, gpus) for group in groups])
-    except BaseException:
+    except BaseException as fault:
         for group in groups:
             remove_placement_group(group)
+        if isinstance(fault, ray.exceptions.RayError):
+            raise RunError(f"GPUs could not be claimed: {first_line(fault)}") from fault
         raise
     return [Claim(group, place) for group, place in zip(groups, places, strict=True)]
 
 
-def _group(gpus: float, node: str | None) -> PlacementGroup:
+def _group(gpus: float, cpus: float, node: str | None) -> PlacementGroup:
     selector = [{"ray.io/node-id": node}] if node else None
-    return placement_group([{"GPU": gpus}], strategy="PACK", bundle_label_selector=selector)
+    bundle = {"GPU": gpus} | ({"CPU": cpus} if cpus else {})
+    return placement_group([bundle], strategy="PACK", bundle_label_selector=selector)
 
 
 def _asked(group: PlacementGroup, gpus: float) -> Any:

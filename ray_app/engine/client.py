@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 RETRIES = 4
 GIVE_UP_AFTER = 50  # units in a row that failed in the engine
 PING_EVERY_S, PING_LIMIT_S = 15.0, 60.0
+# Its node has gone with it, or it was started too often: it does not come back.
+GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)
 LANE, ROW = "lane", "row"  # columns of rows of several tables: the table's number, and the pickled row
 
 Held = tuple[int, UnitResult]  # a unit and its lane
@@ -159,7 +161,7 @@ class PoolClient:
                 units: list[UnitResult] = answer.result()
                 return units
             log.warning("engine %d is silent: its rows are asked elsewhere", index)
-        except ray.exceptions.ActorDiedError:
+        except GONE:
             self.replicas.dead.add(index)
         except ray.exceptions.RayActorError:
             await asyncio.sleep(2)  # it restarts
@@ -182,7 +184,7 @@ class PoolClient:
             await asyncio.sleep(PING_EVERY_S)
             try:
                 await asyncio.wait_for(_value(self.actors[index].ready.remote()), PING_LIMIT_S)
-            except ray.exceptions.ActorDiedError:
+            except GONE:
                 self.replicas.dead.add(index)
             except (TimeoutError, ray.exceptions.RayActorError):
                 self.replicas.silent.add(index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,6 +52,11 @@ class Serving:
         return {"first_answer": round(min(times), 3)} if times else {}
 
 
+def all_are_kin(_: str) -> bool:
+    """Whoever gives one model after the other to a manager has trained them one from the other."""
+    return True
+
+
 def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
     """Whether only the weights differ, and vLLM can load them into the living engine."""
     return a.kind == b.kind == "vllm" and a.model_copy(update={"model": b.model, "revision": b.revision}) == b
@@ -60,13 +66,20 @@ class PoolManager:
     """The living pools of one run. `may_grow` is the setting `ray.may_grow`.
 
     `sleeps`: pools on GPUs sleep where others need their GPUs, and are not closed. `seed`: the engine of the model that
-    the run trains; engines of its checkpoints start as it, and then load theirs (`EnginePool`).
+    the run trains; engines of its checkpoints start as it, and then load theirs (`EnginePool`). `kin`: whether a model
+    is the seed, or trained from it. Only kin take each other's weights: a model of the same settings may have another
+    tokenizer or template, which an engine keeps from its start.
     """
 
     def __init__(
-        self, run_id: str, may_grow: bool | None = None, sleeps: bool = False, seed: EngineSettings | None = None
+        self,
+        run_id: str,
+        may_grow: bool | None = None,
+        sleeps: bool = False,
+        seed: EngineSettings | None = None,
+        kin: Callable[[str], bool] = all_are_kin,
     ) -> None:
-        self.run_id, self._may_grow, self.sleeps, self.seed = run_id, may_grow, sleeps, seed
+        self.run_id, self._may_grow, self.sleeps, self.seed, self.kin = run_id, may_grow, sleeps, seed, kin
         self.dtype: precision.Dtype | None = None  # where an engine's is auto; None: decided for the first of them
         self.pools: list[EnginePool] = []
         self.clock = DeviceClock(1)  # a run that tells where its time goes gives its own
@@ -167,7 +180,7 @@ class PoolManager:
     def _woken(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
         """A sleeping pool with these weights, once those that hold its GPUs have made room."""
         for pool in [pool for pool in self.pools if pool.asleep]:
-            if pool.settings != settings and (not same_shape(pool.settings, settings) or settings.revision):
+            if pool.settings != settings and not self._takes(pool.settings, settings):
                 continue
             self._make_room(role, settings, kept)
             try:
@@ -180,8 +193,7 @@ class PoolManager:
 
     def _reloaded(self, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
         for pool in self.pools:
-            apart = pool.asleep or pool.settings == kept or settings.revision
-            if apart or not same_shape(pool.settings, settings):
+            if pool.asleep or pool.settings == kept or not self._takes(pool.settings, settings):
                 continue
             try:
                 pool.reload(settings.model)
@@ -191,6 +203,11 @@ class PoolManager:
                 self._close(pool, "their weights could not be replaced")
                 return None
         return None
+
+    def _takes(self, living: EngineSettings, wanted: EngineSettings) -> bool:
+        """Whether engines of one can be given the weights of the other."""
+        kin = self.kin(living.model) and self.kin(wanted.model)
+        return kin and same_shape(living, wanted) and not wanted.revision
 
     def _started(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool:
         self._make_room(role, settings, kept)
@@ -225,6 +242,7 @@ class PoolManager:
             return None
         seed = self.resolved(self.seed)
         trained = settings.model != seed.model and seed.of_checkpoint(settings.model) == settings
+        trained = trained and self.kin(settings.model) and self.kin(seed.model)
         plain = not seed.revision and not seed.vllm.keys() & {"quantization", "load_format"}
         return seed.model if trained and plain else None
 

@@ -79,7 +79,7 @@ class EnginePool:
         try:
             if self._claims_gpus:
                 gpus, timeout_s = self.settings.gpus_per_replica, self.settings.start_timeout_s
-                self.claims = claim(gpus, self.settings.replicas, timeout_s)
+                self.claims = claim(gpus, self.settings.replicas, timeout_s, cpus=self.settings.cpus)
             # The first of engines that share a GPU compiles alone; the others then find what it compiled.
             for many in (
                 (1, self.settings.replicas) if self.settings.replicas_per_gpu > 1 else (self.settings.replicas,)
@@ -120,6 +120,7 @@ class EnginePool:
         if self._claims_gpus:
             place = self.claims[index].place
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(place.node, soft=False)
+            options["num_cpus"] = 0  # they are claimed with its GPUs
             gpus = place.gpus
         elif self._spans_nodes:
             options |= self._spanning_nodes()
@@ -158,7 +159,7 @@ class EnginePool:
             fault = told["fault"]
             if told["seconds"] >= sum(self.parts.values()):
                 self.parts = told["parts"]
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError) as error:
             lines = str(error).strip().splitlines()
             fault = f"its process died: {lines[-1].strip() if lines else type(error).__name__}"
         if fault:
@@ -199,9 +200,8 @@ class EnginePool:
             require_model(model, f"{self.role}.model")
         started = time.monotonic()
         places = [one.place for one in self.claims]
-        timeout_s = self.settings.start_timeout_s
-        nodes = [place.node for place in places]
-        taken = claim(self.settings.gpus_per_replica, len(places), timeout_s, nodes) if places else []
+        each, timeout_s, cpus = self.settings.gpus_per_replica, self.settings.start_timeout_s, self.settings.cpus
+        taken = claim(each, len(places), timeout_s, [place.node for place in places], cpus) if places else []
         same = matched(places, taken)
         if same is None:
             release(taken)
@@ -253,6 +253,8 @@ class EnginePool:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
         for actor in self.actors:
             ray.kill(actor)
+        if self.claims and not stopped():
+            self._wait_for_their_end()
         for group in self.groups:
             remove_placement_group(group)
         if not self.asleep:
@@ -260,6 +262,11 @@ class EnginePool:
         self.actors, self.started, self.groups, self.claims = [], [], [], []
         if taken:
             self._wait_for_gpus(taken)
+
+    def _wait_for_their_end(self) -> None:
+        """Ray gives claimed GPUs to others as soon as they are released, whoever still sits on them."""
+        ends = [actor.ready.remote() for actor in self.actors]
+        ray.wait(ends, num_returns=len(ends), timeout=CLOSE_S)
 
     def _wait_for_gpus(self, taken: float) -> None:
         deadline = time.monotonic() + FREE_S

@@ -50,7 +50,7 @@ def program_stage(
 
 def lanes_stage(dataset: ray.data.Dataset, pool: EnginePool, lanes: Sequence[Work], writers: Any) -> ray.data.Dataset:
     """The same for rows of several tables, which come packed, each with its lane: its work, and its table's number with
-    the `writers` (`run.writer_actor.start_writers`).
+    the `writers` (`run.writer_actor.start_writer`).
     """
     return _client_stage(dataset, pool, lanes, writers, packed=True)
 
@@ -97,17 +97,22 @@ def run_program(
     """
     stream = program_stage(dataset, pool, program, writer, stage=stage, iteration=iteration)
     with Progress(Part(label, total, writer, tuple(pool.actors), pool.run_id)):
-        return settle(label, *drain(stream, label), writer)[0]
+        units, held = drain(stream, label)
+        return settle(label, [units], held, writer)[0]
 
 
-def settle(label: str, units: int, held: list[Held], writer: Any) -> list[dict[str, float]]:
-    """Close the shards of a stage whose stream has ended, and return the counters of each lane. Raises RunError when
-    nothing of it succeeded; otherwise the units that were held failed on their own, and are quarantined.
+def settle(label: str, units: Sequence[int], held: list[Held], writer: Any) -> list[dict[str, float]]:
+    """Close the shards of a stage whose stream has ended, and return the counters of each lane; `units` are what each
+    has asked. Raises RunError when nothing of a lane succeeded; otherwise the units that were held failed on their own,
+    and are quarantined.
     """
-    unheard = any(unit.quarantine[0]["reason"] == ENGINE_ERROR for _, unit in held)
-    # A refusal may be a row's own fault, but not where no row of the stage was ever answered.
-    if held and len(held) == units and (unheard or not ray.get(writer.answered.remote())):
-        raise RunError(f"{label}: no request succeeded: {cause_of(held[-1][1])}")
+    answered: list[bool] = ray.get(writer.answered.remote())
+    for lane, asked in enumerate(units):
+        own = [unit for number, unit in held if number == lane]
+        unheard = any(unit.quarantine[0]["reason"] == ENGINE_ERROR for unit in own)
+        # A refusal may be a row's own fault, but not where no row of the lane was ever answered.
+        if own and len(own) == asked and (unheard or not answered[lane]):
+            raise RunError(f"{label}: no request succeeded: {cause_of(own[-1])}")
     if held:
         ray.get(writer.add.remote(held))
     found: list[dict[str, float]] = ray.get(writer.finish.remote())

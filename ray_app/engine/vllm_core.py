@@ -156,7 +156,9 @@ class ThreadCore:
             self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
             self.tokenizer: Any = self.engine.get_tokenizer()
             self.limit = int(self.engine.model_config.max_model_len)
-            self.start_parts = slowest(self.engine.collective_rpc("start_parts"))
+            self.start_parts: dict[str, float] = {}
+            with contextlib.suppress(Exception):  # a worker of the user's own (`vllm.worker_cls`) tells nothing
+                self.start_parts = slowest(self.engine.collective_rpc("start_parts"))
         except BaseException as fault:
             started.set_exception(fault)
             return

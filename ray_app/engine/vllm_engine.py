@@ -76,10 +76,18 @@ def engine_arguments(settings: EngineSettings, start: Start = USUAL) -> dict[str
         arguments["worker_cls"] = "ray_app.engine.vllm_gpu_worker.TimedWorker"
         if not {"cudagraph_capture_sizes", "compilation_config"} & settings.vllm.keys():
             # vLLM captures graphs for batches of up to twice as many sequences, which no decoding step has.
-            arguments["max_cudagraph_capture_size"] = min(settings.max_num_seqs, MOST_CAPTURED)
+            arguments["max_cudagraph_capture_size"] = captured(settings.max_num_seqs)
         if start.sleeps:
             arguments["enable_sleep_mode"] = True
     return {k: v for k, v in arguments.items() if v is not None} | settings.vllm
+
+
+def captured(sequences: int) -> int:
+    """The largest batch to capture a CUDA graph for: the next that vLLM captures (steps of 8, of 16 from 256 on), up to
+    its own limit. Pure.
+    """
+    step = 8 if sequences <= 256 else 16
+    return min(-(-sequences // step) * step, MOST_CAPTURED)
 
 
 def memory_of_share(settings: EngineSettings, gpu_bytes: int, weight_bytes: int) -> dict[str, Any]:
@@ -207,7 +215,10 @@ class VllmEngine:
         self.settings = self.settings.model_copy(update={"model": model})
 
     async def start_parts(self) -> dict[str, float]:
-        await self.core.learn_parts()
+        try:
+            await self.core.learn_parts()
+        except Exception:  # a worker of the user's own (`vllm.worker_cls`) tells nothing
+            return {}
         return self.core.start_parts | {"rest": max(0.0, self.seconds - sum(self.core.start_parts.values()))}
 
     async def sleep(self) -> None:

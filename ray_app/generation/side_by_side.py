@@ -69,8 +69,8 @@ def stream(
         with Progress(*parts):
             drained = drain(judged, f"{first.stage} and {second.label}")
             counters = [
-                settle(first.label, left, ray.get(writers[0].unanswered.remote()), writers[0])[0],
-                settle(second.label, *drained, writers[1])[0],
+                settle(first.label, [left], ray.get(writers[0].unanswered.remote()), writers[0])[0],
+                settle(second.label, [drained[0]], drained[1], writers[1])[0],
             ]
         spans = [ray.get(writer.spans.remote())[0] for writer in writers]
     for serving, extra, units_done in zip(served, extras, done, strict=True):

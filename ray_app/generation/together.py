@@ -57,7 +57,7 @@ def run_together(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
 
 
 def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:
-    started, jobs = time.time(), [one.job for one in left]
+    started, jobs = time.monotonic(), [one.job for one in left]
     first, label = jobs[0], jobs[0].label
     with runner.writing(*jobs) as writer:
         serving = runner.pools.get(first.role, first.engine)
@@ -65,8 +65,9 @@ def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:
         lanes = [Work(job.program, job.stage, job.iteration, pool.model) for job in jobs]
         stream = lanes_stage(packed(left), pool, lanes, writer)
         with Progress(Part(f"{label} ({len(jobs)} tables)", total, writer, tuple(pool.actors), pool.run_id)):
-            counters = settle(label, *drain(stream, label), writer)
-    asking = time.time() - started - serving.seconds
+            _, held = drain(stream, label)
+            counters = settle(label, [one.total for one in left], held, writer)
+    asking = time.monotonic() - started - serving.seconds
     told = [serving.described() | serving.first_answer()]  # its weights came for the first, and were there for others
     told += [Serving(pool, "reused").described()] * (len(left) - 1)
     waited = [serving.seconds] + [0.0] * (len(left) - 1)

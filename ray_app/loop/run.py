@@ -144,7 +144,14 @@ def run_steps(
 def pools_of(settings: IterateSettings) -> PoolManager:
     """The manager of a run's engines, none of which lives yet."""
     sleeps = settings.pools.sleep == "auto" and settings.iterations > 0
-    return PoolManager(settings.name, settings.ray.may_grow, sleeps, seed=settings.judge)
+    seed, trained = settings.judge.model, f"{settings.run_uri}/"
+    return PoolManager(
+        settings.name,
+        settings.ray.may_grow,
+        sleeps,
+        seed=settings.judge,
+        kin=lambda model: model == seed or model.startswith(trained),
+    )
 
 
 def devices_of(settings: IterateSettings, pools: PoolManager) -> float:

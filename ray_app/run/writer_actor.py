@@ -159,9 +159,9 @@ class _WriterActor:
         """Units that were held, and did not come since."""
         return [(lane, unit) for lane, table in enumerate(self.tables) for unit in table.held.values()]
 
-    async def answered(self) -> bool:
-        """Whether any unit of any table has rows, in this attempt or an earlier one."""
-        return any(table.rows for table in self.tables)
+    async def answered(self) -> list[bool]:
+        """Whether any unit of each table has rows, in this attempt or an earlier one."""
+        return [table.rows for table in self.tables]
 
     async def spans(self) -> list[tuple[float, float]]:
         """When the first and the last unit of each table came in this attempt (Unix time; 0 if none did)."""

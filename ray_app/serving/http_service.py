@@ -163,7 +163,7 @@ class JudgeService:
                 try:
                     units: list[UnitResult] = await self.actors[index].run.remote([work], alone(rows))
                     return units
-                except ray.exceptions.ActorDiedError:
+                except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError):
                     self.replicas.dead.add(index)
                 except ray.exceptions.RayActorError:
                     await asyncio.sleep(1)  # Ray builds it anew

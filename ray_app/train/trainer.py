@@ -13,11 +13,12 @@ import contextlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from fsspec.core import url_to_fs
@@ -36,6 +37,7 @@ from ray_app.train.settings import TrainSettings
 from ray_app.train.state import RAY_RUN, Progress, read_progress, read_spent
 
 log = logging.getLogger(__name__)
+Made = TypeVar("Made")
 RECORD = "training.json"  # in the checkpoint folder: the result, and which fit it came from
 
 
@@ -113,12 +115,11 @@ def fit(
         return committed
     warn_of_other_fits(state_dir, identity)
     spent: dict[str, float] = {}
-    with ThreadPoolExecutor(1) as beside:
-        encoded = beside.submit(encode_files, settings, seed_model, train_files, template, revision)
-        if not list_candidates(work_dir):  # the processors encode while the GPUs are given up
-            make_room()
-        with timed(spent, "rows are encoded"):
-            refs, lengths, quarantine = encoded.result()
+    encoded = beside(lambda: encode_files(settings, seed_model, train_files, template, revision))
+    if not list_candidates(work_dir):  # the processors encode while the GPUs are given up
+        make_room()
+    with timed(spent, "rows are encoded"):
+        refs, lengths, quarantine = encoded.result()
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     steps = total_steps(lengths, plan_settings(settings, seed), settings.epochs, settings.max_steps)
@@ -164,6 +165,20 @@ def result_of(
         scores=scores,
         quarantine=quarantine,
     )
+
+
+def beside(work: Callable[[], Made]) -> Future[Made]:
+    """Do some work in a thread that ends with the process: a stop waits for none of it."""
+    done: Future[Made] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as fault:
+            done.set_exception(fault)
+
+    threading.Thread(target=run, daemon=True, name="beside").start()
+    return done
 
 
 @contextlib.contextmanager

@@ -172,14 +172,14 @@ def test_held_units_are_those_that_did_not_come_since(tmp_path: Path) -> None:
 def test_each_lane_has_its_table_and_its_counts(tmp_path: Path) -> None:
     tables = [Table(str(tmp_path / name), SCHEMA) for name in ("first", "second")]
 
-    async def work() -> tuple[dict[str, float], bool, list[dict[str, float]]]:
+    async def work() -> tuple[dict[str, float], list[bool], list[dict[str, float]]]:
         actor = _WriterActor(tables, None, 100, 60.0)
         await actor.add([(1, result("a", 2)), (0, quarantined("b")), (1, quarantined("c"))])
         return await actor.progress(), await actor.answered(), await actor.finish()
 
     progress, answered, counters = asyncio.run(work())
     assert progress["units"] == 3
-    assert answered
+    assert answered == [False, True]
     assert [counts.get("samples", 0) for counts in counters] == [0, 1]
     assert [row_counts(table.directory) for table in tables] == [(0, {"empty": 1}), (2, {"empty": 1})]
 
