@@ -62,6 +62,19 @@ def same_shape(a: EngineSettings, b: EngineSettings) -> bool:
     return a.kind == b.kind == "vllm" and a.model_copy(update={"model": b.model, "revision": b.revision}) == b
 
 
+def takes(living: EngineSettings, wanted: EngineSettings, kin: Callable[[str], bool]) -> bool:
+    """Whether engines of one can be given the weights of the other."""
+    return kin(living.model) and kin(wanted.model) and same_shape(living, wanted) and not wanted.revision
+
+
+def base_of(seed: EngineSettings, settings: EngineSettings, kin: Callable[[str], bool]) -> str | None:
+    """The seed model, where `settings` are the engines of one of its checkpoints on GPUs: as that they can start."""
+    trained = settings.model != seed.model and seed.of_checkpoint(settings.model) == settings
+    related = kin(settings.model) and kin(seed.model)
+    plain = not seed.revision and not seed.vllm.keys() & {"quantization", "load_format"}
+    return seed.model if settings.on_gpu and settings.kind == "vllm" and trained and related and plain else None
+
+
 class PoolManager:
     """The living pools of one run. `may_grow` is the setting `ray.may_grow`.
 
@@ -180,7 +193,7 @@ class PoolManager:
     def _woken(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
         """A sleeping pool with these weights, once those that hold its GPUs have made room."""
         for pool in [pool for pool in self.pools if pool.asleep]:
-            if pool.settings != settings and not self._takes(pool.settings, settings):
+            if pool.settings != settings and not takes(pool.settings, settings, self.kin):
                 continue
             self._make_room(role, settings, kept)
             try:
@@ -193,7 +206,7 @@ class PoolManager:
 
     def _reloaded(self, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
         for pool in self.pools:
-            if pool.asleep or pool.settings == kept or not self._takes(pool.settings, settings):
+            if pool.asleep or pool.settings == kept or not takes(pool.settings, settings, self.kin):
                 continue
             try:
                 pool.reload(settings.model)
@@ -204,14 +217,10 @@ class PoolManager:
                 return None
         return None
 
-    def _takes(self, living: EngineSettings, wanted: EngineSettings) -> bool:
-        """Whether engines of one can be given the weights of the other."""
-        kin = self.kin(living.model) and self.kin(wanted.model)
-        return kin and same_shape(living, wanted) and not wanted.revision
-
     def _started(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool:
         self._make_room(role, settings, kept)
-        self.pools.append(self._begun(role, settings, self._base_of(settings)))
+        base = base_of(self.resolved(self.seed), settings, self.kin) if self.seed else None
+        self.pools.append(self._begun(role, settings, base))
         return self.pools[-1]
 
     def _begun(self, role: str, settings: EngineSettings, base: str | None) -> EnginePool:
@@ -235,16 +244,6 @@ class PoolManager:
             if enough and room_beside(settings, others, ray.cluster_resources()):
                 return
             self._set_aside(pool, f"{role} needs their resources")
-
-    def _base_of(self, settings: EngineSettings) -> str | None:
-        """The seed model, where these are the engines of one of its checkpoints on GPUs."""
-        if self.seed is None or settings.kind != "vllm" or settings.device == "cpu":
-            return None
-        seed = self.resolved(self.seed)
-        trained = settings.model != seed.model and seed.of_checkpoint(settings.model) == settings
-        trained = trained and self.kin(settings.model) and self.kin(seed.model)
-        plain = not seed.revision and not seed.vllm.keys() & {"quantization", "load_format"}
-        return seed.model if trained and plain else None
 
     def _set_aside(self, pool: EnginePool, why: str) -> None:
         if not pool.sleeps:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -133,3 +136,22 @@ def test_a_scripted_engine_would_tell_if_it_were_asked_in_its_sleep(scripted: Ma
         assert (await engine.generate(question, Sampling(), 0)).text
 
     asyncio.run(ask())
+
+
+def test_an_engine_that_died_in_its_sleep_waits_to_be_asked(manager: PoolManager, scripted: Make) -> None:
+    """Ray starts its process again at once, on GPUs that are the trainer's by now: no engine is built there."""
+    pool = manager.get("judge", scripted()).pool
+    (before,) = pids(pool)
+    pool.sleep()
+    os.kill(before, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while True:
+        with contextlib.suppress(ray.exceptions.RayActorError):
+            (after,) = pids(pool)
+            if after != before:
+                break
+        assert time.monotonic() < deadline
+    assert ray.get(pool.actors[0].serving.remote()) == "", "no engine, so no weights"
+    serving = manager.get("judge", scripted())
+    assert (serving.how, serving.pool) == ("woken", pool)
+    assert ray.get(pool.actors[0].serving.remote()) == "scripted"

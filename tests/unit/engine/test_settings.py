@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from ray_app.engine.base import Start
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import engine_arguments, environment, memory_of_share
 
@@ -89,3 +90,21 @@ def test_engines_that_share_a_gpu_are_told_their_part() -> None:
     assert memory_of_share(own, 80 * gib, gib) == {}
     with pytest.raises(ValueError, match="replicas_per_gpu 4 is too many"):
         memory_of_share(four, 80 * gib, 16 * gib)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "largest"), [(1, 8), (6, 8), (64, 64), (100, 104), (256, 256), (300, 304), (512, 512), (1024, 512)]
+)
+def test_the_fullest_decoding_batch_has_a_graph(sequences: int, largest: int) -> None:
+    """vLLM captures steps of 8, of 16 from 256 on, up to 512; a limit between two steps would be cut to the lower."""
+    made = engine_arguments(EngineSettings(model="m", device="cuda", max_num_seqs=sequences))
+    assert made["max_cudagraph_capture_size"] == largest
+
+
+def test_engines_that_sleep_or_start_without_weights_are_told_so() -> None:
+    gpu = EngineSettings(model="m", device="cuda")
+    assert "enable_sleep_mode" not in engine_arguments(gpu)
+    asked = engine_arguments(gpu, Start(sleeps=True, without_weights=True))
+    assert (asked["enable_sleep_mode"], asked["load_format"]) == (True, "dummy")
+    own = gpu.model_copy(update={"vllm": {"cudagraph_capture_sizes": [1, 2]}})
+    assert "max_cudagraph_capture_size" not in engine_arguments(own)
