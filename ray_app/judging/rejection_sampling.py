@@ -283,8 +283,8 @@ def empty_preferences_cause(selection: Selection, unbalanced: Sequence[tuple[Sam
     letters = Counter(str(chosen.verdict) for chosen, _ in unbalanced)
     both = ", ".join(f"{n} {letter}" for letter, n in sorted(letters.items())) or "none"
     return (
-        f"the training set is empty: of {selection.tried} (pair, order) {selection.kept} have a right judgment, and of "
-        f"these have a wrong one beside it, by the right letter: {both}. A preference needs both, and balancing needs "
+        f"the training set is empty: of {selection.tried} (pair, order) {selection.kept} have a right judgment; with a "
+        f"wrong one beside it, by the letter of the right one: {both}. A preference needs both, and balancing needs "
         "both letters: draw more samples with judging.sampling all, or set train.dpo.unparsed_as_wrong or "
         "judging.balance false"
     )

@@ -106,7 +106,7 @@ def test_undefined_figures_are_a_dash() -> None:
 def test_a_subset_table_says_what_its_columns_are_and_has_no_empty_ones() -> None:
     benchmark = load_benchmark(str(FIXTURES / "pairwise.jsonl"))
     text = " ".join(to_text(summarise(benchmark, rows(), seed=0, resamples=20), 80).split())
-    assert "figures are percent of n, intervals are 95 % bootstrap intervals by instruction" in text
+    assert "figures are percent of n, intervals are 95 % intervals by instruction" in text
     assert "acc.: accuracy, unparsed = wrong; both: right in both orders; first: verdicts for the response" in text
     given = [replace(o, orders=("any",), verdict_ba=None, votes_ab=None, votes_ba=None) for o in rows()]
     text = to_text(summarise(benchmark, given, seed=0, resamples=20), 80)

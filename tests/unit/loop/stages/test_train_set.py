@@ -215,11 +215,18 @@ def test_a_wrong_judgment_that_cannot_be_encoded_gives_its_place_to_the_next(
     assert len(lost) == len(set(lost)) == result.quarantined["too_long"]
 
 
-@pytest.mark.parametrize("recipe", ["sft", "dpo"])
-def test_an_empty_set_stops_the_run_with_its_cause(context: Any, recipe: str) -> None:
-    letters = {(n, order): "A-" for n in range(3) for order in ORDERS}
-    with pytest.raises(RunError, match=r"6 \(pair, order\) judged with 12 samples, 6 of them unparsed.*3 A\."):
-        made(run_of(context, letters, train={"recipe": recipe}))
+@pytest.mark.parametrize(
+    ("recipe", "letters", "cause"),
+    [
+        ("sft", "A-", r"6 \(pair, order\) judged with 12 samples, 6 of them unparsed.*3 A\."),
+        ("dpo", "A-", r"of 6 \(pair, order\) 3 have a right judgment; with a wrong one .* none\."),
+        ("dpo", "--", r"6 \(pair, order\) judged with 12 samples, 12 of them unparsed; kept before balancing: none\."),
+    ],
+)
+def test_an_empty_set_stops_the_run_with_its_cause(context: Any, recipe: str, letters: str, cause: str) -> None:
+    drawn = {(n, order): letters for n in range(3) for order in ORDERS}
+    with pytest.raises(RunError, match=cause):
+        made(run_of(context, drawn, train={"recipe": recipe}))
 
 
 def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
