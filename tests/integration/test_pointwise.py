@@ -54,6 +54,7 @@ def test_best_of_four_is_judged_and_its_verdicts_score_the_same(tmp_path: Path, 
     verdicts = tmp_path / "own" / "rewardbench2" / "verdicts.jsonl"
     given = command("evaluate", "--verdicts", verdicts, "--benchmark", name, "--output", tmp_path / "given")
     assert given.returncode == 0, given.stderr[-2000:]
+    assert found.pop("cost")["verdicts"] > 0, "of a given file nobody knows what it took"
     assert summary(tmp_path / "given", "rewardbench2") == found
 
 
