@@ -29,6 +29,7 @@ from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
 from ray_app.system.cluster import connected
 from ray_app.system.cluster_settings import RaySettings
+from ray_app.system.device_time import idle_share, summed
 
 QUESTIONS = [f"Name {count} things that {what}, and why." for count in (2, 3) for what in ("float", "melt", "sing")]
 TOKENS = 48
@@ -160,19 +161,16 @@ def account(run: str) -> dict[str, Any]:
     """Where the device-seconds of every iteration went, from a run's metrics.jsonl; iteration null is before all."""
     lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     found: dict[str, Any] = {}
+    accounts: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
-        row = found.setdefault(str(line["iteration"]), {"busy": 0.0, "total": 0.0, "idle": {}, "stages": {}})
-        told = line["extra"].get("device_time")
-        row["stages"][line["stage"] + line["extra"].get("set", "")] = line["seconds"]
-        if "checkpoint_to_first_answer_s" in line["extra"]:
-            row["checkpoint_to_first_answer_s"] = line["extra"]["checkpoint_to_first_answer_s"]
-        if told:
-            row["busy"] += told["busy"]
-            row["total"] += told["seconds"] * told["devices"]
-            for name, seconds in told["idle"].items():
-                row["idle"][name] = round(row["idle"].get(name, 0.0) + seconds, 3)
-    for row in found.values():
-        row["idle_share"] = round(1 - row["busy"] / row["total"], 4) if row["total"] else None
+        iteration, extra = str(line["iteration"]), line["extra"]
+        row = found.setdefault(iteration, {"stages": {}})
+        row["stages"][line["stage"] + extra.get("set", "")] = line["seconds"]
+        row |= {name: extra[name] for name in ("checkpoint_to_first_answer_s",) if name in extra}
+        if "device_time" in extra:
+            accounts.setdefault(iteration, []).append(extra["device_time"])
+    for iteration, told in accounts.items():
+        found[iteration] |= summed(told) | {"idle_share": idle_share(told)}
     return found
 
 

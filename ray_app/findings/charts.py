@@ -206,16 +206,12 @@ def devices(metrics: Sequence[Line]) -> Chart:
         account = row["extra"].get("device_time")
         if not account:
             continue
-        place = "once" if row["iteration"] is None else str(row["iteration"])
+        place = _place(row)
         for name, value in {"at work": account["busy"], **account["idle"]}.items():
             named = sums.setdefault(name if name == "at work" else f"idle: {name}", {})
             named[place] = named.get(place, 0.0) + value
-    data = [
-        {"type": "bar", "name": name, "x": list(found), "y": [round(v, 1) for v in found.values()], "colour": number}
-        for number, (name, found) in enumerate(sums.items())
-    ]
     note = "Device-seconds; a run without a GPU counts its machine as one device. At work: an engine or the optimizer."
-    return {**chart("What the devices did", note, data, {"ticksuffix": " s"}), "part": "time"}
+    return {**chart("What the devices did", note, _bars(sums), {"ticksuffix": " s"}), "part": "time"}
 
 
 def tokens(metrics: Sequence[Line]) -> Chart:
@@ -226,18 +222,26 @@ def tokens(metrics: Sequence[Line]) -> Chart:
 def _stacked(metrics: Sequence[Line], value: Any) -> list[dict[str, Any]]:
     sums: dict[str, dict[str, float]] = {}
     for row in metrics:
-        place = "once" if row["iteration"] is None else str(row["iteration"])
-        stage = sums.setdefault(row["stage"], {})
-        stage[place] = stage.get(place, 0.0) + value(row)
+        stage = sums.setdefault(row["stage"].replace("_", " "), {})
+        stage[_place(row)] = stage.get(_place(row), 0.0) + value(row)
+    return _bars(sums)
+
+
+def _place(row: Line) -> str:
+    return "once" if row["iteration"] is None else str(row["iteration"])
+
+
+def _bars(sums: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """{name: {iteration: value}} as bars that are stacked. What has nothing to show has no bar."""
     return [
         {
             "type": "bar",
-            "name": stage.replace("_", " "),
+            "name": name,
             "x": list(found),
             "y": [round(v, 1) for v in found.values()],
-            "colour": number,  # a stage has the same one in every figure, also where another has nothing to show
+            "colour": number,  # a name has the same one in every figure, also where another has nothing to show
         }
-        for number, (stage, found) in enumerate(sums.items())
+        for number, (name, found) in enumerate(sums.items())
         if any(found.values())
     ]
 

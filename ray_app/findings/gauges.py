@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.verdict import main
+from ray_app.system.device_time import idle_share
 from ray_app.system.ray_metrics import of_iteration, set_gauge
 
 Line = Mapping[str, Any]
@@ -36,9 +37,9 @@ def _stage(line: Line) -> Iterator[Reading]:
     yield "ste_stage_rows", line["rows_out"], place
     for reason, count in line["quarantined"].items():
         yield "ste_quarantined", count, {**place, "reason": reason}
-    account = extra.get("device_time")
-    if account and account["seconds"]:
-        yield "ste_gpu_idle_share", 1 - account["busy"] / (account["seconds"] * account["devices"]), place
+    share = idle_share([extra["device_time"]]) if "device_time" in extra else None
+    if share is not None:
+        yield "ste_gpu_idle_share", share, place
     for name in ("keep_rate", "pass_rate"):  # of a second training they say what the first has taught
         if line["stage"] == "train_set" and extra.get(name) is not None:
             yield f"ste_{name}", extra[name], iteration

@@ -16,6 +16,7 @@ from ray_app.loop.stages.evaluation import BASELINE, FIRST_JUDGE
 from ray_app.loop.stages.inputs import VALIDATION
 from ray_app.metrics.similarity import THIRDS
 from ray_app.run.folder import parts_of
+from ray_app.system.device_time import summed
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
@@ -45,6 +46,7 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     """
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     prompts: list[str] = []
+    accounts: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
     for line in metrics:
         if line["iteration"] is None:
             continue
@@ -55,7 +57,7 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
         row["tokens"] += line["completion_tokens"]
         extra = line["extra"]
         if "device_time" in extra:
-            row["device_time"] = together(row.get("device_time"), extra["device_time"])
+            accounts.setdefault(key, []).append(extra["device_time"])
         if stage == "train_set":
             row.update({name: extra[name] for name in OF_TRAINING_SET if name in extra})
             row["lost"] = sum(line["quarantined"].values())
@@ -67,6 +69,8 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             row["sets"][extra["set"]] = extra["headline"]
             if extra.get("change"):
                 row["changes"][extra["set"]] = extra["change"]
+    for key, told in accounts.items():
+        rows[key]["device_time"] = summed(told)
     return [rows[i] for i in sorted(rows)]
 
 
@@ -101,15 +105,6 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     console.print(_stages(metrics))
     if any("device_time" in row for row in rows):
         console.print(_device_time(rows))
-
-
-def together(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two accounts of device time as one, in device-seconds: `total`, `busy`, and `idle` by cause."""
-    before = one or {"total": 0.0, "busy": 0.0, "idle": {}}
-    total = before["total"] + other.get("total", other.get("seconds", 0.0) * other.get("devices", 0.0))
-    causes = {*before["idle"], *other["idle"]}
-    idle = {name: before["idle"].get(name, 0.0) + other["idle"].get(name, 0.0) for name in sorted(causes)}
-    return {"total": total, "busy": before["busy"] + other["busy"], "idle": idle}
 
 
 def show_alarms(alarms: list[dict[str, Any]], console: Console | None = None) -> None:

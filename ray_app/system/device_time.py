@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 OTHER = "other"
@@ -76,3 +76,21 @@ class DeviceClock:
         self.since, self.worked = self.now(), 0.0
         self.idle.clear()
         return account
+
+
+def summed(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several takes as one, in device-seconds: `total`, `busy`, and `idle` by cause. Pure."""
+    total = busy = 0.0
+    idle: defaultdict[str, float] = defaultdict(float)
+    for account in accounts:
+        total += account["seconds"] * account["devices"]
+        busy += account["busy"]
+        for name, spent in account["idle"].items():
+            idle[name] += spent
+    return {"total": total, "busy": busy, "idle": dict(sorted(idle.items()))}
+
+
+def idle_share(accounts: Iterable[Mapping[str, Any]]) -> float | None:
+    """The share of takes in which nothing worked; None of no time at all. Pure."""
+    found = summed(accounts)
+    return 1 - found["busy"] / found["total"] if found["total"] else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ray_app.system.device_time import DeviceClock
+from ray_app.system.device_time import DeviceClock, idle_share, summed
 
 
 class Hand:
@@ -68,3 +68,12 @@ def test_clocks_that_disagree_make_no_more_time_than_there_was(hand: Hand) -> No
     clock.busy(99.0)
     hand.at = 11
     assert clock.take() == {"devices": 1, "seconds": 1, "busy": 1, "idle": {}}
+
+
+def test_takes_are_summed_by_cause() -> None:
+    first = {"devices": 2, "seconds": 10.0, "busy": 12.0, "idle": {"other": 3.0, "export": 5.0}}
+    second = {"devices": 1, "seconds": 20.0, "busy": 20.0, "idle": {}}
+    third = {"devices": 1, "seconds": 10.0, "busy": 8.0, "idle": {"other": 2.0}}
+    assert summed([first, second, third]) == {"total": 50, "busy": 40, "idle": {"export": 5, "other": 5}}
+    assert idle_share([first, second, third]) == pytest.approx(0.2)
+    assert idle_share([]) is None
