@@ -54,49 +54,41 @@ def asking_of(settings: IterateSettings, inputs: Inputs) -> Asking | None:
     return Asking(inputs.prompt("check_response"), sampling_from(part.ask_sampling)) if part.ask_generator else None
 
 
+def _shared(settings: IterateSettings, iteration: int) -> dict[str, Any]:
+    """What every program is told."""
+    part = settings.pairs
+    return {
+        "sampling": sampling_from(part.sampling),
+        "gate": gate_of(part),
+        "generator": settings.generator.model,
+        "run_seed": settings.seed,
+        "iteration": iteration,
+    }
+
+
 def _pair_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> PairProgram:
     part = settings.pairs
     return PairProgram(
+        **_shared(settings, iteration),
         strategy=part.strategy,
         one_call=part.format == "one_call",
         modify=inputs.prompt("modify_instruction"),
         modify_and_respond=inputs.prompt("modify_and_respond"),
         worse=inputs.prompt("worse_response"),
-        sampling=sampling_from(part.sampling),
         modify_sampling=sampling_from(part.modify_sampling or part.sampling),
-        gate=gate_of(part),
         mirror=part.mirror,
         asking=asking_of(settings, inputs),
         contamination=inputs.generated_contamination(),
-        generator=settings.generator.model,
-        run_seed=settings.seed,
-        iteration=iteration,
     )
 
 
 def _neighbour_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> NeighbourProgram:
-    part = settings.pairs
-    return NeighbourProgram(
-        sampling=sampling_from(part.sampling),
-        gate=gate_of(part),
-        asking=asking_of(settings, inputs),
-        generator=settings.generator.model,
-        run_seed=settings.seed,
-        iteration=iteration,
-    )
+    return NeighbourProgram(**_shared(settings, iteration), asking=asking_of(settings, inputs))
 
 
 def _checked_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> CheckedProgram:
     part = settings.pairs
-    return CheckedProgram(
-        sampling=sampling_from(part.sampling),
-        samples=part.samples,
-        grader=part.grader,
-        gate=gate_of(part),
-        generator=settings.generator.model,
-        run_seed=settings.seed,
-        iteration=iteration,
-    )
+    return CheckedProgram(**_shared(settings, iteration), samples=part.samples, grader=part.grader)
 
 
 def _modify_prompts(part: PairSettings) -> tuple[str, ...]:
