@@ -18,6 +18,7 @@ import ray
 
 from ray_app.engine.backends import build_engine
 from ray_app.engine.base import (
+    USUAL,
     Asked,
     Engine,
     EngineDied,
@@ -34,7 +35,6 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.system import scheduling
 
 log = logging.getLogger(__name__)
-USUAL = Start()
 PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR = "prompt_too_long", "refused", "engine_error"
 
 

@@ -58,6 +58,9 @@ class Start:
     gpus: tuple[str, ...] | None = None  # its GPUs by CUDA's ids; None: those that Ray gives to its actor
 
 
+USUAL = Start()
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A prompt, templated and tokenised once for all samples of a unit. Endpoints take messages, not token ids."""

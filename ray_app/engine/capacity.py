@@ -16,7 +16,7 @@ SPARE_CPUS = 1.5  # the same, where there is a choice
 def placeable(settings: EngineSettings, nodes: Iterable[Resources]) -> int:
     """How many replicas the (empty) nodes take. One stays on one node, unless its executor is `ray`."""
     offers = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
-    if settings.executor == "ray" and settings.tensor_parallel > 1:
+    if settings.spans_nodes:
         offers = [(sum(cpus for cpus, _ in offers), sum(gpus for _, gpus in offers))]
     return sum(_on_one(settings, cpus, gpus) for cpus, gpus in offers)
 
@@ -30,7 +30,7 @@ def placeable_beside(one: EngineSettings, other: EngineSettings, nodes: Iterable
         missing -= here
         cpus, gpus = here * large.cpus, here * large.gpus_per_replica
         left.append({"CPU": node.get("CPU", 0.0) - cpus, "GPU": node.get("GPU", 0.0) - gpus})
-    spans = any(settings.executor == "ray" and settings.tensor_parallel > 1 for settings in (one, other))
+    spans = one.spans_nodes or other.spans_nodes
     return spans or (not missing and placeable(small, left) >= small.replicas)
 
 

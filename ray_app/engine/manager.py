@@ -196,26 +196,26 @@ class PoolManager:
             if pool.settings != settings and not takes(pool.settings, settings, self.kin):
                 continue
             self._make_room(role, settings, kept)
-            try:
-                pool.wake(settings.model)
+            if self._loaded(pool, pool.wake, settings.model):
                 return pool
-            except RunError as fault:
-                log.warning("%s; its engines start again", fault)
-                self._close(pool, "they did not wake")
         return None
 
     def _reloaded(self, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool | None:
         for pool in self.pools:
             if pool.asleep or pool.settings == kept or not takes(pool.settings, settings, self.kin):
                 continue
-            try:
-                pool.reload(settings.model)
-                return pool
-            except RunError as fault:
-                log.warning("%s; its engines start again", fault)
-                self._close(pool, "their weights could not be replaced")
-                return None
+            return pool if self._loaded(pool, pool.reload, settings.model) else None
         return None
+
+    def _loaded(self, pool: EnginePool, load: Callable[[str], None], model: str) -> bool:
+        """Whether a pool has taken the weights of `model`; one that could not is closed."""
+        try:
+            load(model)
+        except RunError as fault:
+            log.warning("%s; its engines start again", fault)
+            self._close(pool, "they could not take other weights")
+            return False
+        return True
 
     def _started(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> EnginePool:
         self._make_room(role, settings, kept)

@@ -64,7 +64,7 @@ class EnginePool:
     @property
     def model(self) -> str:
         """The weights served, by a name that holds in every process of the cluster."""
-        return absolute(self.settings.model) if self.settings.kind == "vllm" else self.settings.model
+        return self._named(self.settings.model)
 
     def start(self) -> EnginePool:
         """Start every replica and wait for all.
@@ -98,12 +98,8 @@ class EnginePool:
         return self
 
     @property
-    def _spans_nodes(self) -> bool:
-        return self.settings.executor == "ray" and self.settings.tensor_parallel > 1
-
-    @property
     def _claims_gpus(self) -> bool:
-        return self.settings.gpus_per_replica > 0 and not self._spans_nodes
+        return self.settings.on_gpu and not self.settings.spans_nodes
 
     def _actor(self, index: int) -> Any:
         settings = self.settings
@@ -122,7 +118,7 @@ class EnginePool:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(place.node, soft=False)
             options["num_cpus"] = 0  # they are claimed with its GPUs
             gpus = place.gpus
-        elif self._spans_nodes:
+        elif settings.spans_nodes:
             options |= self._spanning_nodes()
         served = settings.model_copy(update={"model": self.base or self.model})
         start = Start(sleeps=self.sleeps, without_weights=bool(self.base), gpus=gpus, run=self.run_id)
@@ -201,7 +197,7 @@ class EnginePool:
         started = time.monotonic()
         places = [one.place for one in self.claims]
         each, timeout_s, cpus = self.settings.gpus_per_replica, self.settings.start_timeout_s, self.settings.cpus
-        taken = claim(each, len(places), timeout_s, [place.node for place in places], cpus) if places else []
+        taken = claim(each, len(places), timeout_s, [place.node for place in places], cpus)
         same = matched(places, taken)
         if same is None:
             release(taken)
@@ -235,7 +231,8 @@ class EnginePool:
         """Device-seconds in which engines worked since the last question; those that do not answer count as none."""
         share = self.settings.gpus_per_replica or 1 / self.settings.replicas
         calls = {index: actor.busy_seconds.remote() for index, actor in enumerate(self.started)}
-        ray.wait(list(calls.values()), num_returns=len(calls), timeout=ASK_S) if calls else None
+        if calls:
+            ray.wait(list(calls.values()), num_returns=len(calls), timeout=ASK_S)
         gained = 0.0
         for index, call in calls.items():
             with contextlib.suppress(ray.exceptions.RayError, TimeoutError):

@@ -102,12 +102,16 @@ class EngineSettings(BaseModel):
         return (self.kind == "vllm" and self.device != "cpu") or (self.kind == "scripted" and self.device == "cuda")
 
     @property
+    def spans_nodes(self) -> bool:
+        """Whether the workers of one replica may stand on several nodes."""
+        return self.executor == "ray" and self.tensor_parallel > 1
+
+    @property
     def can_sleep(self) -> bool:
         """Whether an engine can give up its GPUs and take them again. With Ray's executor its workers are actors that
         hold GPUs of Ray for as long as they live.
         """
-        spans_nodes = self.executor == "ray" and self.tensor_parallel > 1
-        return self.on_gpu and not spans_nodes and self.vllm.get("enable_sleep_mode", True) is not False
+        return self.on_gpu and not self.spans_nodes and self.vllm.get("enable_sleep_mode", True) is not False
 
     @property
     def gpus_per_replica(self) -> float:

@@ -1,8 +1,10 @@
 """From a Ray dataset to an engine pool: a light `map_batches` stage around one client.
 
-run_program(dataset, pool, program, writer, …)      a whole stage: rows in, durable shards out
-program_stage(dataset, pool, program, writer, …)    the same as a lazy dataset, whose rows a next stage can take
-lanes_stage(dataset, pool, lanes, writers)          rows of several tables at once (`generation/together.py`)
+    run_program(dataset, pool, program, writer, …)      a whole stage: rows in, durable shards out
+    program_stage(dataset, pool, program, writer, …)    the same as a lazy dataset, whose rows a next stage can take
+    lanes_stage(dataset, pool, lanes, writer)           rows of several tables at once (`generation/together.py`)
+
+`drain` runs such a dataset to its end, `settle` closes the shards that came of it.
 """
 
 from __future__ import annotations
@@ -48,11 +50,11 @@ def program_stage(
     return _client_stage(dataset, pool, [Work(program, stage, iteration, pool.model)], writer, emit)
 
 
-def lanes_stage(dataset: ray.data.Dataset, pool: EnginePool, lanes: Sequence[Work], writers: Any) -> ray.data.Dataset:
+def lanes_stage(dataset: ray.data.Dataset, pool: EnginePool, lanes: Sequence[Work], writer: Any) -> ray.data.Dataset:
     """The same for rows of several tables, which come packed, each with its lane: its work, and its table's number with
-    the `writers` (`run.writer_actor.start_writer`).
+    the `writer` (`run.writer_actor.start_writer`).
     """
-    return _client_stage(dataset, pool, lanes, writers, packed=True)
+    return _client_stage(dataset, pool, lanes, writer, packed=True)
 
 
 def _client_stage(

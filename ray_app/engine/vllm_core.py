@@ -29,11 +29,10 @@ class AsyncCore:
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.limit = int(self.llm.model_config.max_model_len)
-        self.start_parts: dict[str, float] = {}
 
-    async def learn_parts(self) -> None:
-        """Ask the workers how long their start took: `start_parts`."""
-        self.start_parts = slowest(await self.llm.collective_rpc("start_parts"))
+    async def start_parts(self) -> dict[str, float]:
+        """How long the parts of the start took, by the worker that took longest."""
+        return slowest(await self.llm.collective_rpc("start_parts"))
 
     async def sleep(self, level: int) -> None:
         """Give up the memory of weights and caches."""
@@ -104,8 +103,9 @@ class ThreadCore:
     async def forget_prefixes(self) -> None:
         await self._call(lambda: self.engine.reset_prefix_cache())
 
-    async def learn_parts(self) -> None:
-        """They are known since the start."""
+    async def start_parts(self) -> dict[str, float]:
+        """How long the parts of the start took."""
+        return slowest(await self._call(lambda: self.engine.collective_rpc("start_parts")))
 
     async def sleep(self, level: int) -> None:
         raise NotImplementedError("an engine on processors holds nothing that others wait for: it does not sleep")
@@ -121,15 +121,10 @@ class ThreadCore:
         self.jobs.put(None)
         self.thread.join()
 
-    async def _call(self, what: Callable[[], Any]) -> None:
+    async def _call(self, what: Callable[[], Any]) -> Any:
         done = Future[Any]()
-
-        def call() -> None:
-            what()
-            settle(done)
-
-        self._ask(call, done)
-        await asyncio.wrap_future(done)
+        self._ask(lambda: settle(done, what()), done)
+        return await asyncio.wrap_future(done)
 
     def _ask(self, job: Callable[[], None], done: Future[Any]) -> None:
         """Let the thread do `job`; what it raises is `done`'s."""
@@ -156,9 +151,6 @@ class ThreadCore:
             self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
             self.tokenizer: Any = self.engine.get_tokenizer()
             self.limit = int(self.engine.model_config.max_model_len)
-            self.start_parts: dict[str, float] = {}
-            with contextlib.suppress(Exception):  # a worker of the user's own (`vllm.worker_cls`) tells nothing
-                self.start_parts = slowest(self.engine.collective_rpc("start_parts"))
         except BaseException as fault:
             started.set_exception(fault)
             return

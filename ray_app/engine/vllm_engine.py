@@ -10,7 +10,16 @@ from typing import Any
 from ray_app.base.reasoning import declared, opened_by
 from ray_app.base.schema import Message
 from ray_app.base.tokens import Marks, control_tokens, decode, drawn_text, marks_of
-from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, Start, room_for
+from ray_app.engine.base import (
+    USUAL,
+    Completion,
+    EngineError,
+    Prepared,
+    RequestRefused,
+    Sampling,
+    Start,
+    room_for,
+)
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_core import AsyncCore, ThreadCore
 
@@ -21,7 +30,6 @@ SPIN_COUNT = 1000
 KV_PART = 0.6  # of what the weights leave of a share of a GPU
 MOST_CAPTURED = 512  # vLLM's own limit of the batches that it captures graphs for
 SLEEP_LEVEL = 2  # weights are given up too: on waking they are read again, as they are for a new checkpoint
-USUAL = Start()
 
 
 def environment(settings: EngineSettings) -> dict[str, str]:
@@ -216,10 +224,10 @@ class VllmEngine:
 
     async def start_parts(self) -> dict[str, float]:
         try:
-            await self.core.learn_parts()
+            parts = await self.core.start_parts()
         except Exception:  # a worker of the user's own (`vllm.worker_cls`) tells nothing
             return {}
-        return self.core.start_parts | {"rest": max(0.0, self.seconds - sum(self.core.start_parts.values()))}
+        return parts | {"rest": max(0.0, self.seconds - sum(parts.values()))}
 
     async def sleep(self) -> None:
         await self.core.sleep(SLEEP_LEVEL)

@@ -50,10 +50,10 @@ def run_together(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
     """
     done = [job.done() for job in jobs]
     left = [Left(i, job, done[i]) for i, job in enumerate(jobs) if len(done[i]) < job.total]
-    if len(left) < 2:  # as soon done alone
-        return [runner.run(job) for job in jobs]
-    results = {one.number: result for one, result in zip(left, _run(runner, left), strict=True)}
-    return [results[i] if i in results else runner.run(job) for i, job in enumerate(jobs)]
+    # One alone has as much of a stream for itself.
+    made = _run(runner, left) if len(left) > 1 else [runner.run(one.job) for one in left]
+    results = {one.number: result for one, result in zip(left, made, strict=True)}
+    return [results.get(i) or result_of(job, {}, 0.0, {"resumed_units": len(done[i])}) for i, job in enumerate(jobs)]
 
 
 def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:

@@ -107,10 +107,6 @@ def run(
         else StageResult(extra={"set": one.name, "headline": None})
         for one in gold
     ]
-    loaded = next((i for i, result in enumerate(results) if "first_answer" in result.extra), None)
-    if loaded is not None:  # one loading of the weights for all of them
-        since = context.since_checkpoint(judge.engine.model, results[loaded])
-        results[loaded] = results[loaded].with_extra(since)
     return [result.with_extra(dict(told or {})) for result in results]
 
 
@@ -139,6 +135,7 @@ def _summed(
     if change:
         summary["against_sft" if context.folder.phase else "against_iteration_before"] = change
     write_json_atomic(join(gold.directory, "summary.json"), summary)
+    result = result.with_extra(context.since_checkpoint(judge.engine.model, result))
     return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change})
 
 
