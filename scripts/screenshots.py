@@ -23,7 +23,7 @@ HEIGHT = 900
 
 def take(browser: Browser, report: str, folder: Path, width: str, scheme: str) -> list[Path]:
     """A picture of the first screen and of each part as a reader sees it who follows its link."""
-    page = browser.new_page(viewport={"width": WIDTHS[width], "height": HEIGHT}, color_scheme=scheme)  # type: ignore
+    page = browser.new_page(viewport={"width": WIDTHS[width], "height": HEIGHT}, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(report)
     page.wait_for_selector("body[data-ready=yes]", timeout=60_000)
     made = []

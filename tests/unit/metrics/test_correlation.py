@@ -6,6 +6,7 @@ import json
 import math
 from itertools import combinations
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def kendall(x: list[float], y: list[float]) -> float:
 
 @given(COLUMN, st.randoms(use_true_random=False))
 @hypothesis_settings(max_examples=40, deadline=None)
-def test_the_three_against_their_formulas(x: list[int], random: object) -> None:
-    y = [random.randint(0, 4) for _ in x]  # type: ignore[attr-defined]
+def test_the_three_against_their_formulas(x: list[int], random: Random) -> None:
+    y = [random.randint(0, 4) for _ in x]
     found = correlations(np.array(x, float), np.array(y, float), [str(i) for i in range(len(x))], 0, 5)
     if len(set(x)) == 1 or len(set(y)) == 1:
         assert {e["value"] for e in found.values()} == {None}
