@@ -29,10 +29,10 @@ from ray_app.engine.base import (
     UnitResult,
     Work,
 )
-from ray_app.engine.claims import VISIBLE
 from ray_app.engine.meters import Meters
 from ray_app.engine.settings import EngineSettings
 from ray_app.system import scheduling
+from ray_app.system.claims import VISIBLE
 
 log = logging.getLogger(__name__)
 PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR = "prompt_too_long", "refused", "engine_error"

@@ -21,11 +21,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from ray_app.base.model_files import absolute, require_model
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Start
-from ray_app.engine.claims import Claim, claim, matched, release
 from ray_app.engine.room import require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import RunError
+from ray_app.system.claims import Claim, claim, matched, release
 from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)

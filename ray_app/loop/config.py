@@ -67,6 +67,11 @@ class PoolSettings(Part):
     sleep: Literal["auto", "never"] = Field(
         "auto", description="engines on GPUs sleep where training or other engines need their GPUs; never: they end"
     )
+    standby: Literal["auto", "never"] = Field(
+        "auto",
+        description="training workers on GPUs start while the engines still judge, and wait there for their rows; "
+        "never: they start when these are there",
+    )
 
 
 class IterateSettings(CommandSettings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.stages.training import STAGE as TRAINING
-from ray_app.loop.step import Step, run_step
+from ray_app.loop.step import Step, begin_ahead, run_step
 from ray_app.loop.steps import steps_of
 from ray_app.run import metrics_log, storage
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
@@ -38,9 +39,11 @@ from ray_app.run.lease import Lease
 from ray_app.run.location import resolved_runs
 from ray_app.run.resume import pending
 from ray_app.system import job_line, precision
+from ray_app.system.background import OneByOne
 from ray_app.system.cluster import connected
 from ray_app.system.device_time import DeviceClock
 from ray_app.system.precision import Dtype
+from ray_app.train.standby import Standby
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +105,7 @@ def run_steps(
     """Run and commit the steps that are left, in order; the engines close however it ends. `own`: the format that the
     run was begun in, where it has decided one.
     """
-    pools = pools_of(settings)
+    pools, standbys = pools_of(settings), dict[str, Standby]()
     try:
         check_room(settings, todo, pools)
         pools.dtype = dtype = decided_dtype(settings, own, pools.may_grow)
@@ -117,8 +120,8 @@ def run_steps(
             settings = tried_training(settings, inputs)
             check_training(settings)
         pools.clock = DeviceClock(devices_of(settings, pools))
-        context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs)
-        done: set[str] = set()
+        context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs, standbys=standbys)
+        done, saying = set[str](), OneByOne()
         measure(settings, folder.uri)
         for step in todo:
             if step.directory in done:
@@ -126,6 +129,7 @@ def run_steps(
             log.info("%s: started", step)
             job_line.tell(f"{step}: started")
             started, since = time.monotonic(), now()
+            begin_ahead(step, todo, context)
             results = run_step(step, todo, context)
             lease.fence.check()
             pools.count_busy()
@@ -134,11 +138,21 @@ def run_steps(
                 commit(made.directory, record_of(made, result, since))
                 done.add(made.directory)
                 log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
-            metrics_log.rebuild(folder.uri, [s.directory for s in steps])
-            write_cards(settings, folder, [step.iteration] if step.iteration else [])
-            look_at(settings, folder.uri, [s for s, _ in results], [s for s in todo if s.directory not in done])
+            to_come = [s for s in todo if s.directory not in done]
+            saying.do(functools.partial(say, settings, folder, steps, [s for s, _ in results], to_come))
+            if settings.alarms.on_alarm == "stop" or not to_come:  # else the next step need not wait for figures
+                saying.wait()
     finally:
+        for standby in standbys.values():
+            standby.close()
         pools.close()
+
+
+def say(settings: IterateSettings, folder: RunFolder, steps: list[Step], made: list[Step], to_come: list[Step]) -> None:
+    """Bring up to date what a run says of itself: table, cards, alarms. Raises RunError as `look_at` does."""
+    metrics_log.rebuild(folder.uri, [s.directory for s in steps])
+    write_cards(settings, folder, [made[0].iteration] if made[0].iteration else [])
+    look_at(settings, folder.uri, made, to_come)
 
 
 def pools_of(settings: IterateSettings) -> PoolManager:

@@ -44,6 +44,7 @@ class Step:
     label: str
     feeds: Feed | None = None
     member: Member | None = None
+    ahead: Callable[[Context], None] | None = None  # what can be begun while the steps before it run
 
     @property
     def kind(self) -> str:
@@ -70,8 +71,22 @@ class Step:
             return bool(self.fingerprint.settings["instructions.classify"])
         return self.kind not in (train_set.STAGE, training.STAGE)
 
+    @property
+    def judges_for_training(self) -> bool:
+        """Whether the rows of the next training come of it."""
+        return self.kind == judgments.STAGE
+
     def __str__(self) -> str:
         return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
+
+
+def begin_ahead(step: Step, todo: Sequence[Step], context: Context) -> None:
+    """While the rows of a training are judged, its workers can start."""
+    if not step.judges_for_training and not (step.feeds and any(o.directory == step.feeds.directory for o in todo)):
+        return
+    after = (other for other in todo[todo.index(step) :] if other.ahead)
+    if (training_step := next(after, None)) and training_step.ahead:
+        training_step.ahead(context)
 
 
 def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:

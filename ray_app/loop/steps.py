@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ray_app.base.model_files import model_identity
 from ray_app.benchmarks.registry import shows_four
@@ -24,6 +25,8 @@ from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.step import Feed, Member, Step, Together
 from ray_app.run.fingerprint import Fingerprint, fingerprint
 from ray_app.run.folder import DPO, RunFolder, parts_of
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Planner:
         feeds: Feed | None = None,
         phase: Phase | None = None,
         member: Member | None = None,
+        ahead: Callable[[Context], None] | None = None,
     ) -> Fingerprint:
         phase = phase or self.first
         directory = phase.folder.stage_dir(stage, iteration)
@@ -112,9 +116,9 @@ class Planner:
             directory = self.folder.join(directory, name)
         label = f"{wanted.stage.replace('_', ' ')} {name}".strip()
         enter = phase.enter
-        self.steps.append(
-            Step(wanted.stage, iteration, directory, wanted, lambda context: run(enter(context)), label, feeds, member)
-        )
+        begun = _entering(enter, ahead) if ahead else None
+        whole = _entering(enter, run)
+        self.steps.append(Step(wanted.stage, iteration, directory, wanted, whole, label, feeds, member, begun))
         return wanted
 
     def _instructions(self) -> Fingerprint:
@@ -182,7 +186,8 @@ class Planner:
         trained = fingerprint(named(training.STAGE), covered, inputs, upstream)
         digests = trained.digest, chosen.digest
         run = functools.partial(training.run, iteration=iteration, digests=digests, start=start)
-        return self._add(training.STAGE, iteration, trained, run, phase=phase)
+        ahead = functools.partial(training.get_ready, iteration=iteration, start=start)
+        return self._add(training.STAGE, iteration, trained, run, phase=phase, ahead=ahead)
 
     def _start(self, iteration: int, before: list[Fingerprint]) -> training.Start:
         """What the training of `iteration` begins with; `before` is the training that made M(iteration - 1)."""
@@ -234,6 +239,10 @@ class Planner:
             member = Member(group, name, _entered(judge_sets, enter))
             alone = functools.partial(_alone, judge_sets, name)
             self._add(parts_of(judge.stage)[1], judge.iteration, wanted, alone, below, phase=phase, member=member)
+
+
+def _entering(enter: Callable[[Context], Context], work: Callable[[Context], Made]) -> Callable[[Context], Made]:
+    return lambda context: work(enter(context))
 
 
 def _evaluation(examinee: Examinee, specs: Mapping[str, str], judge: Judge) -> Together:

@@ -7,12 +7,12 @@ own flex and FlashAttention kernels find the rows from their position ids.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ray_app.train import flash4
@@ -26,8 +26,6 @@ HARMLESS = frozenset(
     {"position_ids", "use_cache", "cache_position", "is_causal", "output_attentions", "output_hidden_states"}
     | {"output_router_logits", "return_dict", "past_key_values", "cu_seqlens", "longest", "row_lengths"}
 )
-# The argument for fewer key heads, and the one that says "causal", changed between PyTorch 2.10 and 2.13.
-VARLEN_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def choose(settings: TrainSettings) -> str:
@@ -78,6 +76,16 @@ def refuse(kernel: str, arguments: Mapping[str, Any]) -> None:
             )
 
 
+@functools.cache
+def varlen_kernel() -> tuple[Any, frozenset[str]]:
+    """PyTorch's function and the names of its arguments: the one for fewer key heads, and the one that says "causal",
+    changed between PyTorch 2.10 and 2.13. Imported where it is used: it brings the compiler along, for seconds.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
+
+
 def varlen(
     module: Any,
     query: torch.Tensor,
@@ -95,18 +103,19 @@ def varlen(
 
     Returns (1, tokens, heads, dim). Keys and values may have fewer heads (grouped queries).
     """
+    kernel, known = varlen_kernel()
     refuse("varlen", others)
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     options: dict[str, Any] = {"scale": scaling}
-    if "enable_gqa" in VARLEN_OPTIONS:
+    if "enable_gqa" in known:
         options["enable_gqa"] = q.shape[1] != k.shape[1]
-    if "window_size" in VARLEN_OPTIONS:
+    if "window_size" in known:
         options["window_size"] = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
     elif sliding_window is not None and longest > sliding_window:
         raise NotImplementedError(f"varlen of this PyTorch has no sliding window (here {sliding_window} of {longest})")
     else:
         options["is_causal"] = True
-    out: Any = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
+    out: Any = kernel(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
     return out.unsqueeze(0), None
 
 

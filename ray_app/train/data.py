@@ -18,11 +18,12 @@ from fsspec.core import url_to_fs
 
 from ray_app.base.reasoning import opened_by
 from ray_app.errors import InputError, first_line
+from ray_app.system.background import in_threads
 from ray_app.train.answers import RowFault, as_drawn, needs_spelling, spelled
 
 SFT_COLUMNS = ("prompt", "completion")
 DPO_COLUMNS = ("prompt", "chosen", "rejected")
-IN_PLACE = 2_000  # rows; about two seconds of work, and a process of Ray's takes ten to import what encodes
+IN_PLACE = 8_000  # rows; a process of Ray's takes as long to import what encodes as this takes to encode them
 DRAWN = {"completion": "completion_ids", "chosen": "chosen_drawn", "rejected": "rejected_drawn"}  # their token ids
 SENTINEL = "SENTINELANSWER"  # an answer that no template changes
 NOT_PREFIX = "the templated prompt is not a prefix of the templated conversation"
@@ -123,12 +124,10 @@ def encode_table(
     missing = [name for name in (prompt_column, *answers) if name not in rows.column_names]
     if missing:
         raise InputError(f"training set: column {missing[0]!r} is missing (train.recipe is {recipe})")
-    encoded: list[dict[str, Any]] = []
-    quarantine: list[dict[str, str]] = []
-    for row in rows.to_pylist():
-        identity = row_id(row)
+
+    def encoded(row: Mapping[str, Any]) -> list[Encoded] | RowFault:
         try:
-            sides = [
+            return [
                 encode(
                     tokenizer,
                     row[prompt_column],
@@ -140,13 +139,20 @@ def encode_table(
                 for name in answers
             ]
         except RowFault as fault:
-            quarantine.append({"id": identity, "stage": "training", "reason": fault.reason, "detail": fault.detail})
+            return fault
+
+    table: list[dict[str, Any]] = []
+    quarantine: list[dict[str, str]] = []
+    listed = rows.to_pylist()
+    for identity, sides in zip(map(row_id, listed), in_threads(encoded, listed), strict=True):
+        if isinstance(sides, RowFault):
+            quarantine.append({"id": identity, "stage": "training", "reason": sides.reason, "detail": sides.detail})
             continue
-        encoded += [
+        table += [
             {"id": identity, "tokens": side.tokens, "prompt": side.prompt, "side": number}
             for number, side in enumerate(sides)
         ]
-    return pa.Table.from_pylist(encoded, schema=ENCODED), quarantine
+    return pa.Table.from_pylist(table, schema=ENCODED), quarantine
 
 
 def row_id(row: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from ray_app.base.schema import canonical
 from ray_app.train.batches import PlanSettings
 from ray_app.train.settings import TrainSettings
 
+RAY_RUN = "ray"  # the name of every run of Ray Train, and of its own folder in `work_dir`
+
 
 @dataclass(frozen=True)
 class Job:
@@ -30,6 +32,12 @@ class Job:
     export: bool = True
     revision: str | None = None  # of a seed model from the hub
     started: float = 0.0  # when the workers were asked for (Unix time)
+    adopted: str = ""  # Ray Train's own folder, where it was there before the fit was known
+
+    @property
+    def ray_dir(self) -> str:
+        """Ray Train's own folder: what it saves must lie there."""
+        return self.adopted or f"{self.work_dir}/{RAY_RUN}"
 
 
 def fit_id(

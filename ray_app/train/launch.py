@@ -3,40 +3,83 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from ray_app.errors import InputError, RunError
-from ray_app.train.job import Job
+from ray_app.train.job import RAY_RUN, Job
 from ray_app.train.settings import TrainSettings
-from ray_app.train.state import RAY_RUN, clear_fault, read_fault
+from ray_app.train.state import clear_fault, read_fault
 
 START_RETRIES = 2
 
 
+@dataclass(frozen=True)
+class Placement:
+    """What Ray sets aside for each worker, and which nodes they are to be on (a label selector each; None: any)."""
+
+    resources: dict[str, float]
+    nodes: list[dict[str, str]] | None = None
+
+
 def run_workers(job: Job) -> None:
     """One Ray Train run over all workers, up to `job.stop_at`. Raises RunError when it fails for good."""
+    from ray.train.torch import TorchConfig
+
+    settings = job.settings
+    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1.0} if settings.use_gpu else {})
+    torch_config = TorchConfig(backend=backend_of(settings), timeout_s=int(settings.timeout_s))
+    trainer = made_trainer(settings, job.work_dir, {"job": job}, torch_config, Placement(resources))
+    controllers = stoppable_by_us(trainer)
+    clear_fault(job.work_dir)
+    try:
+        explained(job, trainer.fit)
+    except KeyboardInterrupt:
+        for controller in controllers:
+            ray.kill(controller)  # its workers end with it
+        raise
+
+
+def explained(job: Job, work: Callable[[], Any]) -> None:
+    """Do the work of a Ray Train run; what its workers have noted of a fault is raised as that."""
+    try:
+        work()
+    except Exception as fault:
+        _raise_known(job.work_dir)
+        lines = str(fault).strip().splitlines()
+        raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
+    _raise_known(job.work_dir)
+
+
+def made_trainer(
+    settings: TrainSettings, storage: str, told: dict[str, Any], torch_config: Any, placement: Placement
+) -> Any:
+    """Ray Train for these settings, not started yet. `storage`: where it keeps what it knows of its checkpoints; `told`
+    is what every worker is given.
+    """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     from ray_app.train import worker
 
     # Nodes of an autoscaled cluster take minutes to come; Ray Train gives up after one by default.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    settings = job.settings
-    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.use_gpu else {})
-    trainer = TorchTrainer(
+    return TorchTrainer(
         worker.run,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo", timeout_s=int(settings.timeout_s)),
+        train_loop_config=told,
+        torch_config=torch_config,
         scaling_config=ScalingConfig(
-            num_workers=settings.workers, use_gpu=settings.use_gpu, resources_per_worker=resources
+            num_workers=settings.workers,
+            use_gpu="GPU" in placement.resources,
+            resources_per_worker=placement.resources,
+            label_selector=placement.nodes,
         ),
         run_config=RunConfig(
             name=RAY_RUN,
-            storage_path=job.work_dir,
+            storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(
                 max_failures=settings.max_failures,
@@ -46,19 +89,11 @@ def run_workers(job: Job) -> None:
             worker_runtime_env={"env_vars": worker_environment(settings)},
         ),
     )
-    controllers = stoppable_by_us(trainer)
-    clear_fault(job.work_dir)
-    try:
-        trainer.fit()
-    except KeyboardInterrupt:
-        for controller in controllers:
-            ray.kill(controller)  # its workers end with it
-        raise
-    except Exception as fault:
-        _raise_known(job.work_dir)
-        lines = str(fault).strip().splitlines()
-        raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
-    _raise_known(job.work_dir)
+
+
+def backend_of(settings: TrainSettings) -> str:
+    """Of PyTorch's process group."""
+    return "nccl" if settings.use_gpu else "gloo"
 
 
 def stoppable_by_us(trainer: Any) -> list[Any]:

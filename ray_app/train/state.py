@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
 
-from ray_app.train.job import Job
+from ray_app.run import storage
+from ray_app.train.job import RAY_RUN, Job
 
 
 @dataclass
@@ -44,7 +48,7 @@ def save(engine: Any, job: Job, progress: Progress) -> None:
             ray.train.report({}, checkpoint=checkpoint, checkpoint_dir_name=name)
         return
     # Shared disk: every rank writes its shards where they stay; Ray's upload would copy a terabyte once more.
-    folder = f"{job.work_dir}/{RAY_RUN}/{name}"
+    folder = f"{job.ray_dir}/{name}"
     engine.save_checkpoint(folder, **options)
     checkpoint = ray.train.Checkpoint.from_directory(folder)
     ray.train.report(
@@ -119,5 +123,23 @@ def resume(engine: Any, checkpoint: Any) -> Progress:
     return Progress(**client["progress"])
 
 
+def adopt(work_dir: str, ray_dir: str) -> str:
+    """Make Ray Train's own folder, which was there before the fit was known, this fit's; returns its path. A link, so
+    that Ray Train finds its checkpoints there again when the fit is continued. Raises FileExistsError where an earlier
+    start of the fit has left one.
+    """
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    Path(work_dir, RAY_RUN).symlink_to(os.path.relpath(ray_dir, work_dir))
+    return ray_dir
+
+
+def drop(work_dir: str) -> None:
+    """Remove what was needed to continue a fit."""
+    link = Path(work_dir, RAY_RUN)
+    if "://" not in work_dir and link.is_symlink():
+        shutil.rmtree(link.resolve().parent, ignore_errors=True)
+        link.unlink()
+    storage.remove(f"{work_dir}/{RAY_RUN}")
+
+
 STEPS = "steps"  # the one part of what a worker has spent that is no waiting
-RAY_RUN = "ray"  # Ray Train's own folder inside work_dir

@@ -13,12 +13,10 @@ import contextlib
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from fsspec.core import url_to_fs
@@ -26,6 +24,7 @@ from fsspec.core import url_to_fs
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
 from ray_app.system import precision
+from ray_app.system.background import in_background
 from ray_app.train.batches import total_steps
 from ray_app.train.candidates import Candidate, list_candidates, place
 from ray_app.train.check import check
@@ -34,10 +33,11 @@ from ray_app.train.job import Job, fit_id, plan_settings
 from ray_app.train.launch import run_workers
 from ray_app.train.selection import Score, best, boundaries, should_stop
 from ray_app.train.settings import TrainSettings
-from ray_app.train.state import RAY_RUN, Progress, read_progress, read_spent
+from ray_app.train.standby import FOLDER as STANDBY
+from ray_app.train.standby import Standby
+from ray_app.train.state import Progress, drop, read_progress, read_spent
 
 log = logging.getLogger(__name__)
-Made = TypeVar("Made")
 RECORD = "training.json"  # in the checkpoint folder: the result, and which fit it came from
 
 
@@ -91,14 +91,15 @@ def fit(
     make_room: Callable[[], None] = no_room_needed,
     may_grow: bool = False,
     origin: str = "",
+    standby: Standby | None = None,
 ) -> TrainResult:
     """Fine-tune `seed_model` on `train_files` and leave a Hugging Face folder at `checkpoint_dir`.
 
     `revision` is that of a seed model from the hub; `origin` names the training that made `seed_model`, where one did.
     `state_dir` and `checkpoint_dir` are paths every node sees, or fsspec URIs. `validation` scores a candidate with the
     trainer's GPUs free (`train.selection` says when); without it the last step is taken. `make_room` is called whenever
-    workers are about to start. Raises InputError (settings, files), RunError (no row is left to train on; workers kept
-    dying).
+    workers are about to start; `standby` are some that have, and end with this call. Raises InputError (settings,
+    files), RunError (no row is left to train on; workers kept dying).
     """
     started = time.monotonic()
     kind: precision.Kind = "cuda" if settings.use_gpu else "cpu"
@@ -111,11 +112,11 @@ def fit(
     committed = read_record(checkpoint_dir, identity, validation.identity if validation else "")
     work_dir = f"{_absolute(state_dir)}/{identity}"
     if committed is not None:
-        _remove(f"{work_dir}/{RAY_RUN}")  # the last call may have been killed before it tidied up
+        drop(work_dir)  # the last call may have been killed before it tidied up
         return committed
     warn_of_other_fits(state_dir, identity)
     spent: dict[str, float] = {}
-    encoded = beside(lambda: encode_files(settings, seed_model, train_files, template, revision))
+    encoded = in_background(lambda: encode_files(settings, seed_model, train_files, template, revision))
     if not list_candidates(work_dir):  # the processors encode while the GPUs are given up
         make_room()
     with timed(spent, "rows are encoded"):
@@ -126,7 +127,7 @@ def fit(
     keep = settings.keep_candidates and validation is not None
     job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep, revision=revision)
     log.info("training %s: %d rows, %d steps on %d workers", run_name, len(lengths), steps, settings.workers)
-    scores, progress = train_and_select(job, validation, make_room, spent)
+    scores, progress = train_and_select(job, validation, make_room, spent, standby)
     seconds = time.monotonic() - started
     result = result_of(progress, list_candidates(work_dir), scores, len(lengths), seconds, quarantine)
     result = replace(result, spent=dict(spent))
@@ -138,7 +139,8 @@ def warn_of_other_fits(state_dir: str, identity: str) -> None:
     """Say that an interrupted fit is not continued, because another one was asked for since (another kernel)."""
     filesystem, root = url_to_fs(state_dir)
     begun = filesystem.ls(root, detail=False) if filesystem.exists(root) else []
-    others = sorted(name.rstrip("/").rpartition("/")[2] for name in begun)
+    names = {name.rstrip("/").rpartition("/")[2] for name in begun}
+    others = sorted(name for name in names if not name.startswith(STANDBY))
     if others and identity not in others:
         log.warning("%s holds an earlier fit with other settings (%s): training starts anew", state_dir, others[0])
 
@@ -167,20 +169,6 @@ def result_of(
     )
 
 
-def beside(work: Callable[[], Made]) -> Future[Made]:
-    """Do some work in a thread that ends with the process: a stop waits for none of it."""
-    done: Future[Made] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as fault:
-            done.set_exception(fault)
-
-    threading.Thread(target=run, daemon=True, name="beside").start()
-    return done
-
-
 @contextlib.contextmanager
 def timed(spent: dict[str, float], name: str) -> Iterator[None]:
     """Add the seconds of a block to what was spent."""
@@ -191,10 +179,11 @@ def timed(spent: dict[str, float], name: str) -> Iterator[None]:
         spent[name] = spent.get(name, 0.0) + time.monotonic() - started
 
 
-def run_segment(job: Job, spent: dict[str, float]) -> None:
-    """`run_workers`, with what their time went into. What they do not tell of is their end."""
+def run_segment(job: Job, spent: dict[str, float], standby: Standby | None = None) -> None:
+    """`run_workers`, with what their time went into, or those that wait. What they do not tell of is their end."""
     job, started = replace(job, started=time.time()), time.monotonic()
-    run_workers(job)
+    if standby is None or not standby.did(job):
+        run_workers(job)
     whole, told = time.monotonic() - started, read_spent(job)
     for name, seconds in (told | {"workers end": max(0.0, whole - sum(told.values()))}).items():
         spent[name] = spent.get(name, 0.0) + seconds
@@ -205,21 +194,25 @@ def train_and_select(
     validation: Validation | None,
     make_room: Callable[[], None] = no_room_needed,
     spent: dict[str, float] | None = None,
+    standby: Standby | None = None,
 ) -> tuple[list[Score], Progress]:
-    """Train to the end, or segment by segment with a validation after each; returns scores and final progress."""
+    """Train to the end, or segment by segment with a validation after each; returns scores and final progress. The
+    first workers are those of `standby`.
+    """
     spent = {} if spent is None else spent
     selection = job.settings.selection
     if validation is None or selection.when == "after":
         if not any(candidate.step == job.total_steps for candidate in list_candidates(job.work_dir)):
             make_room()
-            run_segment(job, spent)
+            run_segment(job, spent, standby)
         scores = judge_candidates(job, validation, selection.patience) if validation else []
         return scores, read_progress(job.work_dir, job.total_steps)
     scores = []
     for stop in boundaries(job.total_steps, job.settings.checkpoint_every):
         if not any(candidate.step >= stop for candidate in list_candidates(job.work_dir)):
             make_room()
-            run_segment(replace(job, stop_at=stop), spent)
+            run_segment(replace(job, stop_at=stop), spent, standby)
+            standby = None
         scores = judge_candidates(job, validation, selection.patience)
         if should_stop(scores, selection.patience):
             log.info("training stops at step %d of %d: accuracy has fallen", stop, job.total_steps)
@@ -271,14 +264,8 @@ def commit(result: TrainResult, checkpoint_dir: str, identity: str, work_dir: st
     place(chosen, checkpoint_dir)
     for candidate in result.candidates:
         if candidate != last:
-            _remove(candidate.path)
-    _remove(f"{work_dir}/{RAY_RUN}")
-
-
-def _remove(uri: str) -> None:
-    filesystem, path = url_to_fs(uri)
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
+            storage.remove(candidate.path)
+    drop(work_dir)
 
 
 def _absolute(uri: str) -> str:

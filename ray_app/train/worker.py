@@ -10,18 +10,17 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ray_app.errors import InputError, first_line
-from ray_app.system import scheduling
 from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
 from ray_app.train.candidate_export import export_candidate
 from ray_app.train.collate import Batch, collate
+from ray_app.train.connect import connect
 from ray_app.train.data import concatenate, unit_rows
 from ray_app.train.deepspeed_config import deepspeed_config
 from ray_app.train.head import output_scale
@@ -31,7 +30,7 @@ from ray_app.train.mfu import mfu, shape_of, train_flops
 from ray_app.train.model import JudgeModel, base_lm, build, fresh_buffers, prepare, random_model, restore_buffers
 from ray_app.train.profile import profiled
 from ray_app.train.schedule import lr_at
-from ray_app.train.settings import TrainSettings
+from ray_app.train.standby import MOVED, Moved
 from ray_app.train.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
@@ -41,13 +40,17 @@ def run(config: dict[str, Any]) -> None:
     """Train loop of one rank (Ray Train calls it on every worker)."""
     import ray.train
 
-    job: Job = config["job"]
     context = ray.train.get_context()
+    order = ray.get(config["orders"].taken.remote()) if "orders" in config else None  # of workers that waited
+    job: Job = order.job if order else config["job"]
     if state.read_fault(job.work_dir) is not None:
         return  # a restart would end in the same fault
     try:
-        connect(job.settings)
+        connect(job.settings, order and order.gpus)
         Worker(job, context.get_world_rank(), context.get_world_size()).train()
+    except Moved as fault:
+        state.write_fault(job.work_dir, MOVED, str(fault))
+        raise
     except InputError as fault:
         state.write_fault(job.work_dir, "input", str(fault))
         raise
@@ -58,27 +61,6 @@ def run(config: dict[str, Any]) -> None:
         advice = "lower train.tokens_per_batch, or set train.recompute or train.zero.offload"
         state.write_fault(job.work_dir, "memory", f"a GPU is out of memory ({first_line(fault)}): {advice}")
         raise
-
-
-def connect(settings: TrainSettings) -> None:
-    """Threads, device, and DeepSpeed on the process group Ray Train made."""
-    import deepspeed
-    import deepspeed.ops
-
-    if settings.use_gpu:
-        import ray.train.torch
-
-        torch.cuda.set_device(ray.train.torch.get_device())
-        attention.restrict_sdpa(settings.attention)
-        backend = "nccl"
-    else:
-        scheduling.compute()
-        torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
-        # Its shared-memory collectives are C++ that DeepSpeed would compile now; gloo does without.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        backend = "gloo"
-    limit = timedelta(seconds=settings.timeout_s)
-    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=limit, verbose=False)
 
 
 class Worker:
@@ -217,18 +199,19 @@ class Worker:
             state.write_progress(self.job.work_dir, self.progress)
         if self.settings.use_gpu:
             torch.cuda.synchronize()  # so that the time of steps that were only queued is theirs
+        # The candidate first: what a kill leaves between the two is then trained again, and never without its export.
         started = time.perf_counter()
-        if self.settings.checkpoint_every:
-            state.save(self.engine, self.job, self.progress)
-        saved = time.perf_counter()
         if self.job.export and (done == self.job.total_steps or self.job.candidates):
             export_candidate(self, done)
         exported = time.perf_counter()
-        self.note("step %d: state %.1f s, export %.1f s", done, saved - started, exported - saved)
+        if self.settings.checkpoint_every:
+            state.save(self.engine, self.job, self.progress)
+        saved = time.perf_counter()
+        self.note("step %d: export %.1f s, state %.1f s", done, exported - started, saved - exported)
         for name, seconds in (
             (state.STEPS, started - self.working_since),
-            ("state is saved", saved - started),
-            ("candidate is exported", exported - saved),
+            ("candidate is exported", exported - started),
+            ("state is saved", saved - exported),
         ):
             self.spent[name] = self.spent.get(name, 0.0) + seconds
         if self.rank == 0:

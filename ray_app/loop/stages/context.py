@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import ray.data
@@ -11,6 +13,7 @@ from ray_app.generation.runner import Runner, StageResult
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import DPO, RunFolder
+from ray_app.train.standby import Standby
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ class Context:
     runner: Runner
     inputs: Inputs
     written: dict[str, float] = field(default_factory=dict)  # when this process wrote which checkpoint (Unix time)
+    standbys: dict[str, Standby] = field(default_factory=dict)  # training workers that wait, by the state they are for
 
     def dpo(self) -> Context:
         """The same run as the stages of the second training see it."""
@@ -44,6 +48,16 @@ class Context:
         seconds = round(answered - written, 3)
         log.info("%s: first answer %.1f s after its checkpoint, engines %s", model, seconds, result.extra["weights"])
         return {"checkpoint_to_first_answer_s": seconds}
+
+    @contextlib.contextmanager
+    def standby(self, state: str) -> Iterator[Standby | None]:
+        """The training workers that wait for this training, if any do; they end with the block."""
+        waiting = self.standbys.pop(state, None)
+        try:
+            yield waiting
+        finally:
+            if waiting:
+                waiting.close()
 
     def dataset(self, directory: str) -> ray.data.Dataset:
         return self.runner.dataset(directory)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
+from ray_app.base.model_files import absolute
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import Prompt, load_prompt, transcript
 from ray_app.benchmarks import Benchmark, load_benchmark
@@ -20,6 +21,7 @@ from ray_app.judging.judge import PROMPT_USES, BestOfPrompts, Judge, shipped_bes
 from ray_app.judging.protocol import Voting
 from ray_app.loop.config import IterateSettings
 from ray_app.run.storage import content_hash
+from ray_app.train.trainable import Trainer
 
 VALIDATION = "validation"  # the set that selects checkpoints, by this name whatever its file is called
 # Wordings of the best-of prompts before fingerprints covered them.
@@ -128,3 +130,9 @@ class Inputs:
         """How the judge of `iteration` is asked about gold sets."""
         part = self.settings.evaluation
         return Voting(part.generation, part.votes, self.settings.seed, part.early_stop, iteration=iteration)
+
+
+def trainer_of(settings: IterateSettings) -> Trainer:
+    """What training will do with a row of this run."""
+    seed = settings.judge
+    return Trainer(absolute(seed.model), seed.revision, settings.train.sequence_length, seed.chat_template_kwargs)

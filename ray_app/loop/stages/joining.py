@@ -21,6 +21,7 @@ from ray_app.base.schema import Message
 from ray_app.judging.protocol import PairProtocol
 from ray_app.judging.rejection_sampling import Judgment, Sample, Unit
 from ray_app.run.storage import read_parquet
+from ray_app.system.background import in_threads
 from ray_app.train.data import DRAWN, IN_PLACE, row_id
 from ray_app.train.trainable import Trainer
 
@@ -57,9 +58,9 @@ class Join:
 
     def faults(self, task: JoinTask) -> list[Fault]:
         """Those of its judgments that cannot be trained on."""
-        found = []
-        for row, samples in zip(self.rows(task), chosen_of(task), strict=True):
-            for name, fault in self.trainer.faults(row).items():
+        found, rows = [], self.rows(task)
+        for row, samples, faults in zip(rows, chosen_of(task), in_threads(self.trainer.faults, rows), strict=True):
+            for name, fault in faults.items():
                 own = {**row, "sample": samples[-1] if name == "rejected" else samples[0]}
                 reason = {"stage": TRAIN_SET, "reason": fault.reason, "detail": fault.detail}
                 judgment = (row["pair_id"], row["order"], own["sample"])

@@ -18,7 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_app.base.model_files import absolute
 from ray_app.base.ngrams import words
 from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT
 from ray_app.base.verdict import explanation
@@ -27,10 +26,10 @@ from ray_app.generation.runner import StageResult
 from ray_app.judging.rejection_sampling import Choice, Judgment, Rule, Sample, Selection, pass_rates
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
+from ray_app.loop.stages.inputs import trainer_of
 from ray_app.loop.stages.joining import TRAIN_SET, Fault, Join, plan, streamed
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
-from ray_app.train.trainable import Trainer
 
 STAGE = TRAIN_SET
 CHOOSING = {"pairs_per_prompt", "unparsed_as_wrong"}  # of `train.dpo`: what makes the set another one
@@ -118,12 +117,6 @@ def trainable(
             break
         made = join.protocol.choice(judgment_files, rule)
     return rule, list(faults.values())
-
-
-def trainer_of(settings: IterateSettings) -> Trainer:
-    """What training will do with a row of this run."""
-    seed = settings.judge
-    return Trainer(absolute(seed.model), seed.revision, settings.train.sequence_length, seed.chat_template_kwargs)
 
 
 def explained(texts: list[str]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import ray
+
 from ray_app.base.model_files import absolute, require_model
 from ray_app.base.schema import QUARANTINE, derive_seed
 from ray_app.errors import InputError
@@ -26,17 +28,20 @@ from ray_app.judging.judge import write_card
 from ray_app.judging.registry import protocol_for
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
-from ray_app.loop.stages.inputs import VALIDATION, Inputs
+from ray_app.loop.stages.inputs import VALIDATION, Inputs, trainer_of
 from ray_app.metrics import Outcome, Ratio
 from ray_app.metrics.accuracy import accuracy
 from ray_app.metrics.first_position import first_position_rate
+from ray_app.run import storage
 from ray_app.run.folder import StageRecord, read_record
 from ray_app.run.shards import ShardWriter
 from ray_app.run.storage import list_files
+from ray_app.system.background import in_background
 from ray_app.system.device_time import DeviceClock
 from ray_app.train.candidates import Candidate
 from ray_app.train.selection import Score
 from ray_app.train.settings import TrainSettings
+from ray_app.train.standby import Standby, seats
 from ray_app.train.state import STEPS
 from ray_app.train.trainer import TrainResult, Validation, fit
 
@@ -93,6 +98,24 @@ def inputs_of(settings: IterateSettings, inputs: Inputs) -> dict[str, str]:
     return inputs.content(settings.evaluation.validation) if selects(settings) else {}
 
 
+def get_ready(context: Context, iteration: int, start: Start) -> None:
+    """Have the workers of this training start already, where that is asked for and they have places on the cluster;
+    and have this process import what the training set is encoded with.
+    """
+    train, state = start.applied(context.settings.train), context.folder.train_state(iteration)
+    if (
+        state in context.standbys
+        or not train.use_gpu
+        or context.settings.pools.standby == "never"
+        or not storage.is_local(state)
+    ):
+        return
+    in_background(lambda: trainer_of(context.settings).control)
+    if nodes := seats(ray.nodes(), train):
+        model, revision = context.settings.judge.model, context.settings.judge.revision  # a checkpoint is of its class
+        context.standbys[state] = Standby.start(train, absolute(model), revision, absolute(state), nodes)
+
+
 def run(context: Context, iteration: int, digests: tuple[str, str], start: Start) -> StageResult:
     """Write iter_NN/checkpoint/ (and train_state/ on the way) and return the numbers of the fit.
 
@@ -106,22 +129,24 @@ def run(context: Context, iteration: int, digests: tuple[str, str], start: Start
     warn_of_shorter_set(settings, read_record(folder.stage_dir("train_set", iteration)))
     if start.origin:
         require_model(start.model, f"iteration {iteration} begins its training with {start.name}")
-    checkpoint = folder.checkpoint(iteration)
-    result = fit(
-        start.applied(settings.train),
-        seed_model=absolute(start.model),
-        revision=start.revision,
-        origin=start.origin,
-        train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
-        state_dir=folder.train_state(iteration),
-        checkpoint_dir=checkpoint,
-        run_name="-".join([settings.name, "iter", f"{iteration:02d}", *([folder.phase] if folder.phase else [])]),
-        seed=derive_seed(settings.seed, iteration, folder.stage_name(STAGE), "", "", 0),
-        chat_template_kwargs=settings.judge.chat_template_kwargs,
-        validation=Validation(CandidateJudge(context, iteration, digest), digest) if selects(settings) else None,
-        may_grow=context.runner.pools.may_grow,
-        make_room=lambda: context.runner.pools.release_for_training(settings.train),
-    )
+    checkpoint, state = folder.checkpoint(iteration), folder.train_state(iteration)
+    with context.standby(state) as standby:
+        result = fit(
+            start.applied(settings.train),
+            seed_model=absolute(start.model),
+            revision=start.revision,
+            origin=start.origin,
+            train_files=list_files(folder.stage_dir("train_set", iteration), "shard-*.parquet"),
+            state_dir=state,
+            checkpoint_dir=checkpoint,
+            run_name="-".join([settings.name, "iter", f"{iteration:02d}", *([folder.phase] if folder.phase else [])]),
+            seed=derive_seed(settings.seed, iteration, folder.stage_name(STAGE), "", "", 0),
+            chat_template_kwargs=settings.judge.chat_template_kwargs,
+            validation=Validation(CandidateJudge(context, iteration, digest), digest) if selects(settings) else None,
+            may_grow=context.runner.pools.may_grow,
+            make_room=lambda: context.runner.pools.release_for_training(settings.train),
+            standby=standby,
+        )
     count_time(context.runner.pools.clock, result, settings.train.workers if settings.train.use_gpu else 1)
     write_quarantine(context, iteration, result.quarantine)
     if result.quarantine:  # the training set was made for longer rows, or another template, before settings changed

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from event_files import points
 from safetensors.torch import load_file
 from train_runs import Killer, run, small
 
+from ray_app.system import precision
 from ray_app.train.selection import Score
+from ray_app.train.standby import Standby, seats
 from ray_app.train.trainer import Validation
 
 
@@ -63,15 +66,21 @@ def test_a_committed_fit_returns_at_once(sft_run, sft_file, shallow):
     assert run(small(checkpoint_every=2, export_shard_gib=0.01), folder, sft_file, shallow) == result
 
 
+@pytest.mark.parametrize("waited", [False, True])
 def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
-    sft_run, sft_file, shallow, tmp_path, monkeypatch: pytest.MonkeyPatch
+    sft_run, sft_file, shallow, tmp_path, monkeypatch: pytest.MonkeyPatch, waited: bool
 ):
+    """Workers that were there before their rows were (`waited`) train the same."""
     undisturbed, result = sft_run
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "stand_ins")
     killer = Killer(tmp_path / "state", 3)
     killer.start()
     waiting = {"to": ("tensorboard", "wandb"), "project": str(killer.state_dir)}
-    resumed = run(small(checkpoint_every=2, tracking=waiting), tmp_path, sft_file, shallow)
+    settings = small(checkpoint_every=2, tracking=waiting).decided(precision.decided({"cpu"}))
+    nodes = seats(ray.nodes(), settings)
+    standby = Standby.start(settings, shallow, None, str(killer.state_dir), nodes) if waited else None
+    resumed = run(settings, tmp_path, sft_file, shallow, standby=standby)
+    assert standby is None or standby.ended.done()
     assert killer.killed
     assert len(list(tmp_path.glob("state/*/curves/events*"))) == 2  # the worker that wrote curves was started twice
     assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import ray
 
-from ray_app.engine.claims import Claim, Place, claim, matched, release
 from ray_app.errors import RunError
+from ray_app.system.claims import Claim, Place, claim, matched, release
 
 
 def place(node: str, *gpus: str) -> Place:

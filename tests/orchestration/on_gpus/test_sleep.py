@@ -14,11 +14,11 @@ import pytest
 import ray
 
 from ray_app.engine.base import EngineError, Prepared, Sampling
-from ray_app.engine.claims import claim, release
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.scripted import ScriptedEngine
 from ray_app.errors import RunError
+from ray_app.system.claims import claim, release
 from ray_app.train.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("gpus")

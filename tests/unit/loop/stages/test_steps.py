@@ -19,9 +19,9 @@ from ray_app.judging.registry import protocol_of
 from ray_app.loop.checks import check_interrupted
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.run import record_of
-from ray_app.loop.stages import judgments
+from ray_app.loop.stages import judgments, training
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.step import Step, run_step
+from ray_app.loop.step import Step, begin_ahead, run_step
 from ray_app.loop.steps import judge_engine, steps_of
 from ray_app.run.fingerprint import differences
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
@@ -468,3 +468,21 @@ def test_a_record_says_what_a_step_did(settings: Any) -> None:
         {"duplicate": 2},
     )
     assert (record.seconds, record.fingerprint) == (1.235, step.fingerprint)
+
+
+def test_the_workers_of_a_training_start_with_the_judging_of_its_rows(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(training, "get_ready", lambda context, iteration, start: begun.append(iteration))
+    todo = steps(settings(**BASE))
+    told = {}
+    for number, step in enumerate(todo):
+        begin_ahead(step, todo[number:], None)
+        told[str(step)] = list(begun)
+        begun.clear()
+    assert {name: found for name, found in told.items() if found} == {
+        "pairs": [1],  # they stream into judging
+        "iteration 1: judgments": [1],
+        "iteration 2: judgments": [2],
+    }

@@ -1,0 +1,157 @@
+"""Training workers that start while the engines still judge: processes and imports are there when the rows are.
+
+    standby = Standby.start(settings.train, "…/seed", None, storage="…/train_state", nodes=seats(ray.nodes(), …))
+    …                       the engines judge, and give their GPUs back
+    standby.did(job)        claims the GPUs, and has the job done
+
+Until then a worker holds no GPU, neither in Ray's account nor in its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from ray_app.errors import RunError, first_line
+from ray_app.system.background import in_background
+from ray_app.system.claims import VISIBLE, Claim, claim, release
+from ray_app.train.job import RAY_RUN, Job
+from ray_app.train.launch import Placement, backend_of, explained, made_trainer
+from ray_app.train.settings import TrainSettings
+from ray_app.train.state import adopt, clear_fault, read_fault
+
+log = logging.getLogger(__name__)
+FOLDER = "standby-"  # begins the name of Ray Train's own folder: which fit it is to be is not known yet
+NODE = "ray.io/node-id"
+CLAIM_S = 120.0
+HARDLY_A_CPU = 0.001  # a worker must ask for something
+MOVED = "moved"  # a kind of fault (state.write_fault)
+
+
+class Moved(RunError):
+    """A worker was started again on a node where none of its group's GPUs is."""
+
+
+class Standby:
+    """Workers that wait. They do one job, or are closed."""
+
+    def __init__(
+        self, settings: TrainSettings, nodes: Sequence[str], folder: str, orders: Any, ended: Future[Any]
+    ) -> None:
+        self.settings, self.nodes, self.folder, self.orders, self.ended = settings, nodes, folder, orders, ended
+
+    @classmethod
+    def start(
+        cls, settings: TrainSettings, seed_model: str, revision: str | None, storage: str, nodes: Sequence[str]
+    ) -> Standby:
+        """Start the workers, one for each of `nodes`, in the background. `storage`: the state folder of the training,
+        which every node sees.
+        """
+        from ray_app.train.standby_backend import Orders, WaitingConfig
+
+        here = {NODE: ray.get_runtime_context().get_node_id()}
+        orders = ray.remote(num_cpus=0, label_selector=here)(Orders).remote()
+        config = WaitingConfig(
+            backend=backend_of(settings),
+            timeout_s=int(settings.timeout_s),
+            orders=orders,
+            warm=(settings, seed_model, revision),
+        )
+        folder = f"{storage}/{FOLDER}{uuid.uuid4().hex[:8]}"
+        placement = Placement({"CPU": HARDLY_A_CPU}, [{NODE: node} for node in nodes])
+        trainer = made_trainer(settings, folder, {"orders": orders}, config, placement)
+        log.info("training workers start while the engines judge: %d", settings.workers)
+        return cls(settings, nodes, folder, orders, in_background(trainer.fit))
+
+    def did(self, job: Job) -> bool:
+        """Have the job done; False where these workers cannot, and others are to. Raises what `run_workers` raises."""
+        if self.settings != job.settings or "://" in job.work_dir or self.ended.done():
+            self.close()
+            return False
+        try:
+            claims = self._claimed()
+            job = replace(job, adopted=adopt(job.work_dir, f"{self.folder}/{RAY_RUN}"))
+        except (RunError, FileExistsError) as fault:
+            log.warning("the training workers that waited cannot be used (%s): others start", first_line(fault))
+            self.close()
+            return False
+        clear_fault(job.work_dir)
+        try:
+            explained(job, lambda: self._done(job, claims))
+        except RunError:
+            if (read_fault(job.work_dir) or ("",))[0] != MOVED:
+                raise
+            log.warning("the training workers that waited lost their GPUs: others start")
+            return False
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+        finally:
+            release(claims)
+        return True
+
+    def _claimed(self) -> list[Claim]:
+        if not self.settings.use_gpu:
+            return []
+        return claim(1, len(self.nodes), CLAIM_S, self.nodes, self.settings.cpus_per_worker)
+
+    def _done(self, job: Job, claims: Sequence[Claim]) -> None:
+        from ray_app.train.standby_backend import Order
+
+        ray.get(self.orders.give.remote(Order(job, gpus_by_node(claims))))
+        self.ended.result()
+
+    def close(self) -> None:
+        """End the workers, if they wait still."""
+        if self.ended.done():
+            return
+        with contextlib.suppress(ray.exceptions.RayError):
+            self.orders.give.remote(None)
+        self._kill()
+        wait([self.ended], timeout=5)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):
+            if controller := ray.get(self.orders.who_waits.remote(), timeout=5):
+                ray.kill(controller)  # its workers end with it
+
+
+def seats(nodes: Sequence[Mapping[str, Any]], settings: TrainSettings) -> list[str] | None:
+    """The node of every worker, from `ray.nodes()`: those of more GPUs first, one worker a GPU (else as the processors
+    allow). None where they are too few: a node that is to come has no name yet. Pure.
+    """
+    unit, each = ("GPU", 1.0) if settings.use_gpu else ("CPU", settings.cpus_per_worker)
+    living = [(node["Resources"].get(unit, 0.0), node["NodeID"]) for node in nodes if node["Alive"]]
+    found = [name for amount, name in sorted(living, key=lambda one: -one[0]) for _ in range(int(amount // each))]
+    return found[: settings.workers] if len(found) >= settings.workers else None
+
+
+def gpus_by_node(claims: Sequence[Claim]) -> dict[str, tuple[str, ...]]:
+    """The GPUs of each node's workers, in the order of the claims. Pure."""
+    found: dict[str, tuple[str, ...]] = {}
+    for one in claims:
+        found[one.place.node] = (*found.get(one.place.node, ()), *one.place.gpus)
+    return found
+
+
+def device_index(gpu: str, visible: str | None) -> int:
+    """PyTorch's number of a GPU that Ray names, in a process that sees those of `visible` (CUDA_VISIBLE_DEVICES; None:
+    every GPU of the node). Pure.
+    """
+    return visible.split(",").index(gpu) if visible else int(gpu)
+
+
+def own_device(gpus: Mapping[str, tuple[str, ...]], node: str, local_rank: int) -> int | None:
+    """The number of a worker's GPU among those that were claimed; None where its node has none for it."""
+    own = gpus.get(node, ())
+    return device_index(own[local_rank], os.environ.get(VISIBLE)) if local_rank < len(own) else None
