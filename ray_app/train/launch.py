@@ -67,7 +67,9 @@ def made_trainer(
 
     # Nodes of an autoscaled cluster take minutes to come; Ray Train gives up after one by default.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    return TorchTrainer(
+    # An actor that would tell workers of a preemption to come; they save by steps, and do not ask.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    trainer = TorchTrainer(
         worker.run,
         train_loop_config=told,
         torch_config=torch_config,
@@ -89,6 +91,20 @@ def made_trainer(
             worker_runtime_env={"env_vars": worker_environment(settings)},
         ),
     )
+    leave_out(trainer)
+    return trainer
+
+
+def leave_out(trainer: Any) -> None:
+    """Take away two actors that Ray Train starts with every run. One manages its datasets: there are none. The other is
+    its cleaner, a detached one that is to free the resources of a controller that died while its job goes on: here the
+    job ends then, which frees them too, and the cleaner may stay behind on the cluster (seen on a busy machine).
+    """
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    usual, unwanted = trainer._create_default_callbacks, (DatasetsCallback, PlacementGroupCleanerCallback)
+    trainer._create_default_callbacks = lambda: [one for one in usual() if not isinstance(one, unwanted)]
 
 
 def backend_of(settings: TrainSettings) -> str:
@@ -97,20 +113,11 @@ def backend_of(settings: TrainSettings) -> str:
 
 
 def stoppable_by_us(trainer: Any) -> list[Any]:
-    """Make a stop of Ray Train ours alone; returns a list that gets the controller's handle once there is one.
-
-    Ray Train's own handler of SIGINT swallows the first Ctrl-C. Its cleaner, a detached actor, is to free the resources
-    of a controller that died while its job goes on. Here the job ends then, which frees them too, and the cleaner may
-    stay behind on the cluster: it was seen to, where the machine was busy.
+    """Make a stop of Ray Train ours alone; returns a list that gets the controller's handle once there is one. Ray
+    Train's own handler of SIGINT swallows the first Ctrl-C.
     """
-    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
     controllers: list[Any] = []
-    usual = trainer._create_default_callbacks
     trainer._register_sigint_handler = controllers.append
-    trainer._create_default_callbacks = lambda: [
-        callback for callback in usual() if not isinstance(callback, PlacementGroupCleanerCallback)
-    ]
     return controllers
 
 
