@@ -19,6 +19,7 @@ import ray
 import ray.data
 
 from ray_app.engine.actor import ENGINE_ERROR
+from ray_app.engine.asking import Limits
 from ray_app.engine.base import Program, Work
 from ray_app.engine.client import ClientSettings, Held, PoolClient, cause_of
 from ray_app.engine.pool import EnginePool
@@ -67,7 +68,7 @@ def _client_stage(
 ) -> ray.data.Dataset:
     in_flight = pool.settings.in_flight * len(pool.actors)
     blocks = min(256, max(8, in_flight // 32))
-    settings = ClientSettings(in_flight, pool.settings.rows_per_call, pool.settings.request_timeout_s, emit, packed)
+    settings = ClientSettings(in_flight, pool.settings.rows_per_call, Limits.of(pool.settings), emit, packed)
     return dataset.map_batches(
         PoolClient,
         fn_constructor_args=(pool.actors, lanes, writer, settings),
