@@ -251,12 +251,11 @@ class Asker:
 
     async def _revived(self, index: int) -> str | None:
         """Why an engine did not start; None where it did."""
+        actor = self.actors[index]
         try:
-            fault: str | None = await asyncio.wait_for(
-                value(self.actors[index].revive.remote(self.model)), self.limits.start_s
-            )
-            if fault is None:
-                self.places[index] = await asyncio.wait_for(value(self.actors[index].pulse.remote()), PING_LIMIT_S)
+            async with asyncio.timeout(self.limits.start_s):
+                self.places[index] = await value(actor.pulse.remote())  # of its new process, which may have to be ended
+                fault: str | None = await value(actor.revive.remote(self.model))
             return fault
         except TimeoutError:
             return f"it was not ready after {self.limits.start_s:.0f} s"

@@ -19,7 +19,7 @@ Faults of an engine:
     stalls       the same; from then on the engine answers nothing, and its process lives on
     stalls_once  path: only the engine that makes this file stalls (default: every one)
     broken       path: of all engines, the one that makes this file fails every request from then on
-    no_start     path: while this file is there, no engine starts
+    no_start     path: a start that finds this file removes it, and fails
 
 The answer to a modified instruction holds no gold marker, so the pairs it makes have a better side. A pointwise judge
 gives the better response 8 and the other 3, where it is right.
@@ -52,6 +52,7 @@ class ScriptedFaults:
         self.once, self.breaks = (Path(script[name]) if name in script else None for name in ("stalls_once", "broken"))
         self.stalled = self.broken = False
         if "no_start" in script and Path(script["no_start"]).exists():
+            Path(script["no_start"]).unlink()
             raise RuntimeError("scripted: the engine does not start")
 
     async def met(self, prompt: str) -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
 from ray_app.base.schema import JUDGMENTS
+from ray_app.engine.base import EngineError, Sampler, UnitResult
+from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.stream import run_program
+from ray_app.errors import RunError
+from ray_app.generation.runner import Job, Runner, StageResult
 from ray_app.run.shards import closed_units, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.run.writer_actor import Table, start_writer
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # engines do not know this file
 POISON = r"Question 7\?.*<response_a>\s*GOOD"  # one of the two orders of a pair
 POISONED = "p000007:chosen_first"
 
@@ -49,7 +56,9 @@ def test_a_poison_row_is_quarantined_and_costs_no_other(
     tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make
 ) -> None:
     """Two rows go in one call here: the innocent one is answered too."""
-    with EnginePool(scripted({"p": [1.0], "kills": POISON}, replicas=2, max_num_seqs=128), "judge", "t").start() as pool:
+    with EnginePool(
+        scripted({"p": [1.0], "kills": POISON}, replicas=2, max_num_seqs=128), "judge", "t"
+    ).start() as pool:
         assert pool.settings.rows_per_call == 2
         judged(tmp_path, pool, dataset(30), program(), 60)
     assert whole(tmp_path, units(30)) == {"killed_engine": 1}
@@ -108,14 +117,102 @@ def test_an_engine_whose_start_fails_is_tried_again_with_the_weights_of_now(
                 time.sleep(0.05)
             blocked.touch()
             ray.kill(actor, no_restart=False)
-            while ray.get(actor.ready.remote())["fault"] is None:
-                time.sleep(0.05)
-            blocked.unlink()
             go.touch()
 
         killer = threading.Thread(target=fault, daemon=True)
         killer.start()
         judged(tmp_path / "table", pool, dataset(30), program(), 60)
         killer.join()
+        assert not blocked.exists(), "a start has failed"
         assert ray.get(actor.serving.remote()) == "second"
     assert whole(tmp_path / "table", units(30)) == {}
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    pools = PoolManager("t")
+    yield Runner(pools)
+    pools.close()
+
+
+def job_of(directory: Path, source: Any, program: Any, engine: Any, total: int) -> Job:
+    return Job(
+        stage="judgments",
+        directory=str(directory),
+        schema=JUDGMENTS,
+        key=("pair_id", "order"),
+        source=source,
+        total=total,
+        program=program,
+        engine=engine,
+        role="judge",
+    )
+
+
+def process_of(name: str) -> psutil.Process:
+    """The process of a stage's client, or of its writer: of this test's Ray, and no other's."""
+    found = [one for one in psutil.Process().children(recursive=True) if one.cmdline()[:1] and name in one.cmdline()[0]]
+    return max(found, key=lambda one: one.create_time())  # tests before may have left others
+
+
+@pytest.mark.parametrize("helper", ["ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"])
+def test_a_helper_that_dies_costs_no_engine_and_no_row(
+    tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make, runner: Runner, helper: str
+) -> None:
+    """The stage goes on from its closed shards, in the same process, with the same engines."""
+    go = tmp_path / "go"
+    engine = scripted({"p": [1.0], "hold": r"Question 2\d\?", "until": str(go)}, max_num_seqs=4)
+    pids: list[int] = []
+
+    def fault() -> None:
+        while not (runner.pools.pools and runner.pools.pools[0].started):
+            time.sleep(0.05)
+        (actor,) = runner.pools.pools[0].actors
+        pids.append(ray.get(actor.ready.remote())["pid"])
+        while not ray.get(actor.stats.remote()).get("units"):
+            time.sleep(0.05)
+        try:
+            process_of(helper).kill()
+        finally:
+            go.touch()
+
+    killer = threading.Thread(target=fault, daemon=True)
+    killer.start()
+    result = runner.run(job_of(tmp_path / "table", dataset(30), program(), engine, 60))
+    killer.join()
+    (actor,) = runner.pools.pools[0].actors
+    assert whole(tmp_path / "table", units(30)) == {}
+    assert result.rows_out == 60
+    assert [ray.get(actor.ready.remote())["pid"]] == pids, "the engine lives"
+
+
+class FailsOn:
+    """Asks like `program`; `fails` says for which numbers of pairs engines answer with an error."""
+
+    def __init__(self, program: Any, fails: Callable[[int], bool]) -> None:
+        self.program, self.fails, self.unit_of = program, fails, program.unit_of
+
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult:
+        if self.fails(int(row["pair_id"][1:])):
+            raise EngineError("out of order")
+        return await self.program(engine, row)
+
+
+def test_answers_are_kept_where_a_stage_fails_and_errors_are_asked_again(
+    tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make, runner: Runner
+) -> None:
+    def attempt(fails: Callable[[int], bool]) -> StageResult:
+        engine = scripted({"p": [1.0]}, max_num_seqs=4)
+        return runner.run(job_of(tmp_path, dataset(80), FailsOn(program(), fails), engine, 160))
+
+    with pytest.raises(RunError, match="requests in a row failed: out of order"):
+        attempt(lambda number: number >= 20)
+    kept, _ = row_counts(str(tmp_path))
+    assert kept >= 20, "no shard was full, none was old"
+    second = attempt(lambda number: number == 70)
+    assert second.extra["resumed_units"] == kept
+    assert second.quarantined == {"engine_error": 2}
+    third = attempt(lambda _: False)
+    assert (third.rows_out, third.quarantined) == (160, {})
+    assert third.extra["resumed_units"] == 158
+    assert whole(tmp_path, units(80)) == {}
