@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import psutil
 import ray
 
 from ray_app.engine.backends import build_engine
@@ -37,6 +38,7 @@ from ray_app.system.claims import VISIBLE
 
 log = logging.getLogger(__name__)
 PROMPT_TOO_LONG, REFUSED, ENGINE_ERROR, TIMEOUT = "prompt_too_long", "refused", "engine_error", "timeout"
+BORN = psutil.Process().create_time()  # a number may be another process's by the time that it is to be ended
 FAULTS: dict[type[Exception], str] = {
     PromptTooLong: PROMPT_TOO_LONG,
     RequestRefused: REFUSED,
@@ -104,7 +106,7 @@ class EngineActor:
 
     def _here(self) -> dict[str, Any]:
         node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
-        return {"pid": os.getpid(), "node": node}
+        return {"pid": os.getpid(), "born": BORN, "node": node}
 
     async def pulse(self) -> dict[str, Any]:
         """What changes while the engine works (`made`), and whether any row is at work."""

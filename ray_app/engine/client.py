@@ -17,9 +17,10 @@ import pyarrow as pa
 import ray
 
 from ray_app.engine.actor import ENGINE_ERROR, REFUSED, TIMEOUT
-from ray_app.engine.asking import KILLED, Asker, Lanes, Limits, reason_of
+from ray_app.engine.asking import KILLED, Asker, reason_of
 from ray_app.engine.base import Asked, UnitResult, Work
 from ray_app.engine.outbox import Outbox
+from ray_app.engine.supervisor import Lanes, Limits
 from ray_app.errors import RunError
 
 GIVE_UP_AFTER = 50  # units in a row that failed in the engines

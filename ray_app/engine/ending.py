@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 log = logging.getLogger(__name__)
-LIMIT_S = 30.0
+LIMIT_S, SAME_S = 30.0, 1.0
 
 
 async def end_process(actor: Any, place: dict[str, Any]) -> None:
@@ -24,7 +24,7 @@ async def end_process(actor: Any, place: dict[str, Any]) -> None:
     try:
         where = NodeAffinitySchedulingStrategy(place["node"], soft=False)
         task = ray.remote(num_cpus=0, max_retries=0)(kill_tree).options(scheduling_strategy=where)
-        ended = await asyncio.wait_for(_value(task.remote(place["pid"])), LIMIT_S)
+        ended = await asyncio.wait_for(_value(task.remote(place["pid"], place["born"])), LIMIT_S)
     except (KeyError, TimeoutError, ray.exceptions.RayError) as fault:
         log.warning("the process of an engine could not be ended from its node (%s)", type(fault).__name__)
     if not ended:
@@ -36,13 +36,18 @@ async def _value(reference: Any) -> Any:
     return await reference
 
 
-def kill_tree(pid: int) -> bool:
-    """SIGKILL to a process and all below it: a stopped one dies of nothing less. Whether it was there."""
+def kill_tree(pid: int, born: float) -> bool:
+    """SIGKILL to a process and all below it: a stopped one dies of nothing less. Whether it was there; another one that
+    has its number by now is left alone.
+    """
     try:
-        family = [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]
+        process = psutil.Process(pid)
+        family = [*process.children(recursive=True), process]
+        if abs(process.create_time() - born) > SAME_S:
+            return False
     except psutil.NoSuchProcess:
         return False
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):  # psutil makes sure that it is not another one of this number
-            process.kill()
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     return True

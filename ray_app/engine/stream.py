@@ -20,10 +20,10 @@ import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.engine.actor import ENGINE_ERROR
-from ray_app.engine.asking import Limits
 from ray_app.engine.base import Program, Work
 from ray_app.engine.client import ClientSettings, Held, PoolClient, cause_of
 from ray_app.engine.pool import EnginePool
+from ray_app.engine.supervisor import Limits
 from ray_app.errors import RunError
 from ray_app.system.progress import Part, Progress
 

@@ -20,9 +20,10 @@ from ray import serve
 
 from ray_app.base.schema import PairwiseRow
 from ray_app.benchmarks import Faulty
-from ray_app.engine.asking import Asker, Lanes, Limits
+from ray_app.engine.asking import Asker
 from ray_app.engine.base import UnitResult, Work, alone
 from ray_app.engine.pool import EnginePool
+from ray_app.engine.supervisor import Lanes, Limits
 from ray_app.errors import RunError
 from ray_app.judging.judge import Judge
 from ray_app.judging.registry import protocol_of
@@ -106,10 +107,10 @@ class JudgeService:
     @app.get("/health")
     async def health(self) -> Response:
         """200 while at least one engine answers; and whether those that are asked something make anything of it."""
-        told = [pulse for pulse in await self.asker.pulses(PING_S) if pulse is not None]
+        told = [pulse for pulse in await self.asker.engines.pulses(PING_S) if pulse is not None]
         status = {
             "model": self.work.model,
-            "engines": len(self.asker.actors),
+            "engines": len(self.asker.engines.actors),
             "answering": len(told),
             "pairs_in_flight": self.in_flight,
             "tokens": sum(pulse["made"][0] for pulse in told),

@@ -28,11 +28,12 @@ from ray_app.benchmarks import Faulty
 from ray_app.benchmarks.base import pairwise_item
 from ray_app.benchmarks.files import clean_row
 from ray_app.benchmarks.responses import candidates, pairs_of
-from ray_app.engine.asking import Asker, Lanes, Limits
+from ray_app.engine.asking import Asker
 from ray_app.engine.base import UnitResult, Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EndpointSettings, EngineSettings
+from ray_app.engine.supervisor import Lanes, Limits
 from ray_app.errors import InputError
 from ray_app.judging import judge as judges
 from ray_app.judging.protocol import Voting

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import ray
 
-from ray_app.engine import asking, replicas
+from ray_app.engine import asking, replicas, supervisor
 from ray_app.engine.actor import faulty
-from ray_app.engine.asking import Asker, Lanes, Limits, reason_of
+from ray_app.engine.asking import Asker, reason_of
 from ray_app.engine.base import UnitResult, Work, alone
+from ray_app.engine.supervisor import Lanes, Limits
 from ray_app.errors import RunError
 
 LIMITS = Limits(stall_s=0.4, silence_s=60.0, start_s=5.0, largest=64, local=True)
@@ -108,9 +109,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ended(actor: FakeEngine, _: Any) -> None:
         actor.end()
 
-    monkeypatch.setattr(asking, "end_process", ended)
-    monkeypatch.setattr(asking.ray, "cancel", lambda call: call.cancel())
-    monkeypatch.setattr(asking.ray, "kill", lambda _: None)
+    monkeypatch.setattr(supervisor, "end_process", ended)
+    monkeypatch.setattr(supervisor.ray, "cancel", lambda call: call.cancel())
+    monkeypatch.setattr(supervisor.ray, "kill", lambda _: None)
     monkeypatch.setattr(asking, "LOOK_EVERY_S", 0.001)
     monkeypatch.setattr(replicas, "PAUSES_S", (0.0, 0.0, 0.001, 0.001))
     monkeypatch.setattr(replicas, "REST_S", 0.01)
@@ -303,7 +304,7 @@ def test_pulses_tell_who_makes_something_of_what_it_is_asked() -> None:
         while not engines[0].at_work:
             await asyncio.sleep(0.001)
         engines[1].end()
-        told = await asker.pulses(1.0)
+        told = await asker.engines.pulses(1.0)
         waiting.cancel()
         asker.close()
         return told
