@@ -166,6 +166,19 @@ class Asker:
             return
         for row in self.suspects.ended(left):
             _settle(row, None, self._convicted(row, str(faults[0])))
+            self.replicas.explain(index)
+        if self.known:
+            await self._show_that_it_works(await self._kept_for_them())
+
+    async def _show_that_it_works(self, index: int) -> None:
+        """Ask an engine a row that was answered before: then what went wrong before was no fault of its own."""
+        if self.known is None:
+            return
+        lanes, row = self.known
+        with contextlib.suppress(Lost):
+            (unit,) = await self.engines.call(index, lanes, [row])
+            if reason_of(unit) != ENGINE_ERROR:
+                self.replicas.answered(index)
 
     def _convicted(self, row: _Waiting, why: str) -> UnitResult:
         lane, asked = row.asked
@@ -185,13 +198,10 @@ class Asker:
         failed = 0
         while self.replicas.all[index].resting and self.known and not life.is_set():
             await asyncio.sleep(pause)
-            lanes, row = self.known
-            with contextlib.suppress(Lost):
-                (unit,) = await self.engines.call(index, lanes, [row])
-                if reason_of(unit) != ENGINE_ERROR:
-                    self.replicas.answered(index)
-                    log.warning("engine %d answers again", index)
-                    return
+            await self._show_that_it_works(index)
+            if not self.replicas.all[index].resting:
+                log.warning("engine %d answers again", index)
+                return
             failed, pause = failed + 1, self.replicas.rest(index)
             if failed == FAILED_TRIALS and self.engines.limits.local:
                 self.engines.down(index, life, "answers with errors alone", self.engines.cause, end=True)

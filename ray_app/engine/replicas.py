@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 BREAK_AFTER = 8  # errors in a row: a row that is at fault itself fails alone
 REST_S, LONGEST_REST_S = 10.0, 300.0
 PAUSES_S = (0.0, 1.0, 10.0, 60.0)  # before a replica is built anew that has answered nothing since; then it is dead
-MANY, WINDOW_S = 20, 1800.0  # times that a replica is built anew within so long; then it waits for its turn
+EXPLAINED = 3  # rows that a replica may be lost over without an answer between
+MANY, WINDOW_S = 60, 3600.0  # times that a replica is built anew within so long; then it waits for its turn
 
 
 @dataclass
@@ -27,7 +28,8 @@ class _Replica:
     errors: int = 0  # in a row
     resting: bool = False
     rests: int = 0  # in a row
-    fruitless: int = 0  # losses since its last answer
+    fruitless: int = 0  # losses since its last answer that no row explains
+    explained: int = 0  # rows since its last answer that were found to end it
     losses: list[float] = field(default_factory=list)  # when
 
 
@@ -85,7 +87,7 @@ class Replicas:
     def answered(self, index: int) -> None:
         """A row was answered."""
         one = self.all[index]
-        one.errors = one.rests = one.fruitless = 0
+        one.errors = one.rests = one.fruitless = one.explained = 0
         one.resting = False
         self.answered_ever = True
 
@@ -123,6 +125,15 @@ class Replicas:
         if len(one.losses) > MANY:
             pause = max(pause, one.losses[-MANY - 1] + WINDOW_S - now)
         return pause
+
+    def explain(self, index: int) -> None:
+        """A row was found to be what a replica was lost over: its losses do not count. Not for ever: a replica that
+        answers nothing may be broken, and no row to blame.
+        """
+        one = self.all[index]
+        one.explained += 1
+        if one.explained <= EXPLAINED:
+            one.fruitless = 0
 
     def restored(self, index: int) -> None:
         """A replica that was down answers again: it has a new process, so old errors say nothing of it."""

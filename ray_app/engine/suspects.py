@@ -58,7 +58,7 @@ class Suspects(Generic[T]):
         only.ended += 1
         if only.ended >= CONVICTED_AFTER:
             return [only.row]
-        self.groups.append(group)
+        self.groups.appendleft(group)
         return []
 
     def everyone(self) -> list[T]:

@@ -154,10 +154,13 @@ def test_health_and_a_clean_end(service: Service) -> None:
         service.client.get("/health")
 
 
+@pytest.mark.matrix
 def test_a_poison_or_hung_request_costs_itself_alone(tmp_path: Path) -> None:
     """It ends engines, or makes them stand still, whoever asks; the service goes on, and nobody else notices."""
-    limits = ["--engine.replicas", 2, "--engine.stall_timeout_s", 5]
-    service = Service(tmp_path, *scripted(p=[1.0], kills="poison", stalls="hang"), *limits)
+    limits = ["--engine.replicas", 2, "--engine.stall_timeout_s", 3]
+    script = {word: rf"{name}.*<response_a>\s*GOOD" for word, name in (("kills", "poison"), ("stalls", "hang"))}
+    service = Service(tmp_path, *scripted(p=[1.0], **script), *limits)
+    service.client.timeout = 500
     try:
         service.ready()
         with ThreadPoolExecutor(10) as threads:

@@ -154,6 +154,25 @@ def test_one_engine_alone_survives_its_poison_rows() -> None:
     assert reasons(answers([engine], 40)) == {None: 38, "killed_engine": 2}
 
 
+def test_poison_rows_that_come_last_are_all_found() -> None:
+    """Both orders of a pair, and of its mirror: nothing else is left whose answer would show that the engine works."""
+    engine = FakeEngine(lambda _, row: "kills" if row >= 4 else None)
+
+    async def main() -> list[UnitResult]:
+        asker = Asker([engine], "weights-2", LIMITS)
+        await asker.ask(LANES, alone([{"id": number} for number in range(4)]))
+        units = await asker.ask(LANES, alone([{"id": number} for number in range(4, 20)]))
+        asker.close()
+        return units
+
+    assert reasons(asyncio.run(asyncio.wait_for(main(), 60))) == {"killed_engine": 16}
+
+
+def test_poison_rows_that_alone_were_left_are_found() -> None:
+    """By the attempt before, which was killed: nothing was answered in this one."""
+    assert reasons(answers([FakeEngine(lambda *_: "kills")], 2)) == {"killed_engine": 2}
+
+
 def test_an_engine_that_dies_once_loses_no_row() -> None:
     engine = FakeEngine(lambda engine, row: "kills" if row == 5 and engine.lives == 0 else None)
     assert reasons(answers([engine], 20)) == {None: 20}
@@ -179,6 +198,10 @@ def test_a_replica_that_errs_fast_costs_no_row() -> None:
     broken = FakeEngine(lambda *_: "engine_error")
     others = [FakeEngine(lambda *_: None) for _ in range(3)]
     assert reasons(answers([broken, *others], 2000)) == {None: 2000}
+
+
+def test_a_row_that_failed_is_asked_of_another_engine_first() -> None:
+    assert reasons(answers([FakeEngine(lambda *_: "engine_error"), FakeEngine(lambda *_: None)], 1)) == {None: 1}
 
 
 def test_a_replica_that_errs_for_long_gets_a_new_process() -> None:

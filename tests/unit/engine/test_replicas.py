@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ray_app.engine.replicas import BREAK_AFTER, LONGEST_REST_S, MANY, PAUSES_S, REST_S, WINDOW_S, Replicas
+from ray_app.engine.replicas import BREAK_AFTER, EXPLAINED, LONGEST_REST_S, MANY, PAUSES_S, REST_S, WINDOW_S, Replicas
 
 
 def test_the_least_loaded_takes_the_next_rows() -> None:
@@ -66,6 +66,24 @@ def test_a_replica_that_dies_without_an_answer_between_is_given_up() -> None:
     assert replicas.all_dead
     patient = Replicas(1, patient=True)
     assert [patient.lost(0, 0.0) for _ in range(6)] == [*PAUSES_S, PAUSES_S[-1], PAUSES_S[-1]]
+
+
+def test_losses_that_a_row_explains_do_not_count_but_not_for_ever() -> None:
+    replicas = Replicas(1)
+    for _ in range(EXPLAINED):
+        assert [replicas.lost(0, 0.0) for _ in range(2)] == [*PAUSES_S[:2]]
+        replicas.explain(0)
+    pauses = []
+    while not replicas.all_dead:
+        pauses.append(replicas.lost(0, 0.0))
+        replicas.explain(0)
+    assert pauses == [*PAUSES_S, None]
+    replicas = Replicas(1)
+    for _ in range(10):
+        replicas.lost(0, 0.0)
+        replicas.explain(0)
+        replicas.answered(0)
+    assert replicas.lost(0, 0.0) == PAUSES_S[0]
 
 
 def test_deaths_between_answers_are_limited_by_their_rate_alone() -> None:
