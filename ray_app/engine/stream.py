@@ -90,8 +90,9 @@ def _client_stage(
         num_cpus=0,
         scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
         compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=blocks),
-        # A client that died may have written part of its batch: the stage is to end, and to resume from its shards.
-        max_restarts=0,
+        # A client that died may have written part of its batch: the stream is to end, and to be driven again from the
+        # closed shards. One that died with nothing to do is started again, or Ray Data would wait for it for ever.
+        max_restarts=-1,
         max_task_retries=0,
     )
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
+from killing import CLIENT, WRITER, newest_child
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import EngineError, Sampler, UnitResult
@@ -149,13 +149,7 @@ def job_of(directory: Path, source: Any, program: Any, engine: Any, total: int) 
     )
 
 
-def process_of(name: str) -> psutil.Process:
-    """The process of a stage's client, or of its writer: of this test's Ray, and no other's."""
-    found = [one for one in psutil.Process().children(recursive=True) if one.cmdline()[:1] and name in one.cmdline()[0]]
-    return max(found, key=lambda one: one.create_time())  # tests before may have left others
-
-
-@pytest.mark.parametrize("helper", ["ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"])
+@pytest.mark.parametrize("helper", [CLIENT, WRITER])
 def test_a_helper_that_dies_costs_no_engine_and_no_row(
     tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make, runner: Runner, helper: str
 ) -> None:
@@ -172,7 +166,7 @@ def test_a_helper_that_dies_costs_no_engine_and_no_row(
         while not ray.get(actor.stats.remote()).get("units"):
             time.sleep(0.05)
         try:
-            process_of(helper).kill()
+            newest_child(helper).kill()
         finally:
             go.touch()
 
