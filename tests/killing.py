@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections import Counter, defaultdict
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from loop_runs import Loop, scripted
 
 STAGES = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation")
@@ -109,3 +111,20 @@ def judged_whole_and_once(loop: Loop) -> None:
         assert [row["correct"] for row in rows[:-1]] == [False] * (len(rows) - 1)
         assert rows[-1]["correct"] or len(rows) == 4
         assert [row["kept"] for row in rows] == [row["correct"] for row in rows]
+
+
+CLIENT, WRITER = "ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"  # how Ray titles a stage's helpers
+
+
+def newest_child(title: str) -> psutil.Process:
+    """The youngest process below this one whose title holds `title`: of this test's Ray, and no other's. Raises
+    ValueError where there is none.
+    """
+
+    def titled(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return any(title in part for part in process.cmdline()[:1])
+        return False
+
+    found = [process for process in psutil.Process().children(recursive=True) if titled(process)]
+    return max(found, key=lambda process: process.create_time())

@@ -161,7 +161,7 @@ def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Bench
         raise InputError("--protocol official is an order of two responses; --mode pointwise shows one")
     work = {storage.join(settings.output, benchmark.name): benchmark for benchmark in benchmarks}
     voting, summaries = voting_of(settings, settings.protocol), []
-    for folder, judged in judge_all(settings, judge, work, settings.protocol).items():
+    for folder, judged in judge_all(settings, judge, work, settings.protocol, settings.max_engine_errors).items():
         save_verdicts(judge, judged, voting, folder, storage.join(folder, VERDICTS))
         summary = protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting)
         named = {} if settings.parser == LAST else {"parser": settings.parser}

@@ -86,11 +86,16 @@ class Judged:
 
 
 def judge_all(
-    command: JudgingCommand, judge: Judge, work: Mapping[str, Benchmark], orders: Orders = "both_orders"
+    command: JudgingCommand,
+    judge: Judge,
+    work: Mapping[str, Benchmark],
+    orders: Orders = "both_orders",
+    most_errors: float = 1.0,
 ) -> dict[str, Judged]:
     """Judge the rows of every benchmark into its folder ({folder: benchmark}); a second call continues.
 
-    Raises InputError when a folder holds votes made with other settings.
+    Raises InputError when a folder holds votes made with other settings, RunError where a larger share than
+    `most_errors` of a benchmark failed in the engines.
     """
     for folder, benchmark in work.items():
         claim(folder, fingerprint_of(command, benchmark, judge, orders))
@@ -102,7 +107,8 @@ def judge_all(
                 with Lease(folder) as lease:
                     served = replace(judge, engine=engine_for(folder, judge.engine, pools))
                     runner = Runner(pools, lease.fence)
-                    result, answers = judge_set(runner, served, benchmark, voting_of(command, orders), folder)
+                    voting = voting_of(command, orders)
+                    result, answers = judge_set(runner, served, benchmark, voting, folder, most_errors=most_errors)
                     timing = kept(folder, timed(result, gpus_of(pools)))
                     judged[folder] = Judged(benchmark, result, answers, timing)
         finally:

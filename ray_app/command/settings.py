@@ -59,6 +59,9 @@ class EvaluateSettings(JudgingCommand):
         "both_orders", description="official: one order of each pair, as its benchmark's own script draws it"
     )
     compare: str | None = Field(None, description="output folder of another run on the same benchmarks")
+    max_engine_errors: float = Field(
+        0.01, ge=0, le=1, description="a benchmark of which a larger share failed in the engines gets no summary"
+    )
     price: PriceSettings = PriceSettings()
     parser: ParserName = Field(
         LAST, description="of verdicts: last is this project's; the others are those of published scorers"

@@ -90,8 +90,8 @@ class UnitResult:
     counters: dict[str, float] = field(default_factory=dict)
 
 
-class Engine(Protocol):
-    """vLLM, an OpenAI-compatible endpoint, or the scripted engine of the tests."""
+class Sampler(Protocol):
+    """Draws samples: what a program is given of an engine."""
 
     control: frozenset[str]  # control tokens of its model; empty where messages, not tokens, are sent
 
@@ -102,6 +102,10 @@ class Engine(Protocol):
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
         """One sample. Raises RequestRefused, EngineError or EngineDied."""
         ...
+
+
+class Engine(Sampler, Protocol):
+    """vLLM, an OpenAI-compatible endpoint, or the scripted engine of the tests."""
 
     def generated(self) -> int:
         """Tokens made so far, those of requests that are not finished included."""
@@ -135,7 +139,7 @@ class Program(Protocol):
         """The unit's name: its resume key, and its id in the quarantine table."""
         ...
 
-    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult: ...
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult: ...
 
 
 @dataclass(frozen=True)

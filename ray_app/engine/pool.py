@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections import Counter
 from typing import Any
 
 import ray
@@ -30,6 +31,7 @@ from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)
 TELL_EVERY_S, CLOSE_S, FREE_S, ASK_S = 30.0, 15.0, 60.0, 5.0
+STARTS = 3  # of an engine whose process dies while it starts
 
 
 class EnginePool:
@@ -59,6 +61,7 @@ class EnginePool:
         self.groups: list[PlacementGroup] = []
         self.claims: list[Claim] = []  # of the GPUs, one an engine; none where Ray counts them with the actor
         self.busy_before: dict[int, float] = {}  # seconds of each engine at the last question
+        self.deaths: Counter[int] = Counter()  # of each engine while it started
         self.parts: dict[str, float] = {}  # seconds of the slowest engine's start, by what it did
 
     @property
@@ -107,8 +110,8 @@ class EnginePool:
             "name": f"{self.name}-{index}",
             "num_cpus": settings.cpus,
             "max_concurrency": 4 * settings.in_flight + 16,
-            "max_restarts": 2,
-            "max_task_retries": 3,
+            "max_restarts": -1,  # clients limit how often (`replicas.py`): a count would end an engine of a long run
+            "max_task_retries": 3,  # not of `run` (`actor.ask`)
         }
         if settings.kind == "vllm":
             options["runtime_env"] = {"env_vars": environment(settings)}
@@ -141,7 +144,9 @@ class EnginePool:
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=min(TELL_EVERY_S, max(0.0, deadline - time.monotonic())))
             for reference in done:
-                self._check_started(waiting.pop(reference), reference)
+                index = waiting.pop(reference)
+                if again := self._check_started(index, reference):
+                    waiting[again] = index
             if waiting and time.monotonic() > deadline:
                 limit = self.settings.start_timeout_s
                 raise RunError(f"{self.role}: {len(waiting)} engine(s) were not ready after {limit:.0f} s")
@@ -149,18 +154,29 @@ class EnginePool:
                 told = time.monotonic()
                 log.info("%s: %d of %d engines are ready", self.role, len(self.actors) - len(waiting), len(self.actors))
 
-    def _check_started(self, index: int, reference: Any) -> None:
+    def _check_started(self, index: int, reference: Any) -> Any | None:
+        """None where an engine has started, else what to wait for. Raises RunError where it did not start."""
+        fault: str | None = None
+        told: dict[str, Any] = {}
         try:
-            told = ray.get(reference)
-            fault = told["fault"]
-            if told["seconds"] >= sum(self.parts.values()):
-                self.parts = told["parts"]
+            told = ray.get(reference) or {}
+            fault = told.get("fault")
         except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError) as error:
             lines = str(error).strip().splitlines()
             fault = f"its process died: {lines[-1].strip() if lines else type(error).__name__}"
+        if fault is None and not told.get("built"):  # its process died, and Ray started another
+            self.deaths[index] += 1
+            if self.deaths[index] < STARTS:
+                log.warning("%s: engine %d died while it started: once more", self.role, index)
+                self.actors[index].revive.remote(self.model)
+                return self.actors[index].ready.remote()
+            fault = f"its process died {STARTS} times"
         if fault:
             raise RunError(f"{self.role}: engine {index} of {self.settings.model} did not start: {fault}")
+        if told["seconds"] >= sum(self.parts.values()):
+            self.parts = told["parts"]
         self.started.append(self.actors[index])
+        return None
 
     def reload(self, model: str) -> None:
         """Load the weights of `model` into the living engines, and forget their prefix caches.

@@ -14,6 +14,12 @@ Its answers are a pure function of the prompt and the seed. `script` settings:
     letter       every verdict names this letter (default: none, `p` decides)
     hold         regular expression: a request with a prompt that it finds waits for the file `until` (default: none)
     until        path of that file; without it, such a request is never answered
+Faults of an engine:
+    kills        regular expression: a request with a prompt that it finds ends the engine's process
+    stalls       the same; from then on the engine answers nothing, and its process lives on
+    stalls_once  path: only the engine that makes this file stalls (default: every one)
+    broken       path: of all engines, the one that makes this file fails every request from then on
+    no_start     path: a start that finds this file removes it, and fails
 
 The answer to a modified instruction holds no gold marker, so the pairs it makes have a better side. A pointwise judge
 gives the better response 8 and the other 3, where it is right.
@@ -27,13 +33,49 @@ from pathlib import Path
 from typing import Any
 
 from ray_app.base.schema import Message, unit_interval
-from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling, room_for
+from ray_app.engine.base import Completion, EngineDied, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
 
 POLL_S = 0.05
 _MODIFIED = "other"
 _SECTION = re.compile(r"<response_([a-d])>(.*?)</response_\1>", re.DOTALL)
 _SINGLE = re.compile(r"<response>(.*?)</response>.*\[\[4\]\]", re.DOTALL)
+
+
+class ScriptedFaults:
+    """What goes wrong with a scripted engine. Raises RuntimeError where it is not to start."""
+
+    def __init__(self, script: dict[str, Any]) -> None:
+        self.kills, self.stalls = (
+            re.compile(script[name], re.DOTALL) if name in script else None for name in ("kills", "stalls")
+        )
+        self.once, self.breaks = (Path(script[name]) if name in script else None for name in ("stalls_once", "broken"))
+        self.stalled = self.broken = False
+        if "no_start" in script and Path(script["no_start"]).exists():
+            Path(script["no_start"]).unlink()
+            raise RuntimeError("scripted: the engine does not start")
+
+    async def met(self, prompt: str) -> None:
+        """Raises EngineDied or EngineError, or does not return."""
+        if self.kills and self.kills.search(prompt):
+            raise EngineDied("scripted death")
+        if self.stalls and self.stalls.search(prompt) and (self.once is None or _first(self.once)):
+            self.stalled = True
+        while self.stalled:
+            await asyncio.sleep(POLL_S)
+        if self.breaks and not self.broken:
+            self.broken, self.breaks = _first(self.breaks), None
+        if self.broken:
+            raise EngineError("scripted: this engine is broken")
+
+
+def _first(path: Path) -> bool:
+    """Whether this call has made the file."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 class ScriptedEngine:
@@ -57,6 +99,7 @@ class ScriptedEngine:
         self.made, self.asleep = 0, False
         self.hold = re.compile(script["hold"], re.DOTALL) if "hold" in script else None
         self.until = Path(script["until"]) if "until" in script else None
+        self.faults = ScriptedFaults(script)
 
     def prepare(self, messages: list[Message]) -> Prepared:
         tokens = sum(len(m["content"].split()) for m in messages)
@@ -69,6 +112,7 @@ class ScriptedEngine:
         if self.delay:
             await asyncio.sleep(self.delay)
         prompt = prepared.messages[-1]["content"]
+        await self.faults.met(prompt)
         while self.hold and self.hold.search(prompt) and not (self.until and self.until.exists()):
             await asyncio.sleep(POLL_S)
         if self._draw("fail", prompt, seed) < self.fail:

@@ -60,7 +60,12 @@ class EngineSettings(BaseModel):
     endpoint: EndpointSettings = EndpointSettings()
     script: dict[str, Any] = Field({}, description="of the scripted engine (tests)")
     start_timeout_s: float = Field(1800, gt=0, description="limit for all engines of a pool to be ready")
-    request_timeout_s: float = Field(3600, gt=0, description="limit of one row with all its samples")
+    request_timeout_s: float = Field(
+        3600, gt=0, description="limit of one sample, the wait for its turn included; then its row is quarantined"
+    )
+    stall_timeout_s: float = Field(
+        600, gt=0, description="an engine with rows at work that makes no token for so long is ended and started again"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> EngineSettings:

@@ -17,15 +17,26 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.engine.actor import ENGINE_ERROR
 from ray_app.engine.base import Program, Work
 from ray_app.engine.client import ClientSettings, Held, PoolClient, cause_of
 from ray_app.engine.pool import EnginePool
+from ray_app.engine.supervisor import Limits
 from ray_app.errors import RunError
 from ray_app.system.progress import Part, Progress
 
+# What Ray says where a process of the stage, no engine, has died: its client, its writer, a task of Ray Data.
+_DEATHS = r"(?:ActorDied|ActorUnavailable|RayActor|WorkerCrashed|OwnerDied|NodeDied|ObjectLost)Error"
+_OURS = re.compile(r"^ray_app\.errors\.\w+: (.+)$", re.MULTILINE)
 STREAM_ROWS, STREAM_BLOCKS = 64, 16  # where a next stage takes the rows: at most so many a block, about so many blocks
+
+
+class HelperLost(RunError):
+    """A process died that a stage consists of besides its engines. What closed shards hold is done; the rest can be
+    asked again at once.
+    """
 
 
 def program_stage(
@@ -67,17 +78,21 @@ def _client_stage(
 ) -> ray.data.Dataset:
     in_flight = pool.settings.in_flight * len(pool.actors)
     blocks = min(256, max(8, in_flight // 32))
-    settings = ClientSettings(in_flight, pool.settings.rows_per_call, pool.settings.request_timeout_s, emit, packed)
+    settings = ClientSettings(in_flight, pool.settings.rows_per_call, Limits.of(pool.settings), emit, packed)
     return dataset.map_batches(
         PoolClient,
         fn_constructor_args=(pool.actors, lanes, writer, settings),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        num_cpus=0.01,
+        # Where the driver is, as the writer: a node with engines may go, and its client must not go with it. It takes
+        # no CPU, for the node of a driver may offer none.
+        num_cpus=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
         compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=blocks),
-        # A client that died may have written part of its batch: the stage is to end, and to resume from its shards.
-        max_restarts=0,
+        # A client that died may have written part of its batch: the stream is to end, and to be driven again from the
+        # closed shards. One that died with nothing to do is started again, or Ray Data would wait for it for ever.
+        max_restarts=-1,
         max_task_retries=0,
     )
 
@@ -108,6 +123,13 @@ def settle(label: str, units: Sequence[int], held: list[Held], writer: Any) -> l
     has asked. Raises RunError when nothing of a lane succeeded; otherwise the units that were held failed on their own,
     and are quarantined.
     """
+    try:
+        return _settled(label, units, held, writer)
+    except ray.exceptions.RayActorError as fault:
+        raise HelperLost(f"{label}: the shard writer died: {root_cause(fault)}") from fault
+
+
+def _settled(label: str, units: Sequence[int], held: list[Held], writer: Any) -> list[dict[str, float]]:
     answered: list[bool] = ray.get(writer.answered.remote())
     for lane, asked in enumerate(units):
         own = [unit for number, unit in held if number == lane]
@@ -132,16 +154,22 @@ def drain(stream: ray.data.Dataset, label: str) -> tuple[int, list[Held]]:
             units += sum(counts.column("units").to_pylist())
             held += [unit for part in counts.column("held").to_pylist() for unit in pickle.loads(part)]
     except Exception as fault:
-        raise RunError(f"{label}: {root_cause(fault)}") from fault
+        kind = HelperLost if helper_died(fault) else RunError
+        raise kind(f"{label}: {root_cause(fault)}") from fault
     return units, held
+
+
+def helper_died(fault: BaseException) -> bool:
+    """Whether a process of the stage has died, and nothing else went wrong."""
+    text = f"{type(fault).__name__}: {fault}"
+    return not _OURS.search(text) and bool(re.search(_DEATHS, text))
 
 
 def root_cause(fault: BaseException) -> str:
     """What went wrong first, in one line. Ray hands a worker's exception on as text, wrapped in its own."""
     text = str(fault)
-    ours = re.findall(r"^ray_app\.errors\.\w+: (.+)$", text, re.MULTILINE)
-    if ours:
-        return str(ours[0]).strip()
+    if ours := _OURS.search(text):
+        return ours[1].strip()
     raised = [line for line in re.findall(r"^[\w.]+(?:Error|Exception|Died|Exit).*: .+$", text, re.MULTILINE)]
     lines = raised or [line for line in text.splitlines() if line.strip()]
     return (lines[0] if lines else type(fault).__name__).strip()

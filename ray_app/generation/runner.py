@@ -9,19 +9,23 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
 import ray.data
 
 from ray_app.base.schema import unit_id
+from ray_app.engine.actor import ENGINE_ERROR
 from ray_app.engine.manager import PoolManager
+from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
-from ray_app.engine.stream import run_program
+from ray_app.engine.stream import HelperLost, run_program
 from ray_app.run.lease import Fence
+from ray_app.run.reopen import reopen
 from ray_app.run.shard_settings import ShardSettings
 from ray_app.run.shards import closed_units, column_sums, row_counts
 from ray_app.run.storage import list_files
@@ -29,8 +33,11 @@ from ray_app.run.writer_actor import Table, start_writer
 from ray_app.system.stopping import at_most, stopped
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+RETRIED = frozenset({ENGINE_ERROR})  # faults that are no row's own
 DEFAULT_SHARDS = ShardSettings()
-CLOSE_S = 3.0  # for the open shard, where a run is stopped
+STOP_CLOSE_S, CLOSE_S = 3.0, 60.0  # for the open shard, where a run is stopped, and where a stage fails
+DRIVES = 3  # of a stage whose helpers die
 WEIGHTS = ("weights", "weights_seconds", "dtype", "first_answer")  # what a stage says of how it came by its weights
 
 
@@ -106,39 +113,78 @@ class Runner:
         read back from the shards.
         """
         started = time.monotonic()
+        self.reopen(job)
         done = job.done()
-        counters: dict[str, float] = {}
+        spent: Counter[str] = Counter()
         extra: dict[str, Any] = {"resumed_units": len(done)}
         if len(done) < job.total:
-            with self.writing(job) as writer:
-                serving = self.pools.get(job.role, job.engine)
-                counters = run_program(
-                    without(job.source, job.key, done),
-                    serving.pool,
-                    job.program,
-                    writer,
-                    stage=job.stage,
-                    label=job.label,
-                    total=job.total - len(done),
-                    iteration=job.iteration,
-                )
+            serving = self.pools.get(job.role, job.engine)
+            driven(job.label, lambda: self._drive(job, serving.pool, spent))
             extra |= serving.described() | serving.first_answer()
-        return result_of(job, counters, time.monotonic() - started, extra)
+        return result_of(job, dict(spent), time.monotonic() - started, extra)
+
+    def _drive(self, job: Job, pool: EnginePool, spent: Counter[str]) -> None:
+        done = job.done()
+        if len(done) >= job.total:
+            return
+        with self.writing(job, spent=[spent]) as writer:
+            counters = run_program(
+                without(job.source, job.key, done),
+                pool,
+                job.program,
+                writer,
+                stage=job.stage,
+                label=job.label,
+                total=job.total - len(done),
+                iteration=job.iteration,
+            )
+        spent.update(counters)
+
+    def reopen(self, job: Job) -> None:
+        """Rows that failed in an engine in an earlier attempt are asked again: a replica may have been at fault."""
+        if not list_files(job.directory, "quarantine-*.parquet"):
+            return
+        if self.fence:
+            self.fence.check()
+        again = reopen(job.directory, RETRIED, job.stage if job.where else None)
+        if again:
+            log.info("%s: %d row(s) that failed in an engine before are asked again", job.label, again)
 
     @contextlib.contextmanager
-    def writing(self, *jobs: Job) -> Iterator[Any]:
+    def writing(self, *jobs: Job, spent: Sequence[Counter[str]] = ()) -> Iterator[Any]:
         """The shard writer of jobs, a lane each; an actor that ends with the block: Ray Data would hold on to its
         handle, and an idle process of Ray wakes a hundred times a second.
+
+        Where the block fails, what is answered is kept; `spent` is told what it took, a counter for each job.
         """
         tables = [Table(job.directory, job.schema) for job in jobs]
         writer = start_writer(tables, self.fence, self.shards.max_rows, self.shards.max_seconds)
         try:
             yield writer
-        finally:
+        except BaseException:
             with contextlib.suppress(Exception):  # where Ray itself is gone, what the block raised says why
-                if stopped():  # what is answered need not be asked again
-                    ray.wait([writer.finish.remote()], timeout=at_most(CLOSE_S))
+                limit = at_most(STOP_CLOSE_S) if stopped() else CLOSE_S
+                found = ray.get(writer.finish.remote(), timeout=limit)
+                for one, counters in zip(spent, found, strict=False):
+                    one.update(counters)
+            raise
+        finally:
+            with contextlib.suppress(Exception):
                 ray.kill(writer)
+
+
+def driven(label: str, drive: Callable[[], T]) -> T:
+    """What `drive` returns. Where a helper of the stage dies, it is called again while the engines live: it is to go on
+    from the closed shards. Raises what it raises, HelperLost after DRIVES times.
+    """
+    for left in reversed(range(DRIVES)):
+        try:
+            return drive()
+        except HelperLost as fault:
+            if not left or stopped():
+                raise
+            log.warning("%s; %s goes on from its closed shards", fault, label)
+    raise AssertionError("the last drive returns or raises")
 
 
 def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ import ray.data
 
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.stream import drain, program_stage, settle
-from ray_app.generation.runner import Job, Runner, StageResult, result_of, without
+from ray_app.generation.runner import Job, Runner, StageResult, driven, result_of, without
 from ray_app.run.storage import list_files
 from ray_app.system.progress import Part, Progress
 
@@ -52,13 +53,33 @@ def stream(
     `units` turns rows of the first table into the second's work; `second.source` holds what earlier attempts left for
     it. `second.total` is an estimate; `total()` counts when the first table is whole.
     """
-    started = time.time()
+    for job in (first, second):
+        runner.reopen(job)
+    started, spent = time.time(), (Counter[str](), Counter[str]())
+    return driven(first.label, lambda: _drive(runner, first, second, units, total, started=started, spent=spent))
+
+
+def _drive(
+    runner: Runner,
+    first: Job,
+    second: Job,
+    units: Units,
+    total: Callable[[], int],
+    *,
+    started: float,
+    spent: tuple[Counter[str], Counter[str]],
+) -> tuple[StageResult, StageResult]:
+    """From what the closed shards of both hold to their end. `spent`: counters of drives that failed."""
+    second = dataclasses.replace(second, source=units(runner.dataset(first.directory)))
     done = [first.done(), second.done()]
     served = runner.pools.get_both((first.role, first.engine), (second.role, second.engine))
     pools = served[0].pool, served[1].pool
     extras = [serving.described() for serving in served]
     with contextlib.ExitStack() as open_writers:
-        writers = [open_writers.enter_context(runner.writing(job)) for job in (first, second)]
+        writers = [
+            open_writers.enter_context(runner.writing(job, spent=[one]))
+            for job, one in zip((first, second), spent, strict=True)
+        ]
         left = first.total - len(done[0])
         judged = _graph(first, second, units, done, pools, writers)
         expected = max(0, second.total - len(done[1]))
@@ -72,6 +93,8 @@ def stream(
                 settle(first.label, [left], ray.get(writers[0].unanswered.remote()), writers[0])[0],
                 settle(second.label, [drained[0]], drained[1], writers[1])[0],
             ]
+        for one, more in zip(spent, counters, strict=True):
+            one.update(more)
         spans = [ray.get(writer.spans.remote())[0] for writer in writers]
     for serving, extra, units_done in zip(served, extras, done, strict=True):
         extra |= serving.first_answer()
@@ -79,8 +102,8 @@ def stream(
     extras[1]["overlap_seconds"] = round(max(0.0, spans[0][1] - spans[1][0]), 3) if spans[1][0] else 0.0
     ended = time.time()
     return (
-        result_of(first, counters[0], max(0.0, spans[0][1] - started), extras[0]),
-        result_of(dataclasses.replace(second, total=total()), counters[1], ended - started, extras[1]),
+        result_of(first, dict(spent[0]), max(0.0, spans[0][1] - started), extras[0]),
+        result_of(dataclasses.replace(second, total=total()), dict(spent[1]), ended - started, extras[1]),
     )
 
 

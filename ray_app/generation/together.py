@@ -25,7 +25,7 @@ from ray_app.engine.base import Work
 from ray_app.engine.client import LANE, ROW
 from ray_app.engine.manager import Serving
 from ray_app.engine.stream import drain, lanes_stage, settle
-from ray_app.generation.runner import Job, Runner, StageResult, result_of
+from ray_app.generation.runner import Job, Runner, StageResult, driven, result_of
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.system.progress import Part, Progress
 
@@ -48,6 +48,12 @@ def run_together(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
 
     The jobs ask the same engines, and name the folders of their units. Their seconds add up (`shares`).
     """
+    for job in jobs:
+        runner.reopen(job)
+    return driven(jobs[0].label, lambda: _drive(runner, jobs)) if jobs else []
+
+
+def _drive(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
     done = [job.done() for job in jobs]
     left = [Left(i, job, done[i]) for i, job in enumerate(jobs) if len(done[i]) < job.total]
     # One alone has as much of a stream for itself.

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ray_app.benchmarks import Benchmark
+from ray_app.engine.actor import ENGINE_ERROR
+from ray_app.errors import RunError
 from ray_app.generation.runner import WEIGHTS, Job, Runner, StageResult
 from ray_app.generation.together import run_together
 from ray_app.judging.judge import Judge
@@ -29,16 +31,27 @@ class GoldSet:
 
 
 def judge_set(
-    runner: Runner, judge: Judge, benchmark: Benchmark, voting: Voting, directory: str, *, name: str = ""
+    runner: Runner,
+    judge: Judge,
+    benchmark: Benchmark,
+    voting: Voting,
+    directory: str,
+    *,
+    name: str = "",
+    most_errors: float = 1.0,
 ) -> tuple[StageResult, Answers]:
     """Judge every row; the runner's numbers, and the answers. `name` is the set's, in the keys of its rows."""
-    return judge_sets(runner, judge, [GoldSet(benchmark, directory, name)], voting)[0]
+    return judge_sets(runner, judge, [GoldSet(benchmark, directory, name)], voting, most_errors)[0]
 
 
 def judge_sets(
-    runner: Runner, judge: Judge, sets: Sequence[GoldSet], voting: Voting
+    runner: Runner, judge: Judge, sets: Sequence[GoldSet], voting: Voting, most_errors: float = 1.0
 ) -> list[tuple[StageResult, Answers]]:
-    """Judge every row of every set, as one stream of questions; numbers and answers of each set."""
+    """Judge every row of every set, as one stream of questions; numbers and answers of each set.
+
+    Raises RunError where a larger share than `most_errors` of a set's units failed in the engines: they would count as
+    wrong, and move its figures. The next attempt asks them again.
+    """
     jobs: list[Job] = []
     parts: list[slice] = []  # of the jobs: a set may ask in several ways
     for gold in sets:
@@ -48,6 +61,8 @@ def judge_sets(
         parts.append(slice(len(jobs), len(jobs) + len(asked)))
         jobs += [job_of(runner, questions, judge, voting, gold.directory) for questions in asked]
     results = run_together(runner, jobs)
+    for gold, part in zip(sets, parts, strict=True):
+        require_answers(gold.name or gold.benchmark.name, added(results[part]), most_errors)
     return [
         (added(results[part]), protocol_for(judge.mode, gold.benchmark).read(gold.directory, gold.benchmark, voting))
         for gold, part in zip(sets, parts, strict=True)
@@ -72,6 +87,16 @@ def job_of(runner: Runner, questions: Questions, judge: Judge, voting: Voting, d
         iteration=voting.iteration,
         units=spooled,
     )
+
+
+def require_answers(name: str, result: StageResult, most_errors: float) -> None:
+    """Raises RunError where too many units of a set failed in the engines."""
+    failed = result.quarantined.get(ENGINE_ERROR, 0)
+    if failed > most_errors * result.rows_in:
+        raise RunError(
+            f"{name}: {failed} of {result.rows_in} questions failed in the engines, more than max_engine_errors "
+            f"{most_errors:g} allows: its figures would not be those of the judge; the same command asks them again"
+        )
 
 
 def added(results: Sequence[StageResult]) -> StageResult:

@@ -36,6 +36,9 @@ class EvaluationSettings(Part):
     votes: int = Field(1, ge=1, description="samples an order; 1 is greedy")
     generation: SamplingSettings = SamplingSettings(temperature=0, top_p=1)
     early_stop: bool = Field(True, description="ask for no vote that can no longer change the majority")
+    max_engine_errors: float = Field(
+        0.01, ge=0, le=1, description="a set of which a larger share failed in the engines is not committed"
+    )
     baseline_prompts: tuple[str, ...] = Field(
         (),
         description="the seed is evaluated with these prompts too (files, or shipped names), a row each in the table",

@@ -12,10 +12,12 @@ import glob
 import hashlib
 import io
 import json
+import logging
 import os
+import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -24,7 +26,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ray_app.errors import InputError
 
+log = logging.getLogger(__name__)
 TEMPORARY = ".tmp-"
+PAUSES_S = (1.0, 5.0, 15.0, 30.0)  # between the tries of a write: a disk or a store may be gone for a minute
+LASTING = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+T = TypeVar("T")
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -82,8 +88,27 @@ def remove_temporaries(directory: str) -> None:
                 os.unlink(os.path.join(path, name))
 
 
+def retried(uri: str, write: Callable[[], T]) -> T:
+    """What `write` returns, which is tried again where a disk or a store fails. Raises what it raises in the end, and
+    at once where another try would find the same.
+    """
+    for pause in PAUSES_S:
+        try:
+            return write()
+        except LASTING:
+            raise
+        except OSError as fault:
+            log.warning("%s could not be written (%s): once more in %.0f s", uri, fault, pause)
+            time.sleep(pause)
+    return write()
+
+
 def write_bytes_atomic(uri: str, data: bytes) -> None:
-    """Write one file whole or not at all, with its folder."""
+    """Write one file whole or not at all, with its folder; a write that fails is tried again."""
+    retried(uri, lambda: _write(uri, data))
+
+
+def _write(uri: str, data: bytes) -> None:
     fs, path = filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
         fs.makedirs(fs._parent(path), exist_ok=True)
@@ -95,8 +120,12 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
 
 def create_bytes(uri: str, data: bytes) -> None:
     """Write one new file whole. Raises FileExistsError when it is there, on local paths and on stores with a
-    conditional put (S3, GCS); on other stores the last writer wins.
+    conditional put (S3, GCS); on other stores the last writer wins. A write that fails otherwise is tried again.
     """
+    retried(uri, lambda: _create(uri, data))
+
+
+def _create(uri: str, data: bytes) -> None:
     fs, path = filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
         fs.makedirs(fs._parent(path), exist_ok=True)

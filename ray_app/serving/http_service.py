@@ -20,9 +20,10 @@ from ray import serve
 
 from ray_app.base.schema import PairwiseRow
 from ray_app.benchmarks import Faulty
+from ray_app.engine.asking import Asker
 from ray_app.engine.base import UnitResult, Work, alone
 from ray_app.engine.pool import EnginePool
-from ray_app.engine.replicas import Replicas
+from ray_app.engine.supervisor import Lanes, Limits
 from ray_app.errors import RunError
 from ray_app.judging.judge import Judge
 from ray_app.judging.registry import protocol_of
@@ -30,7 +31,7 @@ from ray_app.serving.http_request import Asked, HttpFault, parse_request
 from ray_app.serving.settings import HttpSettings
 from ray_app.system.stopping import at_most, last_act
 
-NAME, TRIES, PING_S = "judge", 3, 5.0
+NAME, PING_S = "judge", 5.0
 END_S = 4.0  # for the requests that are being answered when the service is stopped
 BUCKETS = (0.05, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 app = FastAPI(title="Self-taught evaluator", docs_url=None, redoc_url=None, openapi_url=None)
@@ -68,19 +69,6 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _answers(actor: Any) -> bool:
-    try:
-        found = await asyncio.wait_for(_ready(actor), PING_S)
-    except (TimeoutError, ray.exceptions.RayError):
-        return False
-    return found["fault"] is None
-
-
-async def _ready(actor: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = await actor.ready.remote()
-    return answer
-
-
 def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Response:
     text = json.dumps(value, ensure_ascii=False) + "\n"
     return Response(text, status, headers, media_type="application/json")
@@ -98,9 +86,10 @@ def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Res
 class JudgeService:
     """The application. `work` says what is asked of an engine for one unit, and of which weights."""
 
-    def __init__(self, actors: list[Any], work: Work, mode: str, limits: HttpSettings) -> None:
-        self.actors, self.work, self.protocol, self.limits = actors, work, protocol_of(mode), limits
-        self.replicas, self.meters, self.in_flight = Replicas(len(actors)), Meters(), 0
+    def __init__(self, actors: list[Any], engines: Limits, work: Work, mode: str, limits: HttpSettings) -> None:
+        self.asker = Asker(actors, work.model, engines)
+        self.work, self.protocol, self.limits = work, protocol_of(mode), limits
+        self.meters, self.in_flight = Meters(), 0
 
     @app.post("/judge")
     async def judge(self, request: Request) -> Response:
@@ -117,10 +106,17 @@ class JudgeService:
 
     @app.get("/health")
     async def health(self) -> Response:
-        """200 while at least one engine answers."""
-        pings = await asyncio.gather(*(_answers(actor) for actor in self.actors))
-        status = {"model": self.work.model, "engines": len(pings), "answering": sum(pings)}
-        return _json(200 if any(pings) else 503, status)
+        """200 while at least one engine answers; and whether those that are asked something make anything of it."""
+        told = [pulse for pulse in await self.asker.engines.pulses(PING_S) if pulse is not None]
+        status = {
+            "model": self.work.model,
+            "engines": len(self.asker.engines.actors),
+            "answering": len(told),
+            "pairs_in_flight": self.in_flight,
+            "tokens": sum(pulse["made"][0] for pulse in told),
+            "quiet_s": round(max((pulse["quiet_s"] for pulse in told), default=0.0), 1),
+        }
+        return _json(200 if told else 503, status)
 
     @app.get("/metrics")
     async def metrics(self) -> Response:
@@ -155,19 +151,13 @@ class JudgeService:
         return record
 
     async def _ask(self, work: Work, rows: list[dict[str, Any]]) -> list[UnitResult]:
-        for _ in range(TRIES):
-            index = self.replicas.pick()
-            if index is None:
-                break
-            with self.replicas.busy(index, len(rows)):
-                try:
-                    units: list[UnitResult] = await self.actors[index].run.remote([work], alone(rows))
-                    return units
-                except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError):
-                    self.replicas.dead.add(index)
-                except ray.exceptions.RayActorError:
-                    await asyncio.sleep(1)  # Ray builds it anew
-        raise HttpFault(503, "no engine answers")
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                return await self.asker.ask(Lanes((work,), (work,)), alone(rows))
+        except TimeoutError:
+            raise HttpFault(504, f"not answered after {self.limits.timeout_s:g} s") from None
+        except RunError as fault:
+            raise HttpFault(503, str(fault)) from None
 
 
 def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings) -> NoReturn:
@@ -175,6 +165,7 @@ def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettin
     application = Application()
     try:
         with last_act(application.end):
+            application.claim()
             _start(pool, judge, work, settings)
             where = f"http://{settings.host}:{settings.port}"
             print(f"{judge.engine.model} is served at {where}: POST /judge, GET /health, GET /metrics", flush=True)
@@ -190,7 +181,9 @@ def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings) -
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        service = JudgeService.options(logging_config=quiet).bind(pool.actors, work, judge.mode, settings)  # type: ignore[attr-defined]
+        service = JudgeService.options(logging_config=quiet).bind(  # type: ignore[attr-defined]
+            pool.actors, Limits.of(pool.settings, patient=True), work, judge.mode, settings
+        )
         serve.run(service, name=NAME, route_prefix="/")
     except (RuntimeError, ray.exceptions.RayError) as fault:
         lines = str(fault).strip().splitlines()
@@ -203,6 +196,13 @@ class Application:
     def __init__(self) -> None:
         found = serve.status()
         self.serve_was_there = bool(found.proxies or found.applications)
+        self.others = set(found.applications)
+        self.ended = True  # nothing is there to be ended yet
+
+    def claim(self) -> None:
+        """Raises RunError where another command serves a judge on this cluster: deploying would take its place."""
+        if NAME in self.others:
+            raise RunError(f"the service did not start: the application {NAME!r} is served on this cluster already")
         self.ended = False
 
     def end(self, wait: bool = False) -> None:

@@ -11,8 +11,10 @@ of many pairs take the command: its votes are durable and it continues where it 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,12 +28,13 @@ from ray_app.benchmarks import Faulty
 from ray_app.benchmarks.base import pairwise_item
 from ray_app.benchmarks.files import clean_row
 from ray_app.benchmarks.responses import candidates, pairs_of
+from ray_app.engine.asking import Asker
 from ray_app.engine.base import UnitResult, Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
-from ray_app.engine.replicas import Replicas
 from ray_app.engine.settings import EndpointSettings, EngineSettings
-from ray_app.errors import InputError, RunError
+from ray_app.engine.supervisor import Lanes, Limits
+from ray_app.errors import InputError
 from ray_app.judging import judge as judges
 from ray_app.judging.protocol import Voting
 from ray_app.judging.ranking import Ranking, couples, ranking
@@ -202,31 +205,30 @@ class Judge:
 
 
 def answers_of(pool: EnginePool, work: Work, tasks: Sequence[list[dict[str, Any]]]) -> list[list[UnitResult]]:
-    """What the engines answer to each task's units, in the order of the tasks. An engine that dies is built anew by
-    Ray, and its rows asked again. Raises RunError where it dies too often.
+    """What the engines answer to each task's units, in the order of the tasks. An engine that dies is built anew, and
+    its rows are asked again (`engine/asking.py`). Raises RunError where none answers any more.
     """
-    found: dict[int, list[UnitResult]] = {}
-    waiting: dict[Any, tuple[int, int]] = {}  # by Ray's reference: the task's index and its replica's
-    replicas = Replicas(len(pool.actors))
-    room = len(pool.actors) * pool.settings.in_flight
-    left = iter(enumerate(tasks))
-    while True:
-        while len(waiting) < room and (task := next(left, None)) is not None:
-            index, units = task
-            chosen = replicas.pick()
-            assert chosen is not None, "no replica is ever marked as dead here"
-            replicas.load[chosen] += 1
-            waiting[pool.actors[chosen].run.remote([work], alone(units))] = (index, chosen)
-        if not waiting:
-            return [found[index] for index in range(len(tasks))]
-        done, _ = ray.wait(list(waiting))
-        for reference in done:
-            index, chosen = waiting.pop(reference)
-            replicas.load[chosen] -= 1
-            try:
-                found[index] = ray.get(reference)
-            except ray.exceptions.RayError as fault:
-                raise RunError(f"an engine of {pool.model} died: {str(fault).strip().splitlines()[-1]}") from fault
+
+    async def answers() -> list[list[UnitResult]]:
+        asker, lanes = Asker(pool.actors, pool.model, Limits.of(pool.settings)), Lanes((work,), (work,))
+        slots = asyncio.Semaphore(len(pool.actors) * pool.settings.in_flight)
+
+        async def answer(units: list[dict[str, Any]]) -> list[UnitResult]:
+            async with slots:
+                return await asker.ask(lanes, alone(units))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(answer(units)) for units in tasks]
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
+        finally:
+            asker.close()
+        return [task.result() for task in asked]
+
+    # In a thread of its own: where this is called, in a notebook, an event loop may be running already.
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, answers()).result()
 
 
 def _item(pair: Mapping[str, Any], index: int) -> PairwiseRow | Faulty:

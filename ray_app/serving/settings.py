@@ -14,6 +14,7 @@ class HttpSettings(Part):
     port: int = Field(8000, ge=1, le=65535, description="to listen on")
     max_body_mib: float = Field(8, gt=0, description="of one request")
     max_pairs: int = Field(256, ge=1, description="of one request")
+    timeout_s: float = Field(600, gt=0, description="of one pair; what is not answered then is answered 504")
     max_in_flight: int = Field(1024, ge=1, description="pairs being judged; more are answered 503")
 
     @property

@@ -26,6 +26,7 @@ from ray_app.system.stopping import stopped
 log = logging.getLogger(__name__)
 QUIET_S, TERMINAL_S = 10.0, 1.0
 ASK_S = 5.0
+SILENT_S = 30.0  # of a shard writer: then the log tells of it
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Progress:
         self.stop = threading.Event()
         self.bar: Bar | None = None
         self.tasks: list[Any] = []
+        self.heard = [self.started] * len(parts)  # when each shard writer last answered, or was told of
 
     def __enter__(self) -> Progress:
         console = Console(stderr=True)
@@ -78,10 +80,20 @@ class Progress:
                 try:
                     units = ray.get(part.writer.progress.remote(), timeout=ASK_S)["units"]
                 except Exception:
-                    continue  # the work itself reports what is wrong
+                    self._tell_silence(index)  # of other faults the work itself tells
+                    continue
+                self.heard[index] = time.monotonic()
                 _measure(part, units, made.get(part.engines))
                 # Engines that serve two stages make one number: it stands on the first line.
                 self._tell(index, units, made.pop(part.engines, None))
+
+    def _tell_silence(self, index: int) -> None:
+        """A disk or a store that hangs shows nowhere else: engines wait for the writer, and rows for engines."""
+        silent = time.monotonic() - self.heard[index]
+        if silent >= SILENT_S and not self.stop.is_set():
+            self.heard[index] += SILENT_S
+            words = "%s: the shard writer has not answered for %.0f s or more: the run folder may be slow, or full"
+            log.warning(words, self.parts[index].label, SILENT_S)
 
     def _tell(self, index: int, units: int, tokens: int | None) -> None:
         part, seconds = self.parts[index], time.monotonic() - self.started

@@ -143,13 +143,39 @@ def test_health_and_a_clean_end(service: Service) -> None:
     """Last of this service's tests: it is stopped here."""
     health = service.client.get("/health")
     assert health.status_code == 200
-    assert health.json() == {"model": "scripted", "engines": 2, "answering": 2}
+    told = health.json()
+    assert told.pop("tokens") > 0
+    assert told == {"model": "scripted", "engines": 2, "answering": 2, "pairs_in_flight": 0, "quiet_s": 0.0}
     os.kill(service.process.pid, signal.SIGTERM)
     assert service.process.wait(120) == 143
     assert "stopped; the service has ended" in service.log.read_text()
     assert "Traceback" not in service.log.read_text()
     with pytest.raises(httpx.TransportError):
         service.client.get("/health")
+
+
+@pytest.mark.matrix
+def test_a_poison_or_hung_request_costs_itself_alone(tmp_path: Path) -> None:
+    """It ends engines, or makes them stand still, whoever asks; the service goes on, and nobody else notices."""
+    limits = ["--engine.replicas", 2, "--engine.stall_timeout_s", 3]
+    script = {word: rf"{name}.*<response_a>\s*GOOD" for word, name in (("kills", "poison"), ("stalls", "hang"))}
+    service = Service(tmp_path, *scripted(p=[1.0], **script), *limits)
+    service.client.timeout = 500
+    try:
+        service.ready()
+        with ThreadPoolExecutor(10) as threads:
+            bad = {word: threads.submit(service.judge, **PAIR | {"instruction": word}) for word in ("poison", "hang")}
+            others = [threads.submit(service.judge, **PAIR | {"instruction": f"q {number}"}) for number in range(60)]
+            assert {other.result().json()["verdict"] for other in others} == {"A"}
+            found = {word: answer.result() for word, answer in bad.items()}
+        assert {word: answer.status_code for word, answer in found.items()} == {"poison": 422, "hang": 422}
+        assert "killed_engine" in found["poison"].json()["error"]
+        assert "timeout" in found["hang"].json()["error"]
+        assert service.judge(**PAIR).json()["verdict"] == "A"
+        while service.client.get("/health").json()["answering"] < 2:  # both come back
+            time.sleep(0.2)
+    finally:
+        service.stop()
 
 
 def test_files_and_http_exclude_each_other(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 from ray_app.base.prompts import Prompt, as_messages
 from ray_app.base.schema import Message, Text, derive_seed, pack_text, pair_id
 from ray_app.base.verdict import own_text
-from ray_app.engine.base import Completion, Engine, Sampling
+from ray_app.engine.base import Completion, Sampler, Sampling
 
 
 class Calls:
     """The requests of one row: seeds by purpose, token counts, and which were cut off."""
 
-    def __init__(self, run_seed: int, iteration: int, engine: Engine, unit: str) -> None:
+    def __init__(self, run_seed: int, iteration: int, engine: Sampler, unit: str) -> None:
         self.run_seed, self.iteration, self.engine, self.id = run_seed, iteration, engine, unit
         self.cut_off: list[str] = []
         self.counters: dict[str, float] = {"samples": 0, "prompt_tokens": 0, "completion_tokens": 0}

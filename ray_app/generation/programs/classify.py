@@ -10,7 +10,7 @@ from typing import Any
 from ray_app.base.prompts import CATEGORIES, Prompt
 from ray_app.base.schema import derive_seed, unpack_text
 from ray_app.base.verdict import own_text
-from ray_app.engine.base import Engine, Sampling, UnitResult
+from ray_app.engine.base import Sampler, Sampling, UnitResult
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ClassifyProgram:
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["instruction_id"])
 
-    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult:
         """One classified row, or one quarantine row that says which filter dropped it."""
         identity = row["instruction_id"]
         prompt = self.prompt.guarded(engine.control)

@@ -18,7 +18,7 @@ from ray_app.base.parsers import LAST, PARSERS, ParserName
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import derive_seed, unit_id
 from ray_app.base.verdict import count, cut_in_reasoning, explanation, votes_needed
-from ray_app.engine.base import Completion, Engine, Prepared, Sampling, UnitResult
+from ray_app.engine.base import Completion, Prepared, Sampler, Sampling, UnitResult
 from ray_app.generation.programs.rows import judge_messages
 
 Mode = Literal["until_correct", "all", "votes"]
@@ -50,7 +50,7 @@ class JudgeProgram:
     def unit_of(self, row: dict[str, Any]) -> str:
         return unit_id(row, self.key)
 
-    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult:
         """All samples of one unit; PromptTooLong and EngineError are the caller's to quarantine."""
         prepared = engine.prepare(judge_messages(self.prompt.guarded(engine.control), row))
         samples = await self._draw(engine, prepared, row)
@@ -63,7 +63,7 @@ class JudgeProgram:
             counters=self._counters(samples, verdicts, kept),
         )
 
-    async def _draw(self, engine: Engine, prepared: Prepared, row: dict[str, Any]) -> list[Completion]:
+    async def _draw(self, engine: Sampler, prepared: Prepared, row: dict[str, Any]) -> list[Completion]:
         drawn: list[Completion] = []
         while (wave := self._wave(drawn, row.get("gold"))) > 0:
             first = len(drawn)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray_app.base.prompts import transcript
 from ray_app.base.schema import unpack_text
-from ray_app.engine.base import Engine, Sampling, UnitResult
+from ray_app.engine.base import Sampler, Sampling, UnitResult
 from ray_app.generation.pair_gate import Gate, last_turn, pair_fault
 from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
@@ -35,7 +35,7 @@ class NeighbourProgram:
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["group"])
 
-    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult:
         """Two pairs, or one quarantine row; PromptTooLong and EngineError are the caller's to quarantine."""
         call = Calls(self.run_seed, self.iteration, engine, row["group"])
         sources = [row[side] for side in SIDES]

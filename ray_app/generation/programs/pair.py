@@ -19,7 +19,7 @@ from typing import Any
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import Text, unpack_text
-from ray_app.engine.base import Engine, Sampling, UnitResult
+from ray_app.engine.base import Sampler, Sampling, UnitResult
 from ray_app.generation.pair_gate import CONTAMINATED, Gate, pair_fault
 from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
@@ -52,7 +52,7 @@ class PairProgram:
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["instruction_id"])
 
-    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult:
         """One pair, or one quarantine row; PromptTooLong and EngineError are the caller's to quarantine."""
         call = Calls(self.run_seed, self.iteration, engine, row["instruction_id"])
         instruction = unpack_text(row["text"])

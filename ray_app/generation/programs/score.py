@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import derive_seed, unit_id
 from ray_app.base.verdict import cut_in_reasoning, first_win, parse_score
-from ray_app.engine.base import Completion, Engine, Prepared, Sampling, UnitResult
+from ray_app.engine.base import Completion, Prepared, Sampler, Sampling, UnitResult
 from ray_app.generation.programs.rows import score_messages
 
 
@@ -38,7 +38,7 @@ class ScoreProgram:
     def unit_of(self, row: dict[str, Any]) -> str:
         return unit_id(row, self.key)
 
-    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult:
         """All samples of all sides; PromptTooLong and EngineError are the caller's to quarantine."""
         prompt = self.prompt.guarded(engine.control)
         prepared = [
@@ -55,7 +55,7 @@ class ScoreProgram:
         ]
         return UnitResult(unit=self.unit_of(row), rows=rows, counters=self._counters(rows, drawn))
 
-    async def _sample(self, engine: Engine, row: dict[str, Any], prepared: list[Prepared], j: int) -> list[Completion]:
+    async def _sample(self, engine: Sampler, row: dict[str, Any], prepared: list[Prepared], j: int) -> list[Completion]:
         asked = zip(row["sides"], prepared, strict=True)
         return await asyncio.gather(*(engine.generate(p, self.sampling, self._seed(row, side, j)) for side, p in asked))
 

@@ -100,7 +100,8 @@ def run(
         for one in sets
     ]
     asked = [one for one in gold if one.benchmark.n]
-    judged = iter(judge_sets(context.runner, judge, asked, context.inputs.voting(iteration)) if asked else [])
+    most, voting = context.settings.evaluation.max_engine_errors, context.inputs.voting(iteration)
+    judged = iter(judge_sets(context.runner, judge, asked, voting, most) if asked else [])
     results = [
         _summed(context, iteration, one, *next(judged), judge=judge, before=before)
         if one.benchmark.n

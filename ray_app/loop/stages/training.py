@@ -217,7 +217,10 @@ class CandidateJudge:
         judge = context.inputs.judge(engine, f"{context.folder.name_of(self.iteration)}/{name}")
         voting = context.inputs.voting(self.iteration)
         directory = context.folder.join(self.directory, name)
-        _, answers = judge_set(context.runner, judge, self.benchmark, voting, directory, name=VALIDATION)
+        most = context.settings.evaluation.max_engine_errors
+        _, answers = judge_set(
+            context.runner, judge, self.benchmark, voting, directory, name=VALIDATION, most_errors=most
+        )
         score = score_of(candidate.step, self.protocol.outcomes(self.benchmark, answers, voting) or [])
         log.info(
             "iteration %d, step %d: validation accuracy %.3f, first position %.3f, n %d",

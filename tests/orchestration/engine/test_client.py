@@ -19,7 +19,7 @@ import ray
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import Engine, UnitResult
 from ray_app.engine.pool import EnginePool
-from ray_app.engine.stream import drain, program_stage, run_program
+from ray_app.engine.stream import HelperLost, drain, program_stage, run_program
 from ray_app.errors import RunError
 from ray_app.run.shards import closed_units, column_values, row_counts
 from ray_app.run.writer_actor import Table, start_writer
@@ -203,17 +203,6 @@ def test_no_engine_left_is_an_error_in_one_line(tmp_path: Path, dataset: Make, p
     assert "\n" not in str(caught.value)
 
 
-def test_a_row_over_its_time_limit_is_asked_again_and_then_named(
-    tmp_path: Path, dataset: Make, program: Make, scripted: Make
-) -> None:
-    """The engine never answers: who waited for it would wait for ever."""
-    with (
-        EnginePool(scripted({"hold": ""}, request_timeout_s=0.2), "judge", "t").start() as pool,
-        pytest.raises(RunError, match=r"over the same row.*pair_id"),
-    ):
-        judged(tmp_path, pool, dataset(1), program(), 2)
-
-
 class FatalWriter:
     """The writer's handle as the client has it; the client's process dies once so many units are written."""
 
@@ -228,7 +217,7 @@ class FatalWriter:
             os._exit(1)
 
 
-def test_a_client_that_dies_ends_the_stage_and_nothing_is_written_twice(
+def test_a_client_that_dies_ends_its_stream_and_nothing_is_written_twice(
     tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make
 ) -> None:
     """Ray Data would run its batches again, units that are already written among them. However few calls the writer
@@ -239,7 +228,7 @@ def test_a_client_that_dies_ends_the_stage_and_nothing_is_written_twice(
     with EnginePool(scripted(script, max_num_seqs=2), "judge", "t").start() as pool:
         writer = start_writer([Table(str(tmp_path), JUDGMENTS)])
         stage = program_stage(dataset(40), pool, program(), FatalWriter(writer, 5, dead), stage="judgments")
-        with pytest.raises(RunError):
+        with pytest.raises(HelperLost):
             drain(stage, "judging")
         ray.get(writer.finish.remote())
         done = closed_units(str(tmp_path), ("pair_id", "order"))

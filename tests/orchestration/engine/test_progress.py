@@ -64,3 +64,20 @@ def test_tokens_are_told_before_the_first_row(told: Told) -> None:
     assert pairs.startswith("pairs: 0 of 64 rows, 7 tokens, ")
     assert pairs.endswith("no row is finished yet")
     assert judgments == "judgments: 0 of 128 rows, no row is finished yet"
+
+
+def test_a_writer_that_hangs_is_told(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk may: then engines wait for it, and nothing else would say why."""
+    monkeypatch.setattr(progress, "ASK_S", 0.05)
+    monkeypatch.setattr(progress, "SILENT_S", 0.1)
+
+    class Writer:
+        async def progress(self) -> dict[str, float]:
+            import asyncio
+
+            await asyncio.Event().wait()
+            return {}
+
+    with Progress(Part("judgments", 64, ray.remote(Writer).remote())):
+        assert told.enough.wait(60)
+    assert "judgments: the shard writer has not answered" in told.lines[0]

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from killing import CLIENT, WRITER, newest_child
 from loop_runs import base_settings, merged, scripted
 from toy_tokenizers import PLAIN, make
 
@@ -200,6 +203,32 @@ def test_responses_are_scored_while_pairs_are_made(run: Any) -> None:
     training = [pair["pair_id"] for pair in table(made.pairs) if pair["split"] == TRAIN]
     assert {row["pair_id"] for row in table(made.judgments)} == set(training)
     assert (pairs.rows_out, scores.rows_in) == (40, 32)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("helper", [CLIENT, WRITER])
+def test_a_helper_that_dies_costs_no_row_of_either_table(
+    run: Any, with_programs: Any, undisturbed: Run, helper: str
+) -> None:
+    """The last pair waits for a judgment, so that it dies amidst both."""
+    with_programs(gated)
+    made, killed = run(name="helper"), []
+
+    def kill() -> None:
+        while not list_files(str(made.pairs), "shard-*.parquet"):
+            time.sleep(0.05)
+        newest_child(helper).kill()
+        killed.append(helper)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    pairs, judgments = made()
+    killer.join()
+    assert killed
+    whole(made, 40)
+    assert table(made.pairs) == table(undisturbed.pairs)
+    assert table(made.judgments) == table(undisturbed.judgments)
+    assert (pairs.rows_out, judgments.rows_in) == (40, 64)
 
 
 @pytest.mark.parametrize(("pair_shards", "judged"), [(2, 0), (3, 1), (4, 99)])

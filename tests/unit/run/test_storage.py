@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -72,9 +73,37 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ray_app.run.storage.os.fsync", full)
+    monkeypatch.setattr("ray_app.run.storage.PAUSES_S", (0.0, 0.0))
     with pytest.raises(OSError, match="No space left"):
         storage.write_bytes_atomic(str(tmp_path / "x"), b"1")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", [storage.write_bytes_atomic, storage.create_bytes])
+def test_a_write_that_fails_for_a_while_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, write: Callable[..., None]
+) -> None:
+    faults = [OSError(5, "Input/output error"), OSError(5, "Input/output error")]
+    sync = os.fsync
+
+    def flaky(number: int) -> None:
+        if faults:
+            raise faults.pop()
+        sync(number)
+
+    monkeypatch.setattr("ray_app.run.storage.os.fsync", flaky)
+    monkeypatch.setattr("ray_app.run.storage.PAUSES_S", (0.0, 0.0))
+    write(str(tmp_path / "x"), b"1")
+    assert (tmp_path / "x").read_bytes() == b"1"
+    assert os.listdir(tmp_path) == ["x"]
+    assert len([message for message in caplog.messages if "could not be written" in message]) == 2
+
+
+def test_what_another_try_would_find_again_is_raised_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_app.run.storage.time.sleep", lambda _: pytest.fail("it waits"))
+    (tmp_path / "x").write_bytes(b"1")
+    with pytest.raises(FileExistsError):
+        storage.create_bytes(str(tmp_path / "x"), b"2")
 
 
 def test_create_is_exclusive(place: str) -> None:

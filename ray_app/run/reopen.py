@@ -1,0 +1,34 @@
+"""Takes rows that failed in an engine out of quarantine, so that they are asked again: no fault of theirs was found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_app.run.shards import QUARANTINED, shard_files
+from ray_app.run.storage import read_parquet, remove, write_parquet_atomic
+
+
+def reopen(directory: str, reasons: Collection[str], stage: str | None = None) -> int:
+    """Remove the entries with one of `reasons` from the quarantine of a stage that is not committed, and count them.
+
+    `stage`: of this stage alone, where several write into the folder. The later outcome of a row so stands for it. Only
+    for the one driver of the run.
+    """
+    found = 0
+    for file in shard_files(directory, QUARANTINED):
+        faults = read_parquet(file)
+        chosen = pc.is_in(faults.column("reason"), value_set=pa.array(sorted(reasons)))
+        if stage is not None:
+            chosen = pc.and_(chosen, pc.equal(faults.column("stage"), stage))
+        left = faults.filter(pc.invert(chosen))
+        if left.num_rows == faults.num_rows:
+            continue
+        found += faults.num_rows - left.num_rows
+        if left.num_rows:
+            write_parquet_atomic(left, file)
+        else:
+            remove(file)
+    return found

@@ -1,0 +1,62 @@
+"""Engines get no further ahead of the shard writer than the rows in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ray_app.engine import client as module
+from ray_app.engine.base import UnitResult
+from ray_app.engine.client import ClientSettings, PoolClient
+from ray_app.engine.supervisor import Limits
+
+LIMITS = Limits(stall_s=60, silence_s=60, start_s=60, largest=8, local=True)
+
+
+class Stuck:
+    """A writer whose disk hangs until `go`."""
+
+    def __init__(self) -> None:
+        self.go, self.add, self.units = asyncio.Event(), self, 0
+
+    async def remote(self, units: list[Any]) -> None:
+        await self.go.wait()
+        self.units += len(units)
+
+
+class Quick:
+    """Stands for the engines: it answers at once."""
+
+    def __init__(self, *_: Any) -> None:
+        self.answered = 0
+
+    async def ask(self, _: Any, rows: list[Any]) -> list[UnitResult]:
+        self.answered += len(rows)
+        return [UnitResult(str(row["id"]), rows=[row]) for _, row in rows]
+
+
+class Work:
+    model = "m"
+
+
+def test_what_is_answered_waits_for_the_writer_before_more_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.ray, "put", lambda value: value)
+    monkeypatch.setattr(module, "Asker", Quick)
+
+    async def main() -> tuple[int, int]:
+        writer = Stuck()
+        client = PoolClient([], [Work()], writer, ClientSettings(6, 2, LIMITS))  # type: ignore[list-item]
+        batch = client(pa.table({"id": list(range(40))}))
+        running = asyncio.ensure_future(anext(batch))
+        for _ in range(200):  # whatever can happen before the writer answers has happened
+            await asyncio.sleep(0)
+        ahead = client.asker.answered  # type: ignore[attr-defined]
+        writer.go.set()
+        counts = await running
+        assert counts.column("units").to_pylist() == [40]
+        return ahead, writer.units
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == (6, 40)

@@ -1,0 +1,26 @@
+"""A set of which many questions failed in the engines gives no figure."""
+
+from __future__ import annotations
+
+import pytest
+
+from ray_app.errors import RunError
+from ray_app.generation.runner import StageResult
+from ray_app.judging.gold_set import require_answers
+
+
+def result(errors: int, **more: int) -> StageResult:
+    return StageResult(rows_in=200, quarantined={"engine_error": errors, **more})
+
+
+def test_a_share_within_the_limit_is_counted_and_told() -> None:
+    require_answers("validation", result(2, timeout=50), 0.01)
+    require_answers("validation", result(200), 1.0)
+    require_answers("validation", StageResult(), 0.0)
+
+
+def test_more_than_the_limit_ends_the_run_in_one_line() -> None:
+    with pytest.raises(RunError, match="validation: 3 of 200 questions failed in the engines") as caught:
+        require_answers("validation", result(3), 0.01)
+    assert "\n" not in str(caught.value)
+    assert "max_engine_errors 0.01" in str(caught.value)
