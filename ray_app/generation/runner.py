@@ -21,16 +21,19 @@ from ray_app.base.schema import unit_id
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.stream import run_program
+from ray_app.errors import RunError
 from ray_app.run.lease import Fence
 from ray_app.run.shard_settings import ShardSettings
-from ray_app.run.shards import closed_units, column_sums, row_counts
+from ray_app.run.shards import closed_units, row_counts
 from ray_app.run.storage import list_files
+from ray_app.run.tally import Tally, tally
 from ray_app.run.writer_actor import Table, start_writer
 from ray_app.system.stopping import at_most, stopped
 
 log = logging.getLogger(__name__)
 DEFAULT_SHARDS = ShardSettings()
 CLOSE_S = 3.0  # for the open shard, where a run is stopped
+TOKENS = ("prompt_tokens", "completion_tokens")
 WEIGHTS = ("weights", "weights_seconds", "dtype", "first_answer")  # what a stage says of how it came by its weights
 
 
@@ -75,6 +78,11 @@ class Job:
     def done(self) -> set[str]:
         """Its units that closed shards hold."""
         return closed_units(self.directory, self.key, self.where, self.stage if self.where else None)
+
+    def tally(self) -> Tally:
+        """What its closed shards hold in all."""
+        sums = TOKENS if set(TOKENS) <= set(self.schema.names) else ()
+        return tally(self.directory, self.key, sums, self.where, self.stage if self.where else None)
 
     @property
     def label(self) -> str:
@@ -142,8 +150,13 @@ class Runner:
 
 
 def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
-    """What a job whose shards are closed has to say; counts and tokens are those of all attempts."""
-    rows, quarantined = row_counts(job.directory)
+    """What a job whose shards are closed has to say; counts and tokens are those of all attempts.
+
+    Raises RunError where closed shards and quarantine hold other units than were asked for: no such stage is committed.
+    """
+    found = job.tally()
+    if fault := found.fault(job.total):
+        raise RunError(f"{job.label}: {fault} ({job.directory})")
     cut = int(counters.get("cut_in_reasoning", 0))
     if cut:
         log.warning(
@@ -152,16 +165,9 @@ def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[
             *(job.label, cut),
         )
         extra = {**extra, "cut_in_reasoning": cut}
-    return StageResult(job.total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
-
-
-def _tokens(directory: str, schema: pa.Schema, counters: dict[str, float]) -> tuple[int, int]:
-    names = ("prompt_tokens", "completion_tokens")
-    if set(names) <= set(schema.names):
-        sums = column_sums(directory, names)
-        return sums["prompt_tokens"], sums["completion_tokens"]
-    # Tables without token columns (pairs): what this attempt spent, quarantined rows included.
-    return int(counters.get("prompt_tokens", 0)), int(counters.get("completion_tokens", 0))
+    # Tables without token columns (pairs) tell what this attempt spent, quarantined rows included.
+    tokens = [int((found.sums or counters).get(name, 0)) for name in TOKENS]
+    return StageResult(job.total, found.rows, found.quarantined, *tokens, seconds, extra)
 
 
 def without(source: ray.data.Dataset, key: tuple[str, ...], done: set[str]) -> ray.data.Dataset:
