@@ -17,16 +17,16 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ray_app.base.schema import unit_id
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.stream import run_program
 from ray_app.errors import RunError
 from ray_app.run.lease import Fence
 from ray_app.run.shard_settings import ShardSettings
-from ray_app.run.shards import closed_units, row_counts
+from ray_app.run.shards import closed_names, row_counts
 from ray_app.run.storage import list_files
 from ray_app.run.tally import Tally, tally
+from ray_app.run.units import Units
 from ray_app.run.writer_actor import Table, start_writer
 from ray_app.system.stopping import at_most, stopped
 
@@ -75,9 +75,9 @@ class Job:
     where: tuple[str, str] | None = None  # (column, value) of the folder's rows that are this job's; None: all are,
     # and all faults; else the faults of its stage
 
-    def done(self) -> set[str]:
+    def done(self) -> Units:
         """Its units that closed shards hold."""
-        return closed_units(self.directory, self.key, self.where, self.stage if self.where else None)
+        return Units.of(closed_names(self.directory, self.key, self.where, self.stage if self.where else None))
 
     def tally(self) -> Tally:
         """What its closed shards hold in all."""
@@ -166,28 +166,18 @@ def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[
         )
         extra = {**extra, "cut_in_reasoning": cut}
     # Tables without token columns (pairs) tell what this attempt spent, quarantined rows included.
-    tokens = [int((found.sums or counters).get(name, 0)) for name in TOKENS]
-    return StageResult(job.total, found.rows, found.quarantined, *tokens, seconds, extra)
+    prompt, completion = (int((found.sums or counters).get(name, 0)) for name in TOKENS)
+    return StageResult(job.total, found.rows, found.quarantined, prompt, completion, seconds, extra)
 
 
-def without(source: ray.data.Dataset, key: tuple[str, ...], done: set[str]) -> ray.data.Dataset:
+def without(source: ray.data.Dataset, key: tuple[str, ...], done: Units) -> ray.data.Dataset:
     """The rows of `source` whose units are not done yet."""
-    if not done:
+    if not len(done):
         return source
     reference = ray.put(done)
 
-    def wanted(row: dict[str, Any]) -> bool:
-        return unit_id(row, key) not in _cached(reference)
+    def left(batch: pa.Table) -> pa.Table:
+        known: Units = ray.get(reference)  # one copy a node: its hashes stay in the object store
+        return known.left_of(batch, key)
 
-    return source.filter(wanted)
-
-
-_CACHE: dict[Any, set[str]] = {}
-
-
-def _cached(reference: Any) -> set[str]:
-    """One copy a worker process, not one a row."""
-    if reference not in _CACHE:
-        _CACHE.clear()
-        _CACHE[reference] = ray.get(reference)
-    return _CACHE[reference]
+    return source.map_batches(left, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)

@@ -110,7 +110,8 @@ class Lease:
         while True:
             with _locked(self.uri):
                 holder = _read(self.uri)
-                standing = standing_of(holder, first, time.monotonic(), holder and process_of(holder))
+                process = None if holder is None else process_of(holder)
+                standing = standing_of(holder, first, time.monotonic(), process)
                 if standing == "free":
                     self._take()
                     return

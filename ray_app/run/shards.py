@@ -36,6 +36,7 @@ from ray_app.run.storage import (
     remove,
     remove_temporaries,
 )
+from ray_app.run.units import unit_names
 
 log = logging.getLogger(__name__)
 SHARD, QUARANTINED = "shard", "quarantine"
@@ -87,7 +88,7 @@ class _Shards:
             if read_bytes(uri) == data:  # written before, and the store's answer was lost
                 return
             # It came after this writer had looked what there was, so its units are asked again: both would be double.
-            log.warning("%s was written late by a driver that had lost this run, and is replaced", uri)
+            log.warning("%s was written late by the writer before this one, and is replaced", uri)
             remove(uri)
             create_bytes(uri, data)
         except OSError:
@@ -192,24 +193,23 @@ def closed_units(
     a resumed stage does not ask for again. `where`: of rows with this value in this column alone; `stage`: of faults of
     this stage alone. Raises InputError naming a file that is damaged.
     """
-    done: set[str] = set()
+    return {name for names in closed_names(directory, key, where, stage) for name in names.to_pylist()}
+
+
+def closed_names(
+    directory: str, key: Sequence[str], where: tuple[str, str] | None = None, stage: str | None = None
+) -> Iterator[pa.ChunkedArray]:
+    """The same, file by file; names may come more than once."""
     for file in shard_files(directory):
         columns = read_parquet(file, columns=[*key, where[0]] if where else key)
         if where:
             columns = columns.filter(pc.equal(columns.column(where[0]), where[1]))
-        done.update(pc.unique(unit_names(columns, key)).to_pylist())
+        yield unit_names(columns, key)
     for file in shard_files(directory, QUARANTINED):
         faults = read_parquet(file, columns=["id", "stage"] if stage else ["id"])
         if stage:
             faults = faults.filter(pc.equal(faults.column("stage"), stage))
-        done.update(faults.column("id").to_pylist())
-    return done
-
-
-def unit_names(table: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
-    """The unit of each row: its key columns as texts, joined as `schema.unit_id` does."""
-    parts = [pc.cast(table.column(name), pa.string()) for name in key]
-    return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, ":")
+        yield faults.column("id")
 
 
 def row_counts(directory: str) -> tuple[int, dict[str, int]]:

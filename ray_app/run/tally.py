@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_app.run.shards import QUARANTINED, shard_files, unit_names
+from ray_app.run.shards import QUARANTINED, shard_files
 from ray_app.run.storage import read_parquet
+from ray_app.run.units import unit_names
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def test_a_shard_that_an_old_driver_writes_late_is_doubled_by_nothing(
     assert contents(place) == [["a"], ["b"]]
     assert {owner_of(file) for kind in ("shard", "quarantine") for file in shard_files(place, kind)} == {"new"}
     assert [message.split("/")[-1] for message in caplog.messages] == [
-        f"{kind}-00000.parquet was written late by a driver that had lost this run, and is replaced"
+        f"{kind}-00000.parquet was written late by the writer before this one, and is replaced"
         for kind in ("shard", "quarantine")
     ]
 
