@@ -25,10 +25,10 @@ def left_by(pools: Iterable[EngineSettings], nodes: Iterable[Resources]) -> list
     """What each of the (empty) nodes has left once all replicas of `pools` are placed, or None where they do not fit.
 
     Those of more GPUs are placed first, each on the first node that takes it: what they leave of a node still takes
-    smaller ones, but not the other way round.
+    smaller ones, but not the other way round. Replicas that span nodes come last: they take what is left anywhere.
     """
     left = [{"CPU": node.get("CPU", 0.0), "GPU": node.get("GPU", 0.0)} for node in nodes]
-    for pool in sorted(pools, key=lambda pool: (-pool.gpus_per_replica, -pool.cpus)):
+    for pool in sorted(pools, key=lambda pool: (pool.spans_nodes, -pool.gpus_per_replica, -pool.cpus)):
         missing = _spread(pool, left) if pool.spans_nodes else pool.replicas
         for node in left:
             here = min(missing, placeable(pool, [node]))
