@@ -28,7 +28,7 @@ from ray_app.train.trainable import Trainer
 
 TRAIN_SET = "train_set"  # the stage whose rows these are
 TASKS = 64  # at least so many of a large table, where it has as many shards of pairs
-MOST_SHARDS = 16  # of pairs in a task: their judgments are in memory at once
+MOST_SHARDS = 8  # of pairs in a task: its rows are in memory at once
 
 
 Wanted = Mapping[Unit, tuple[tuple[int, ...], ...]]  # the samples of each row, by (pair_id, order or side)
@@ -144,10 +144,8 @@ def streamed(made_of: Callable[[JoinTask], Iterator[list[Any]]], tasks: list[Joi
                 yield from made
         return
 
-    def of_shards(batch: pa.Table) -> Iterator[pa.Table]:
-        for packed in batch.column("task").to_pylist():
-            for made in made_of(pickle.loads(packed)):
-                yield pa.table({"made": [pickle.dumps(made)]})
+    def whole(row: dict[str, Any]) -> dict[str, Any]:
+        return {"made": pickle.dumps([one for made in made_of(pickle.loads(row["task"])) for one in made])}
 
     # A copy, for this graph alone: in the others a slow block would hold back those behind it.
     context = ray.data.DataContext.get_current().copy()
@@ -155,7 +153,7 @@ def streamed(made_of: Callable[[JoinTask], Iterator[list[Any]]], tasks: list[Joi
     with ray.data.DataContext.current(context):
         # Tasks cross as bytes: an Arrow column cannot hold them.
         dataset = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
-        blocks = dataset.map_batches(of_shards, batch_size=1, batch_format="pyarrow")
+        blocks = dataset.map(whole)
     for block in blocks.iter_rows():
         yield from pickle.loads(block["made"])
 
