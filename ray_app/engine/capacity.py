@@ -21,17 +21,34 @@ def placeable(settings: EngineSettings, nodes: Iterable[Resources]) -> int:
     return sum(_on_one(settings, cpus, gpus) for cpus, gpus in offers)
 
 
-def placeable_beside(one: EngineSettings, other: EngineSettings, nodes: Iterable[Resources]) -> bool:
-    """Whether the (empty) nodes take all replicas of both. Those of more GPUs are placed first, node after node."""
-    large, small = sorted((one, other), key=lambda settings: -settings.tensor_parallel)
-    left, missing = [], large.replicas
-    for node in nodes:
-        here = min(missing, placeable(large, [node]))
-        missing -= here
-        cpus, gpus = here * large.cpus, here * large.gpus_per_replica
-        left.append({"CPU": node.get("CPU", 0.0) - cpus, "GPU": node.get("GPU", 0.0) - gpus})
-    spans = one.spans_nodes or other.spans_nodes
-    return spans or (not missing and placeable(small, left) >= small.replicas)
+def left_by(pools: Iterable[EngineSettings], nodes: Iterable[Resources]) -> list[dict[str, float]] | None:
+    """What each of the (empty) nodes has left once all replicas of `pools` are placed, or None where they do not fit.
+
+    Those of more GPUs are placed first, each on the first node that takes it: what they leave of a node still takes
+    smaller ones, but not the other way round. Replicas that span nodes come last: they take what is left anywhere.
+    """
+    left = [{"CPU": node.get("CPU", 0.0), "GPU": node.get("GPU", 0.0)} for node in nodes]
+    for pool in sorted(pools, key=lambda pool: (pool.spans_nodes, -pool.gpus_per_replica, -pool.cpus)):
+        missing = _spread(pool, left) if pool.spans_nodes else pool.replicas
+        for node in left:
+            here = min(missing, placeable(pool, [node]))
+            missing -= here
+            node["CPU"] -= here * pool.cpus
+            node["GPU"] -= here * pool.gpus_per_replica
+        if missing:
+            return None
+    return left
+
+
+def _spread(pool: EngineSettings, left: list[dict[str, float]]) -> int:
+    """Take what replicas that span nodes need from whichever nodes have it; how many replicas found no room."""
+    fitting = min(pool.replicas, placeable(pool, left))
+    for kind, wanted in (("CPU", pool.cpus * fitting), ("GPU", pool.gpus_per_replica * fitting)):
+        for node in left:
+            taken_here = min(wanted, node[kind])
+            node[kind] -= taken_here
+            wanted -= taken_here
+    return pool.replicas - fitting
 
 
 def _on_one(settings: EngineSettings, cpus: float, gpus: float) -> int:
@@ -43,12 +60,14 @@ def _on_one(settings: EngineSettings, cpus: float, gpus: float) -> int:
     return int(min(limits, default=settings.replicas))
 
 
-def room_beside(wanted: EngineSettings, living: Iterable[EngineSettings], total: Resources) -> bool:
-    """Whether a pool of `wanted` fits beside the living ones, with CPUs to spare for the rows that feed them."""
+def room_beside(wanted: EngineSettings, living: Iterable[EngineSettings], nodes: Iterable[Resources]) -> bool:
+    """Whether a pool of `wanted` fits on the nodes beside the living ones, with CPUs to spare for the rows that feed
+    them. Eight GPUs that are free are no room for a replica of eight where they lie on two nodes.
+    """
     others = list(living)
-    gpus, cpus = taken([*others, wanted])
+    left = left_by([*others, wanted], nodes)
     spare = SPARE_CPUS if others else 0.0  # alone it has no one to make room
-    return gpus <= total.get("GPU", 0) and cpus + spare <= total.get("CPU", 0)
+    return left is not None and sum(node["CPU"] for node in left) >= spare
 
 
 def trainer_fits(train: TrainSettings, living: Iterable[EngineSettings], total: Resources, cores: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import ray
 
-from ray_app.engine.capacity import placeable_beside, pools_fit_cores, real_cores, room_beside, trainer_fits
+from ray_app.engine.capacity import pools_fit_cores, real_cores, room_beside, trainer_fits
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.room import nodes, require_room
 from ray_app.engine.settings import EngineSettings
@@ -154,11 +154,12 @@ class PoolManager:
         first, second = self.resolved(first), self.resolved(second)
         if first == second:
             return True, f"the engines of {first.model} serve both"
-        total = ray.cluster_resources()
+        total, there = ray.cluster_resources(), list(nodes())
         have = f"{total.get('GPU', 0):g} GPUs and {total.get('CPU', 0):g} CPUs"
+        have += f" on {len(there)} nodes" if len(there) > 1 else ""
         if not pools_fit_cores([first, second], self.cores):
             return False, f"engines of {first.model} and {second.model} would share {self.cores:g} cores"
-        if room_beside(second, [first], total) and placeable_beside(second, first, nodes()):
+        if room_beside(second, [first], there):
             return True, f"{have} are enough for {first.model} and {second.model}"
         return False, f"{have} are too few for {first.model} and {second.model}"
 
@@ -241,7 +242,7 @@ class PoolManager:
         for pool in [pool for pool in self.pools if pool.settings != kept and not pool.asleep]:
             others = [p.settings for p in self.pools if not p.asleep]
             enough = pools_fit_cores([*others, settings], self.cores)
-            if enough and room_beside(settings, others, ray.cluster_resources()):
+            if enough and room_beside(settings, others, nodes()):
                 return
             self._set_aside(pool, f"{role} needs their resources")
 

@@ -18,17 +18,19 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ray_app.base.schema import unit_id
 from ray_app.engine.actor import ENGINE_ERROR
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.stream import HelperLost, run_program
+from ray_app.errors import RunError
 from ray_app.run.lease import Fence
 from ray_app.run.reopen import reopen
 from ray_app.run.shard_settings import ShardSettings
-from ray_app.run.shards import closed_units, column_sums, row_counts
+from ray_app.run.shards import closed_names, row_counts
 from ray_app.run.storage import list_files
+from ray_app.run.tally import Tally, tally
+from ray_app.run.units import Units
 from ray_app.run.writer_actor import Table, start_writer
 from ray_app.system.stopping import at_most, stopped
 
@@ -38,6 +40,7 @@ RETRIED = frozenset({ENGINE_ERROR})  # faults that are no row's own
 DEFAULT_SHARDS = ShardSettings()
 STOP_CLOSE_S, CLOSE_S = 3.0, 60.0  # for the open shard, where a run is stopped, and where a stage fails
 DRIVES = 3  # of a stage whose helpers die
+TOKENS = ("prompt_tokens", "completion_tokens")
 WEIGHTS = ("weights", "weights_seconds", "dtype", "first_answer")  # what a stage says of how it came by its weights
 
 
@@ -79,9 +82,14 @@ class Job:
     where: tuple[str, str] | None = None  # (column, value) of the folder's rows that are this job's; None: all are,
     # and all faults; else the faults of its stage
 
-    def done(self) -> set[str]:
+    def done(self) -> Units:
         """Its units that closed shards hold."""
-        return closed_units(self.directory, self.key, self.where, self.stage if self.where else None)
+        return Units.of(closed_names(self.directory, self.key, self.where, self.stage if self.where else None))
+
+    def tally(self) -> Tally:
+        """What its closed shards hold in all."""
+        sums = TOKENS if set(TOKENS) <= set(self.schema.names) else ()
+        return tally(self.directory, self.key, sums, self.where, self.stage if self.where else None)
 
     @property
     def label(self) -> str:
@@ -188,8 +196,13 @@ def driven(label: str, drive: Callable[[], T]) -> T:
 
 
 def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
-    """What a job whose shards are closed has to say; counts and tokens are those of all attempts."""
-    rows, quarantined = row_counts(job.directory)
+    """What a job whose shards are closed has to say; counts and tokens are those of all attempts.
+
+    Raises RunError where closed shards and quarantine hold other units than were asked for: no such stage is committed.
+    """
+    found = job.tally()
+    if fault := found.fault(job.total):
+        raise RunError(f"{job.label}: {fault} ({job.directory})")
     cut = int(counters.get("cut_in_reasoning", 0))
     if cut:
         log.warning(
@@ -198,36 +211,19 @@ def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[
             *(job.label, cut),
         )
         extra = {**extra, "cut_in_reasoning": cut}
-    return StageResult(job.total, rows, quarantined, *_tokens(job.directory, job.schema, counters), seconds, extra)
+    # Tables without token columns (pairs) tell what this attempt spent, quarantined rows included.
+    prompt, completion = (int((found.sums or counters).get(name, 0)) for name in TOKENS)
+    return StageResult(job.total, found.rows, found.quarantined, prompt, completion, seconds, extra)
 
 
-def _tokens(directory: str, schema: pa.Schema, counters: dict[str, float]) -> tuple[int, int]:
-    names = ("prompt_tokens", "completion_tokens")
-    if set(names) <= set(schema.names):
-        sums = column_sums(directory, names)
-        return sums["prompt_tokens"], sums["completion_tokens"]
-    # Tables without token columns (pairs): what this attempt spent, quarantined rows included.
-    return int(counters.get("prompt_tokens", 0)), int(counters.get("completion_tokens", 0))
-
-
-def without(source: ray.data.Dataset, key: tuple[str, ...], done: set[str]) -> ray.data.Dataset:
+def without(source: ray.data.Dataset, key: tuple[str, ...], done: Units) -> ray.data.Dataset:
     """The rows of `source` whose units are not done yet."""
-    if not done:
+    if not len(done):
         return source
     reference = ray.put(done)
 
-    def wanted(row: dict[str, Any]) -> bool:
-        return unit_id(row, key) not in _cached(reference)
+    def left(batch: pa.Table) -> pa.Table:
+        known: Units = ray.get(reference)  # one copy a node: its hashes stay in the object store
+        return known.left_of(batch, key)
 
-    return source.filter(wanted)
-
-
-_CACHE: dict[Any, set[str]] = {}
-
-
-def _cached(reference: Any) -> set[str]:
-    """One copy a worker process, not one a row."""
-    if reference not in _CACHE:
-        _CACHE.clear()
-        _CACHE[reference] = ray.get(reference)
-    return _CACHE[reference]
+    return source.map_batches(left, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)

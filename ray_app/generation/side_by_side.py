@@ -26,6 +26,7 @@ from ray_app.engine.pool import EnginePool
 from ray_app.engine.stream import drain, program_stage, settle
 from ray_app.generation.runner import Job, Runner, StageResult, driven, result_of, without
 from ray_app.run.storage import list_files
+from ray_app.run.units import Units as Done
 from ray_app.system.progress import Part, Progress
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _graph(
     first: Job,
     second: Job,
     units: Units,
-    done: list[set[str]],
+    done: list[Done],
     pools: tuple[EnginePool, EnginePool],
     writers: list[Any],
 ) -> ray.data.Dataset:

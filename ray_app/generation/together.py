@@ -20,13 +20,13 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ray_app.base.schema import unit_id
 from ray_app.engine.base import Work
 from ray_app.engine.client import LANE, ROW
 from ray_app.engine.manager import Serving
 from ray_app.engine.stream import drain, lanes_stage, settle
 from ray_app.generation.runner import Job, Runner, StageResult, driven, result_of
 from ray_app.run.storage import list_files, read_parquet
+from ray_app.run.units import Units
 from ray_app.system.progress import Part, Progress
 
 
@@ -36,7 +36,7 @@ class Left:
 
     number: int  # among the jobs that were given
     job: Job
-    done: set[str]
+    done: Units
 
     @property
     def total(self) -> int:
@@ -108,8 +108,7 @@ def packed(left: Sequence[Left]) -> ray.data.Dataset:
         rows = [
             {LANE: int(lane), ROW: pickle.dumps(row)}
             for lane, file in zip(batch[LANE], batch["file"], strict=True)
-            for row in read_parquet(str(file)).to_pylist()
-            if unit_id(row, keys[lane]) not in done[lane]
+            for row in done[lane].left_of(read_parquet(str(file)), keys[lane]).to_pylist()
         ]
         return pa.Table.from_pylist(rows, schema=pa.schema([(LANE, pa.int32()), (ROW, pa.binary())]))
 

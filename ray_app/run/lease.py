@@ -4,12 +4,14 @@
         ...
         lease.fence.check()   # before every shard and commit
 
-lease.json names the owner. A driver that was killed on this host is replaced at once (its process is gone); one on
-another host is replaced when its heartbeat is a minute old. Whoever lost the lease fails at its next shard or commit.
+lease.json names the owner, whose heartbeat writes it anew every ten seconds. A driver that was killed on this host is
+replaced at once (its process is gone). Of one on another host no clock is compared: whoever wants the run watches the
+file by its own monotonic clock. A heartbeat that changes refuses it, one that stands still for a minute is a dead
+driver's. Whoever lost the lease fails at its next shard or commit.
 
 On local paths a file lock makes every change of the lease exclusive. Object stores have no lock: there two drivers
 that replace the same dead one, or one that wakes up while it is replaced, may for a moment both hold the run; the
-last to write keeps it.
+last to write keeps it, and no shard of either replaces one of the other (`shards.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
@@ -34,6 +36,8 @@ from ray_app.system.stopping import at_most, last_act
 log = logging.getLogger(__name__)
 FILE = "lease.json"
 HEARTBEAT_S, STALE_S = 10.0, 60.0
+LOOK_S = 1.0  # between two looks at the lease of a driver on another host
+Standing = Literal["free", "living", "silent"]
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,30 @@ class Fence:
             raise RunError(f"another driver took over this run ({describe(holder)}); this one stops")
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A lease as a driver that wants it saw it first, and when, by its own monotonic clock."""
+
+    holder: dict[str, Any]
+    since: float
+
+
 class Lease:
-    """`with Lease(folder): …` holds the run; raises InputError when a living driver has it."""
+    """`with Lease(folder): …` holds the run, once a silent driver has proved dead; raises RunError when a living one
+    has it.
+    """
 
     def __init__(self, folder_uri: str) -> None:
         self.uri = storage.join(folder_uri, FILE)
         self.fence = Fence(self.uri, uuid.uuid4().hex)
+        self.beats = 0
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._beat, daemon=True, name="lease")
 
     def __enter__(self) -> Lease:
         with contextlib.ExitStack() as taken:
             taken.enter_context(last_act(self.release))
-            with _locked(self.uri):
-                self._acquire()
+            self._acquire()
             # Where there is no lock, another driver may have come between: it is found out here, or at the next shard.
             self.fence.check()
             self.thread.start()
@@ -92,19 +106,36 @@ class Lease:
             log.warning("the lease was not released: %s", fault)
 
     def _acquire(self) -> None:
-        holder = _read(self.uri)
-        if holder is not None and alive(holder, time.time()):
-            raise self._refused(holder)
+        first: Seen | None = None
+        while True:
+            with _locked(self.uri):
+                holder = _read(self.uri)
+                process = None if holder is None else process_of(holder)
+                standing = standing_of(holder, first, time.monotonic(), process)
+                if standing == "free":
+                    self._take()
+                    return
+            holder = holder or {}
+            if standing == "living":
+                raise self._refused(holder)
+            if first is None:
+                first = Seen(holder, time.monotonic())
+                log.warning(
+                    "%s holds this run (%s): it is replaced if its heartbeat stands still for %.0f s",
+                    *(describe(holder), self.uri, STALE_S),
+                )
+            pause(LOOK_S)
+
+    def _take(self) -> None:
         storage.remove(self.uri)
         try:
             storage.create_bytes(self.uri, storage.json_bytes(self._record()))
         except FileExistsError:
             raise self._refused(_read(self.uri) or {}) from None
 
-    def _refused(self, holder: dict[str, Any]) -> InputError:
-        return InputError(
-            f"another driver is running this run: {describe(holder)} ({self.uri}); "
-            f"on another host it counts as dead {STALE_S:.0f} s after it was last heard"
+    def _refused(self, holder: dict[str, Any]) -> RunError:
+        return RunError(
+            f"another driver is running this run: {describe(holder)} ({self.uri}); wait for it to end, or stop it there"
         )
 
     def _record(self) -> dict[str, Any]:
@@ -114,7 +145,8 @@ class Lease:
             "boot": _boot(),
             "pid": os.getpid(),
             "started": _start_ticks(os.getpid()),
-            "heartbeat": time.time(),
+            "heartbeat": time.time(),  # for people: nothing compares it with another clock
+            "beat": self.beats,  # what changes even where the clock stands still
         }
 
     def _beat(self) -> None:
@@ -122,6 +154,7 @@ class Lease:
             try:
                 with _locked(self.uri):  # a driver that slept for a minute must not write over its successor
                     self.fence.check()
+                    self.beats += 1
                     storage.write_json_atomic(self.uri, self._record())
             except RunError:
                 return
@@ -147,14 +180,31 @@ def _locked(uri: str) -> Iterator[None]:
         yield
 
 
-def alive(holder: dict[str, Any], now: float) -> bool:
-    """Whether the holder of a lease is still there: its process on this host, else a fresh heartbeat (`now`: Unix
-    time).
+def standing_of(holder: dict[str, Any] | None, first: Seen | None, now: float, process: bool | None) -> Standing:
+    """Whether a run can be taken from `holder`, the lease as it is now; pure.
+
+    `first`: the lease as it was seen first, None at the first look. `now`: seconds of the clock of `first.since`.
+    `process`: whether the holder's process lives; None where that cannot be seen from here. A living process is living
+    even where it beats no more (a stopped one may go on); of any other holder only a change of what it writes tells.
     """
+    if holder is None or process is False:
+        return "free"
+    if process or (first is not None and holder != first.holder):
+        return "living"
+    return "silent" if first is None or now - first.since < STALE_S else "free"
+
+
+def process_of(holder: dict[str, Any]) -> bool | None:
+    """Whether the process that holds a lease lives; None where it is not of this host, or of another container."""
     if (holder.get("host"), holder.get("boot")) != (socket.gethostname(), _boot()):
-        return now - float(holder.get("heartbeat", 0)) < STALE_S
+        return None
     started = _start_ticks(int(holder["pid"]))
     return started is not None and started == holder.get("started")
+
+
+def pause(seconds: float) -> None:
+    """Wait between two looks at a lease."""
+    time.sleep(seconds)
 
 
 def _boot() -> str:
@@ -184,8 +234,7 @@ def describe(holder: dict[str, Any]) -> str:
     """Who holds a lease, in words."""
     if not holder.get("owner"):
         return "nobody"
-    age = time.time() - float(holder.get("heartbeat", 0))
-    return f"process {holder.get('pid')} on {holder.get('host')}, last heard {age:.0f} s ago"
+    return f"process {holder.get('pid')} on {holder.get('host')}"
 
 
 def _read(uri: str) -> dict[str, Any] | None:

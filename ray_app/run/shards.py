@@ -3,16 +3,19 @@
     shard-00000.parquet        rows of the declared schema; all rows of a unit lie in one shard
     quarantine-00000.parquet   {id, stage, reason, detail}
 
-A shard appears whole or not at all. On resume the keys of closed shards are read and their units skipped; for that
-a unit has rows or is quarantined, never both. One writer a folder (the lease sees to it).
+A shard appears whole or not at all, and never in place of another: a driver that stood still and wakes when a new one
+holds the run cannot take the new one's rows away. Its file names the driver that wrote it (`owner_of`). On resume the
+keys of closed shards are read and their units skipped; for that a unit has rows or is quarantined, never both. One
+writer a folder (the lease sees to it).
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,25 +26,31 @@ from ray_app.errors import InputError
 from ray_app.run.shard_settings import MAX_ROWS, MAX_SECONDS
 from ray_app.run.storage import (
     count_rows,
+    create_bytes,
     join,
     list_files,
     parquet_bytes,
+    read_bytes,
+    read_metadata,
     read_parquet,
+    remove,
     remove_temporaries,
-    write_bytes_atomic,
 )
+from ray_app.run.units import unit_names
 
+log = logging.getLogger(__name__)
 SHARD, QUARANTINED = "shard", "quarantine"
+OWNER = "ste.owner"  # in a shard's Parquet metadata: `owner` of the lease it was written under
 
 
 class _Shards:
     """Numbered shards of one schema. A unit is never split; a shard closes before it would exceed `max_rows`."""
 
     def __init__(
-        self, directory: str, prefix: str, schema: pa.Schema, max_rows: int, fence: Callable[[], None]
+        self, directory: str, prefix: str, schema: pa.Schema, max_rows: int, fence: Callable[[], None], owner: str
     ) -> None:
         self.directory, self.prefix, self.schema = directory, prefix, schema
-        self.max_rows, self.fence = max_rows, fence
+        self.max_rows, self.fence, self.owner = max_rows, fence, owner
         self.tables: list[pa.Table] = []
         self.rows = 0
         self.opened: float | None = None
@@ -63,11 +72,28 @@ class _Shards:
     def close(self) -> None:
         if not self.rows:
             return
-        data = parquet_bytes(pa.concat_tables(self.tables).combine_chunks())
+        table = pa.concat_tables(self.tables).combine_chunks()
+        data = parquet_bytes(table.replace_schema_metadata({OWNER: self.owner} if self.owner else None))
         self.fence()  # the last thing before the write: a driver that lost the run must not add to it
-        write_bytes_atomic(join(self.directory, f"{self.prefix}-{self.next:05d}.parquet"), data)
+        self._create(join(self.directory, f"{self.prefix}-{self.next:05d}.parquet"), data)
         self.next += 1
         self.tables, self.rows, self.opened = [], 0, None
+
+    def _create(self, uri: str, data: bytes) -> None:
+        """The fence is no lock: a driver may stand still between it and the write, for as long as its machine does."""
+        try:
+            create_bytes(uri, data)
+        except FileExistsError:
+            self.fence()  # says so where it is this driver that has lost the run
+            if read_bytes(uri) == data:  # written before, and the store's answer was lost
+                return
+            # It came after this writer had looked what there was, so its units are asked again: both would be double.
+            log.warning("%s was written late by the writer before this one, and is replaced", uri)
+            remove(uri)
+            create_bytes(uri, data)
+        except OSError:
+            self.fence()  # the holder of the run clears away what it finds half-written: then that is the cause
+            raise
 
     def _checked(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """Checked unit by unit, so that a bad unit is named and costs no other."""
@@ -96,10 +122,12 @@ class ShardWriter:
         max_seconds: float = MAX_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         fence: Callable[[], None] = lambda: None,
+        owner: str = "",
     ) -> None:
+        """`fence` raises once another driver holds the run; `owner` is what shards say of who wrote them."""
         remove_temporaries(directory)
-        self.shards = _Shards(directory, SHARD, schema, max_rows, fence)
-        self.faults = _Shards(directory, QUARANTINED, QUARANTINE, max_rows, fence)
+        self.shards = _Shards(directory, SHARD, schema, max_rows, fence, owner)
+        self.faults = _Shards(directory, QUARANTINED, QUARANTINE, max_rows, fence, owner)
         self.max_seconds, self.clock = max_seconds, clock
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -148,6 +176,11 @@ def shard_files(directory: str, prefix: str = SHARD) -> list[str]:
     return sorted(files, key=lambda file: (len(file), file))
 
 
+def owner_of(file: str) -> str | None:
+    """The driver that wrote a shard: `owner` of its lease. None where the file says nothing of it (older runs)."""
+    return read_metadata(file).get(OWNER)
+
+
 def begun(directory: str) -> bool:
     """Whether a stage has closed any shard."""
     return any(shard_files(directory, prefix) for prefix in (SHARD, QUARANTINED))
@@ -160,19 +193,23 @@ def closed_units(
     a resumed stage does not ask for again. `where`: of rows with this value in this column alone; `stage`: of faults of
     this stage alone. Raises InputError naming a file that is damaged.
     """
-    done: set[str] = set()
+    return {name for names in closed_names(directory, key, where, stage) for name in names.to_pylist()}
+
+
+def closed_names(
+    directory: str, key: Sequence[str], where: tuple[str, str] | None = None, stage: str | None = None
+) -> Iterator[pa.ChunkedArray]:
+    """The same, file by file; names may come more than once."""
     for file in shard_files(directory):
         columns = read_parquet(file, columns=[*key, where[0]] if where else key)
         if where:
             columns = columns.filter(pc.equal(columns.column(where[0]), where[1]))
-        keys = zip(*(columns.column(name).to_pylist() for name in key), strict=True)
-        done.update(":".join(str(part) for part in parts) for parts in keys)
+        yield unit_names(columns, key)
     for file in shard_files(directory, QUARANTINED):
         faults = read_parquet(file, columns=["id", "stage"] if stage else ["id"])
         if stage:
             faults = faults.filter(pc.equal(faults.column("stage"), stage))
-        done.update(faults.column("id").to_pylist())
-    return done
+        yield faults.column("id")
 
 
 def row_counts(directory: str) -> tuple[int, dict[str, int]]:
@@ -182,17 +219,6 @@ def row_counts(directory: str) -> tuple[int, dict[str, int]]:
     for file in shard_files(directory, QUARANTINED):
         reasons.update(read_parquet(file, columns=["reason"]).column("reason").to_pylist())
     return rows, dict(reasons)
-
-
-def column_sums(directory: str, columns: Iterable[str]) -> dict[str, int]:
-    """Sums of integer columns over the closed shards: tokens spent, over all attempts."""
-    names = list(columns)
-    sums = dict.fromkeys(names, 0)
-    for file in shard_files(directory):
-        table = read_parquet(file, columns=names)
-        for name in names:
-            sums[name] += pc.sum(table.column(name)).as_py() or 0
-    return sums
 
 
 def column_values(directory: str, column: str) -> Iterator[Any]:

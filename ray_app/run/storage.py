@@ -160,9 +160,14 @@ def open_atomic(uri: str) -> Iterator[IO[str]]:
     write_bytes_atomic(uri, buffer.getvalue().encode("utf-8"))
 
 
-def read_json(uri: str) -> Any:
+def read_bytes(uri: str) -> bytes:
+    """A file as it is. Raises FileNotFoundError where it is not there."""
     fs, path = filesystem(uri)
-    return json.loads(fs.cat_file(path))
+    return bytes(fs.cat_file(path))
+
+
+def read_json(uri: str) -> Any:
+    return json.loads(read_bytes(uri))
 
 
 def json_bytes(value: Any) -> bytes:
@@ -191,6 +196,13 @@ def read_parquet(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """
     with _open_parquet(uri) as file:
         return pq.read_table(file, columns=None if columns is None else list(columns))
+
+
+def read_metadata(uri: str) -> dict[str, str]:
+    """The key-value metadata of a shard's schema. Raises InputError as `read_parquet` does."""
+    with _open_parquet(uri) as file:
+        found = pq.read_schema(file).metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items()}
 
 
 def count_rows(uri: str) -> int:

@@ -42,7 +42,10 @@ class TableWriter:
         max_seconds: float = MAX_SECONDS,
     ) -> None:
         check = fence.check if fence else lambda: None
-        self.writer = ShardWriter(directory, schema, max_rows=max_rows, max_seconds=max_seconds, fence=check)
+        owner = fence.owner if fence else ""
+        self.writer = ShardWriter(
+            directory, schema, max_rows=max_rows, max_seconds=max_seconds, fence=check, owner=owner
+        )
         self.rows = bool(shard_files(directory))  # there are some, also of earlier attempts
         self.counters: Counter[str] = Counter()
         self.seen: set[str] = set()

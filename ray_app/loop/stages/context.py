@@ -7,12 +7,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import pyarrow as pa
 import ray.data
 
 from ray_app.generation.runner import Runner, StageResult
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import DPO, RunFolder
+from ray_app.run.shards import ShardWriter
 from ray_app.train.standby import Standby
 
 log = logging.getLogger(__name__)
@@ -61,3 +63,20 @@ class Context:
 
     def dataset(self, directory: str) -> ray.data.Dataset:
         return self.runner.dataset(directory)
+
+    def clear(self, directory: str) -> None:
+        """Remove what an interrupted attempt left of a stage that starts from nothing. Raises RunError where another
+        driver holds the run: it is no longer this one's to clear.
+        """
+        self._check_lease()
+        self.folder.clear(directory)
+
+    def writer(self, directory: str, schema: pa.Schema) -> ShardWriter:
+        """Writes the table of a stage that asks no engine. Its files hold their rows alone, not who wrote them: two
+        runs that choose the same training set have the same files.
+        """
+        return ShardWriter(directory, schema, fence=self._check_lease)
+
+    def _check_lease(self) -> None:
+        if self.runner.fence is not None:
+            self.runner.fence.check()

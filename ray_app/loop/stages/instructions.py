@@ -27,7 +27,7 @@ from ray_app.loop.instruction_rows import Reader, read_source, schema_of
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import RunFolder
-from ray_app.run.shards import ShardWriter, column_values, row_counts
+from ray_app.run.shards import column_values, row_counts
 from ray_app.run.storage import content_hash, list_files, read_parquet
 
 STAGE = "instructions"
@@ -83,10 +83,10 @@ def run(context: Context) -> StageResult:
 def _chosen(context: Context, whole: str, directory: str, result: StageResult) -> StageResult:
     """The `count` instructions that are kept, written anew: quick and deterministic."""
     settings = context.settings
-    context.folder.clear(directory)
+    context.clear(directory)
     rows = list(zip(*(column_values(whole, name) for name in ("instruction_id", "category")), strict=True))
     kept = chosen(rows, settings.instructions.count or 0, settings.seed, settings.instructions.balance_categories)
-    with ShardWriter(directory, schema_of(settings.instructions)) as writer:
+    with context.writer(directory, schema_of(settings.instructions)) as writer:
         for file in list_files(whole, "shard-*.parquet"):
             writer.add([row for row in read_parquet(file).to_pylist() if row["instruction_id"] in kept])
     left_out = {"not_chosen": len(rows) - len(kept)}
@@ -151,10 +151,10 @@ def classify_program(settings: IterateSettings, inputs: Inputs) -> ClassifyProgr
 def _write_candidates(context: Context, directory: str) -> StageResult:
     settings = context.settings
     # Reading is cheap and deterministic: an interrupted read starts again from nothing.
-    context.folder.clear(directory)
+    context.clear(directory)
     reader = Reader(settings.instructions, context.inputs.contamination())
     started, kept = time.monotonic(), 0
-    with ShardWriter(directory, schema_of(settings.instructions)) as writer:
+    with context.writer(directory, schema_of(settings.instructions)) as writer:
         for row, fault in reader.rows(read_source(settings.instructions)):
             if fault is not None:
                 writer.quarantine([fault])

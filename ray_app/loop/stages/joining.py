@@ -1,7 +1,8 @@
 """Judgments joined with their pairs: rows of the training set, and which of them cannot be trained on.
 
-The texts stream: each shard of pairs is joined with the few judgment shards that hold its samples, as one Ray task, so
-nothing is collected or shuffled.
+The texts stream: some shards of pairs are joined with the judgment shards that hold their samples, as one Ray task, so
+nothing is collected or shuffled. Engines answer out of order, so the judgments of one shard of pairs lie in many files,
+nearly the same ones as its neighbours': a large table is cut into tasks of several shards, which read each file once.
 """
 
 from __future__ import annotations
@@ -26,17 +27,24 @@ from ray_app.train.data import DRAWN, IN_PLACE, row_id
 from ray_app.train.trainable import Trainer
 
 TRAIN_SET = "train_set"  # the stage whose rows these are
+TASKS = 64  # at least so many of a large table, where it has as many shards of pairs
+MOST_SHARDS = 8  # of pairs in a task: its rows are in memory at once
+
+
+Wanted = Mapping[Unit, tuple[tuple[int, ...], ...]]  # the samples of each row, by (pair_id, order or side)
 
 
 @dataclass(frozen=True)
 class JoinTask:
-    """One shard of pairs and the judgment shards to join with it; `wanted` maps (pair_id, order or side) to the samples
-    of each of its rows.
-    """
+    """Shards of pairs, each with what is wanted of it, and the judgment shards to join with them."""
 
-    pairs_file: str
+    shards: tuple[tuple[str, Wanted], ...]
     judgment_files: tuple[str, ...]
-    wanted: Mapping[Unit, tuple[tuple[int, ...], ...]]
+
+    @property
+    def judgments(self) -> set[Judgment]:
+        """All that it needs of the judgment shards."""
+        return {(*unit, j) for _, wanted in self.shards for unit, rows in wanted.items() for row in rows for j in row}
 
 
 @dataclass(frozen=True)
@@ -56,36 +64,34 @@ class Join:
     protocol: PairProtocol
     trainer: Trainer
 
-    def faults(self, task: JoinTask) -> list[Fault]:
-        """Those of its judgments that cannot be trained on."""
-        found, rows = [], self.rows(task)
-        for row, samples, faults in zip(rows, chosen_of(task), in_threads(self.trainer.faults, rows), strict=True):
-            for name, fault in faults.items():
-                own = {**row, "sample": samples[-1] if name == "rejected" else samples[0]}
-                reason = {"stage": TRAIN_SET, "reason": fault.reason, "detail": fault.detail}
-                judgment = (row["pair_id"], row["order"], own["sample"])
-                found.append(Fault(judgment, {"id": row_id(own), **reason}))
-        return found
+    def faults(self, task: JoinTask) -> Iterator[list[Fault]]:
+        """Those of its judgments that cannot be trained on, shard by shard."""
+        for (_, wanted), rows in zip(task.shards, self.rows(task), strict=True):
+            found = []
+            each = in_threads(self.trainer.faults, rows)
+            for row, samples, faults in zip(rows, chosen_of(wanted), each, strict=True):
+                for name, fault in faults.items():
+                    own = {**row, "sample": samples[-1] if name == "rejected" else samples[0]}
+                    reason = {"stage": TRAIN_SET, "reason": fault.reason, "detail": fault.detail}
+                    judgment = (row["pair_id"], row["order"], own["sample"])
+                    found.append(Fault(judgment, {"id": row_id(own), **reason}))
+            yield found
 
-    def rows(self, task: JoinTask) -> list[dict[str, Any]]:
-        """Its rows, by key."""
-        ids, part = pa.array(sorted({unit[0] for unit in task.wanted})), self.protocol.part
+    def rows(self, task: JoinTask) -> Iterator[list[dict[str, Any]]]:
+        """Its rows by key, shard by shard."""
         prompt = self.prompt.guarded(self.trainer.control)
-        prompts = {
-            unit: messages
-            for pair in _only(task.pairs_file, ids)
-            for unit, messages in self.protocol.pair_prompts(pair, prompt)
-        }
-        drawn = {
-            (row["pair_id"], row[part], row["sample"]): (row["text"], row.get("token_ids"))
-            for file in task.judgment_files
-            for row in _only(file, ids)
-        }
-        return [
-            self._row(unit, samples[0], prompts[unit], [drawn[*unit, sample] for sample in samples])
-            for unit, rows in sorted(task.wanted.items())
-            for samples in rows
-        ]
+        drawn = drawn_of(task, self.protocol.part)
+        for pairs_file, wanted in task.shards:
+            prompts = {
+                unit: messages
+                for pair in _only(pairs_file, {unit[0] for unit in wanted}).to_pylist()
+                for unit, messages in self.protocol.pair_prompts(pair, prompt)
+            }
+            yield [
+                self._row(unit, samples[0], prompts[unit], [drawn[*unit, sample].answer for sample in samples])
+                for unit, rows in sorted(wanted.items())
+                for samples in rows
+            ]
 
     def _row(
         self, unit: Unit, sample: int, prompt: list[Message], answers: list[tuple[str, list[int] | None]]
@@ -98,26 +104,63 @@ class Join:
         return row
 
 
-def chosen_of(task: JoinTask) -> list[tuple[int, ...]]:
-    """The samples of each row that `Join.rows` makes of a task, in its order."""
-    return [samples for _, rows in sorted(task.wanted.items()) for samples in rows]
+@dataclass(frozen=True)
+class Drawn:
+    """One judgment of a table in memory. As Python objects its tokens would take ten times the room."""
+
+    table: pa.Table
+    index: int
+
+    @property
+    def answer(self) -> tuple[str, list[int] | None]:
+        """Its text, and its tokens as drawn where they are known."""
+        ids = self.table.column("token_ids")[self.index].as_py() if "token_ids" in self.table.column_names else None
+        return self.table.column("text")[self.index].as_py(), ids
 
 
-def streamed(made_of: Callable[[JoinTask], list[Any]], tasks: list[JoinTask]) -> Iterator[Any]:
+def drawn_of(task: JoinTask, part: str) -> dict[Judgment, Drawn]:
+    """The judgments that a task needs, each file read once. `part`: the column of orders or sides."""
+    needed, found = task.judgments, dict[Judgment, Drawn]()
+    ids = {judgment[0] for judgment in needed}
+    for file in task.judgment_files:
+        table = _only(file, ids)
+        keys = list(zip(*(table.column(name).to_pylist() for name in ("pair_id", part, "sample")), strict=True))
+        own = [index for index, key in enumerate(keys) if key in needed]
+        kept = table.take(pa.array(own, pa.int64())).combine_chunks()
+        found |= {keys[index]: Drawn(kept, number) for number, index in enumerate(own)}
+    return found
+
+
+def chosen_of(wanted: Wanted) -> list[tuple[int, ...]]:
+    """The samples of each row that `Join.rows` makes of a shard, in its order."""
+    return [samples for _, rows in sorted(wanted.items()) for samples in rows]
+
+
+def streamed(made_of: Callable[[JoinTask], Iterator[list[Any]]], tasks: list[JoinTask]) -> Iterator[Any]:
     """What is made of each task, in the order of the tasks: through Ray Data, and in place where it is little."""
-    if sum(len(task.wanted) for task in tasks) <= IN_PLACE:
+    if sum(len(wanted) for task in tasks for _, wanted in task.shards) <= IN_PLACE:
         for task in tasks:
-            yield from made_of(task)
+            for made in made_of(task):
+                yield from made
         return
+
+    def whole(row: dict[str, Any]) -> dict[str, Any]:
+        return {"made": pickle.dumps([one for made in made_of(pickle.loads(row["task"])) for one in made])}
+
     # A copy, for this graph alone: in the others a slow block would hold back those behind it.
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     with ray.data.DataContext.current(context):
         # Tasks cross as bytes: an Arrow column cannot hold them.
         dataset = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
-        blocks = dataset.map(lambda row: {"made": pickle.dumps(made_of(pickle.loads(row["task"])))})
+        blocks = dataset.map(whole)
     for block in blocks.iter_rows():
         yield from pickle.loads(block["made"])
+
+
+def shards_a_task(shards: int) -> int:
+    """How many shards of pairs a task joins: one while there are few, so that every core has some. Pure."""
+    return max(1, min(MOST_SHARDS, shards // TASKS))
 
 
 def plan(
@@ -125,24 +168,27 @@ def plan(
     selected: Iterable[tuple[Sample, ...]],
     files: Mapping[str, set[str]],
 ) -> list[JoinTask]:
-    """One task for every shard of pairs that has selected judgments."""
+    """Tasks for every shard of pairs that has selected judgments, in the shards' order."""
     wanted: dict[Unit, list[tuple[int, ...]]] = defaultdict(list)
     for group in selected:
         wanted[group[0].unit].append(tuple(sample.sample for sample in group))
     by_pair: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for unit in wanted:
         by_pair[unit[0]].append(unit)
-    tasks = []
+    shards: list[tuple[str, Wanted]] = []
     for pairs_file in pairs_files:
         ids = read_parquet(pairs_file, columns=["pair_id"]).column("pair_id").to_pylist()
-        units = [unit for identity in ids for unit in by_pair.get(identity, ())]
-        if units:
-            needed = sorted({file for unit in units for file in files[unit[0]]})
-            tasks.append(JoinTask(pairs_file, tuple(needed), {unit: tuple(wanted[unit]) for unit in units}))
-    return tasks
+        if units := [unit for identity in ids for unit in by_pair.get(identity, ())]:
+            shards.append((pairs_file, {unit: tuple(wanted[unit]) for unit in units}))
+    size = shards_a_task(len(shards))
+    groups = [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
+    return [JoinTask(group, _files_of(group, files)) for group in groups]
 
 
-def _only(file: str, ids: pa.Array) -> list[dict[str, Any]]:
+def _files_of(shards: Iterable[tuple[str, Wanted]], files: Mapping[str, set[str]]) -> tuple[str, ...]:
+    return tuple(sorted({file for _, wanted in shards for unit in wanted for file in files[unit[0]]}))
+
+
+def _only(file: str, ids: Iterable[str]) -> pa.Table:
     table = read_parquet(file)
-    rows: list[dict[str, Any]] = table.filter(pc.is_in(table.column("pair_id"), value_set=ids)).to_pylist()
-    return rows
+    return table.filter(pc.is_in(table.column("pair_id"), value_set=pa.array(sorted(ids), pa.string())))

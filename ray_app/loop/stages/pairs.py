@@ -133,7 +133,7 @@ def take_given(context: Context, directory: str) -> None:
     settings, marker = context.settings, context.folder.join(directory, GIVEN)
     if not _sources(settings) or exists(marker):
         return
-    context.folder.clear(directory)
+    context.clear(directory)
     own = _rows(context.folder.stage_dir("instructions"))
     inputs = context.inputs
     taken = GivenPairs(
@@ -143,7 +143,7 @@ def take_given(context: Context, directory: str) -> None:
         inputs.generated_contamination(),
     )
     counts = {}
-    with ShardWriter(directory, PAIRS) as writer:
+    with context.writer(directory, PAIRS) as writer:
         for path in _sources(settings):
             counts[path] = _write(
                 writer, taken.of_file(path) if path in settings.pairs.source else _of_run(taken, path)

@@ -28,7 +28,7 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import trainer_of
 from ray_app.loop.stages.joining import TRAIN_SET, Fault, Join, plan, streamed
-from ray_app.run.shards import ShardWriter, row_counts
+from ray_app.run.shards import row_counts
 from ray_app.run.storage import list_files, read_parquet
 
 STAGE = TRAIN_SET
@@ -54,7 +54,7 @@ def run(context: Context, iteration: int) -> StageResult:
     """Write iter_NN/train_set/ and return its numbers. Raises RunError, with the cause, when nothing is left."""
     settings, started = context.settings, time.monotonic()
     directory = context.folder.stage_dir(STAGE, iteration)
-    context.folder.clear(directory)  # quick and deterministic: an interrupted attempt starts again
+    context.clear(directory)  # quick and deterministic: an interrupted attempt starts again
     judgment_files = list_files(context.folder.stage_dir("judgments", iteration), "shard-*.parquet")
     protocol = settings.protocol
     every = rule_of(settings, iteration)
@@ -65,10 +65,10 @@ def run(context: Context, iteration: int) -> StageResult:
     rule, faults = trainable(join, judgment_files, pairs_files, every, kept)
     made = protocol.choice(judgment_files, replace(rule, balance=settings.judging.balance))
     if not made.selected:
-        with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
+        with context.writer(directory, schema_of(settings.train.recipe)) as writer:
             writer.quarantine([fault.record for fault in faults])  # the reasons can be read
         raise RunError(cause(made, faults, len(kept.selected)))
-    with ShardWriter(directory, schema_of(settings.train.recipe)) as writer:
+    with context.writer(directory, schema_of(settings.train.recipe)) as writer:
         writer.quarantine([fault.record for fault in faults])
         said: list[str] = []
         for row in streamed(join.rows, plan(pairs_files, made.selected, made.files)):

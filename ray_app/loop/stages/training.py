@@ -34,7 +34,6 @@ from ray_app.metrics.accuracy import accuracy
 from ray_app.metrics.first_position import first_position_rate
 from ray_app.run import storage
 from ray_app.run.folder import StageRecord, read_record
-from ray_app.run.shards import ShardWriter
 from ray_app.run.storage import list_files
 from ray_app.system.background import in_background
 from ray_app.system.device_time import DeviceClock
@@ -243,8 +242,8 @@ def _value(ratio: Ratio) -> float | None:
 def write_quarantine(context: Context, iteration: int, faults: list[dict[str, str]]) -> None:
     """The rows that could not be trained on, beside stage.json. What an earlier attempt wrote is replaced."""
     directory = context.folder.stage_dir(STAGE, iteration)
-    context.folder.clear(directory)
-    with ShardWriter(directory, QUARANTINE) as writer:
+    context.clear(directory)
+    with context.writer(directory, QUARANTINE) as writer:
         for fault in faults:
             writer.quarantine([fault])
 

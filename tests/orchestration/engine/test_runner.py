@@ -50,7 +50,7 @@ def test_a_stage_tells_how_its_weights_came(tmp_path: Path, dataset: Make, progr
 def test_texts_cut_in_their_reasoning_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, program: Make, scripted: Make
 ) -> None:
-    job = Job("judgments", str(tmp_path), JUDGMENTS, ("pair_id", "order"), None, 1, program(), scripted(), "judge", 2)
+    job = Job("judgments", str(tmp_path), JUDGMENTS, ("pair_id", "order"), None, 0, program(), scripted(), "judge", 2)
     for cut, told in ((0, []), (3, [True])):
         caplog.clear()
         result = result_of(job, {"cut_in_reasoning": cut}, 1.0, {})

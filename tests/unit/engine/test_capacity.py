@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ray_app.engine.capacity import (
+    left_by,
     placeable,
-    placeable_beside,
     pools_fit_cores,
     real_cores,
     room_beside,
@@ -45,15 +45,15 @@ def test_replicas_that_nodes_take(settings: EngineSettings, nodes: list[dict[str
 
 
 def test_pools_beside_pools() -> None:
-    total = {"CPU": 288.0, "GPU": 24.0}
+    three = [NODE] * 3
     mixtral, judge = engine(tensor_parallel=8, replicas=1), engine(tensor_parallel=8, replicas=2)
     assert taken([mixtral, judge]) == (24, 3)
-    assert room_beside(judge, [mixtral], total)
-    assert not room_beside(judge, [mixtral, engine(replicas=1)], total)
-    assert not room_beside(engine(cpus=300), [], total)
+    assert room_beside(judge, [mixtral], three)
+    assert not room_beside(judge, [mixtral, engine(replicas=1)], three)
+    assert not room_beside(engine(cpus=300), [], three)
     small = EngineSettings(model="m", device="cpu", cpus=1)
-    assert room_beside(small, [small], {"CPU": 4.0})
-    assert not room_beside(small, [small, small], {"CPU": 4.0}), "reading the rows takes a CPU too"
+    assert room_beside(small, [small], [{"CPU": 4.0}])
+    assert not room_beside(small, [small, small], [{"CPU": 4.0}]), "reading the rows takes a CPU too"
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,42 @@ def test_pools_beside_pools() -> None:
     ],
 )
 def test_nodes_that_take_two_pools(one: Any, other: Any, nodes: Any, fits: bool) -> None:
-    assert placeable_beside(one, other, nodes) is fits
-    assert placeable_beside(other, one, nodes) is fits
+    assert room_beside(one, [other], nodes) is fits
+    assert room_beside(other, [one], nodes) is fits
+
+
+@pytest.mark.parametrize(
+    ("living", "wanted", "nodes", "fits"),
+    [
+        # Twelve of sixteen GPUs are taken by replicas of three: two nodes have two left each, none has four.
+        ([engine(tensor_parallel=3, replicas=4)], engine(tensor_parallel=4), [NODE] * 2, False),
+        ([engine(tensor_parallel=3, replicas=4)], engine(tensor_parallel=2, replicas=2), [NODE] * 2, True),
+        ([engine(tensor_parallel=3, replicas=4)], engine(tensor_parallel=4, executor="ray"), [NODE] * 2, True),
+        ([engine(tensor_parallel=12, executor="ray")], engine(tensor_parallel=4), [NODE] * 2, True),
+        ([engine(tensor_parallel=12, executor="ray")], engine(tensor_parallel=8), [NODE] * 2, False),
+        # Three pools: the smallest goes where the others leave room, whatever the order they are named in.
+        ([engine(replicas=4), engine(tensor_parallel=8)], engine(tensor_parallel=4), [NODE] * 2, True),
+        ([engine(replicas=5), engine(tensor_parallel=8)], engine(tensor_parallel=4), [NODE] * 2, False),
+        # CPUs, too, are a node's: two with three each are no room for an engine of four.
+        ([engine(cpus=5, replicas=2)], engine(cpus=4), [{"CPU": 8.0, "GPU": 8.0}] * 2, False),
+        ([engine(cpus=5, replicas=2)], engine(cpus=3), [{"CPU": 8.0, "GPU": 8.0}] * 2, True),
+    ],
+)
+def test_what_each_node_has_left_decides_not_the_sum(living: Any, wanted: Any, nodes: Any, fits: bool) -> None:
+    assert room_beside(wanted, living, nodes) is fits
+
+
+def test_what_pools_leave_of_each_node() -> None:
+    assert left_by([engine(tensor_parallel=2, replicas=3, cpus=2), engine(tensor_parallel=8)], [NODE, NODE]) == [
+        {"CPU": 95.0, "GPU": 0.0},
+        {"CPU": 90.0, "GPU": 2.0},
+    ]
+    assert left_by([engine(tensor_parallel=12, executor="ray", cpus=100)], [NODE, NODE]) == [
+        {"CPU": 0.0, "GPU": 0.0},
+        {"CPU": 92.0, "GPU": 4.0},
+    ]
+    assert left_by([engine(replicas=9)], [NODE]) is None
+    assert left_by([], [{}]) == [{"CPU": 0.0, "GPU": 0.0}]
 
 
 def test_the_trainer_beside_pools() -> None:

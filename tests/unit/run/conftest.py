@@ -33,7 +33,7 @@ class _DyingOs:
     """The `os` of a process that dies before a rename and so cleans nothing up."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("replace", "unlink"):
+        if name in ("link", "replace", "unlink"):
             raise Killed
         return getattr(os, name)
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from ray_app.errors import InputError, RunError
+from ray_app.errors import RunError
 from ray_app.run import lease as lease_module
 from ray_app.run import storage
-from ray_app.run.lease import Lease, alive
+from ray_app.run.lease import HEARTBEAT_S, LOOK_S, STALE_S, Lease, Seen, standing_of
 
 CONTENDERS, ROUNDS = 6, 20
 DRIVER = """
@@ -74,11 +74,10 @@ def test_hold_and_release(place: str) -> None:
 
 def test_a_second_driver_is_refused_and_told_by_whom(place: str) -> None:
     with Lease(place) as first:
-        with pytest.raises(InputError) as caught, Lease(place):
+        with pytest.raises(RunError) as caught, Lease(place):
             pass
         message = str(caught.value)
         assert f"process {os.getpid()} on {socket.gethostname()}" in message
-        assert "last heard" in message
         assert "\n" not in message
         first.fence.check()
 
@@ -86,7 +85,7 @@ def test_a_second_driver_is_refused_and_told_by_whom(place: str) -> None:
 def test_a_living_driver_is_respected_and_a_killed_one_replaced_at_once(
     tmp_path: Path, driver: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(InputError, match=f"process {driver.pid}"), Lease(str(tmp_path)):
+    with pytest.raises(RunError, match=f"process {driver.pid}"), Lease(str(tmp_path)):
         pass
     driver.send_signal(signal.SIGKILL)
     # Not waited for: until its parent reaps it, the process still has its id and start time.
@@ -97,7 +96,7 @@ def test_a_living_driver_is_respected_and_a_killed_one_replaced_at_once(
 
 def test_a_stopped_driver_is_alive(tmp_path: Path, driver: subprocess.Popen[str]) -> None:
     driver.send_signal(signal.SIGSTOP)
-    with pytest.raises(InputError, match=f"process {driver.pid}"), Lease(str(tmp_path)):
+    with pytest.raises(RunError, match=f"process {driver.pid}"), Lease(str(tmp_path)):
         pass
 
 
@@ -113,28 +112,116 @@ def storage_ticks() -> int:
     return ticks
 
 
-@pytest.mark.parametrize(
-    "elsewhere",
-    [{"host": "elsewhere"}, {"boot": "another container"}, {"pid": 2**22 + 1, "boot": "another container"}],
-)
-def test_on_another_host_the_heartbeat_decides(
-    place: str, elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+class Watching:
+    """Stands in for the clock of a driver that wants the run; `meanwhile` is called at each of its looks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[float], None] = lambda now: None) -> None:
+        self.now, self.meanwhile = 0.0, meanwhile
+        monkeypatch.setattr(lease_module, "pause", self.pause)
+        monkeypatch.setattr(lease_module.time, "monotonic", lambda: self.now)
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        self.meanwhile(self.now)
+
+
+ELSEWHERE = [{"host": "elsewhere"}, {"boot": "another container"}, {"pid": 2**22 + 1, "boot": "another container"}]
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+@pytest.mark.parametrize("clock", [-70.0, 0.0, 70.0, 1e6])
+def test_of_another_host_a_heartbeat_that_changes_refuses_whatever_the_clocks_say(
+    place: str, elsewhere: dict[str, Any], clock: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = time.time()
-    monkeypatch.setattr(lease_module.time, "time", lambda: now)
-    write_holder(place, **elsewhere, heartbeat=now - 59.9)
-    with pytest.raises(InputError, match="another driver is running this run"), Lease(place):
+    def beats(now: float) -> None:
+        if now % HEARTBEAT_S < LOOK_S:
+            write_holder(place, **elsewhere, heartbeat=time.time() + clock, beat=now)
+
+    beats(0.0)
+    watching = Watching(monkeypatch, beats)
+    with pytest.raises(RunError, match="another driver is running this run"), Lease(place):
         pass
-    write_holder(place, **elsewhere, heartbeat=now - 60.1)
+    assert watching.now <= HEARTBEAT_S
+    assert storage.read_json(lease_file(place))["owner"] == "other"
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+@pytest.mark.parametrize("clock", [-1e6, 0.0, 70.0])
+def test_of_another_host_a_heartbeat_that_stands_still_is_waited_for_and_replaced(
+    place: str,
+    elsewhere: dict[str, Any],
+    clock: float,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_holder(place, **elsewhere, heartbeat=time.time() + clock)
+    watching = Watching(monkeypatch)
     with Lease(place) as lease:
         lease.fence.check()
+    assert STALE_S <= watching.now <= STALE_S + LOOK_S
+    told = [message for message in caplog.messages if "holds this run" in message]
+    assert len(told) == 1, "one line, not one a look"
+    assert f"process {elsewhere.get('pid', os.getpid())} on " in told[0]
+    assert "stands still for 60 s" in told[0]
+
+
+def test_a_lease_that_is_given_back_while_it_is_watched_is_taken_at_once(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_holder(place, host="elsewhere")
+    watching = Watching(monkeypatch, lambda now: storage.remove(lease_file(place)))
+    with Lease(place) as lease:
+        lease.fence.check()
+    assert watching.now == LOOK_S
+
+
+def test_of_two_that_watch_a_dead_driver_the_second_sees_the_first(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(now: float) -> None:
+        write_holder(place, host="a third", owner="who was faster")
+
+    write_holder(place, host="elsewhere")
+    Watching(monkeypatch, taken)
+    with pytest.raises(RunError, match=r"another driver is running this run: process \d+ on a third"), Lease(place):
+        pass
+
+
+HOLDER = {"owner": "x", "beat": 3}
+
+
+@pytest.mark.parametrize(
+    ("holder", "first", "now", "process", "standing"),
+    [
+        (None, None, 0.0, None, "free"),
+        (None, Seen(HOLDER, 0.0), 1.0, None, "free"),
+        (HOLDER, None, 0.0, False, "free"),
+        (HOLDER, None, 0.0, True, "living"),
+        (HOLDER, Seen(HOLDER, 0.0), 1e9, True, "living"),
+        (HOLDER, None, 1e9, None, "silent"),
+        (HOLDER, Seen(HOLDER, 5.0), 5.0 + STALE_S - 0.1, None, "silent"),
+        (HOLDER, Seen(HOLDER, 5.0), 5.0 + STALE_S, None, "free"),
+        (HOLDER | {"beat": 4}, Seen(HOLDER, 5.0), 5.0 + STALE_S, None, "living"),
+        (HOLDER | {"owner": "y"}, Seen(HOLDER, 5.0), 6.0, None, "living"),
+    ],
+)
+def test_standing(holder: Any, first: Any, now: float, process: bool | None, standing: str) -> None:
+    assert standing_of(holder, first, now, process) == standing
+
+
+def test_every_heartbeat_changes_what_is_written(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(lease_module.time, "time", lambda: 1.0)  # a clock that stands still
+    with Lease(place):
+        first = storage.read_json(lease_file(place))
+        until(lambda: storage.read_json(lease_file(place)) != first)
 
 
 def test_a_lease_without_the_newer_fields_is_read(place: str) -> None:
     storage.write_json_atomic(lease_file(place), {"owner": "x", "host": socket.gethostname(), "pid": 1})
-    assert not alive(storage.read_json(lease_file(place)), time.time())
-    with Lease(place):
-        pass
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        watching = Watching(monkeypatch)  # of a boot that it does not name
+        with Lease(place):
+            pass
+    assert watching.now >= STALE_S
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
@@ -213,7 +300,7 @@ def _contend(folders: list[str], barrier: Any, wins: Any) -> None:
         lease = Lease(folder)
         try:
             lease.__enter__()
-        except InputError:
+        except RunError:
             barrier.wait()
             continue
         barrier.wait()  # everyone has tried while this one holds it

@@ -20,7 +20,7 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import RunFolder
-from ray_app.run.shards import ShardWriter, shard_files
+from ray_app.run.shards import ShardWriter, closed_units, shard_files
 from ray_app.run.storage import read_parquet
 
 Settings = Callable[..., IterateSettings]
@@ -60,7 +60,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return [row for file in shard_files(directory) for row in read_parquet(file).to_pylist()]
 
     def run(_: Runner, job: Job) -> StageResult:
-        done, engine = job.done(), ScriptedEngine(job.engine)
+        done, engine = (
+            closed_units(job.directory, job.key, job.where, job.where and job.stage),
+            ScriptedEngine(job.engine),
+        )
         with ShardWriter(job.directory, job.schema) as writer:
             for row in job.source:
                 if unit_id(row, job.key) not in done:

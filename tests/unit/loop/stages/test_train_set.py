@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -235,12 +236,12 @@ def test_what_cannot_be_trained_on_is_lost_before_the_balance(context: Any, monk
     run = run_of(context, letters)
     whole = joining.Join.rows
 
-    def longer(join: Any, task: Any) -> list[dict[str, Any]]:
-        rows = whole(join, task)
-        for row in rows:
-            if row["pair_id"] in ("p0", "p1", "p2", "p3") and row["order"] == CHOSEN_FIRST:
-                row["completion"][0]["content"] += " because" * 1000
-        return rows
+    def longer(join: Any, task: Any) -> Iterator[list[dict[str, Any]]]:
+        for rows in whole(join, task):
+            for row in rows:
+                if row["pair_id"] in ("p0", "p1", "p2", "p3") and row["order"] == CHOSEN_FIRST:
+                    row["completion"][0]["content"] += " because" * 1000
+            yield rows
 
     monkeypatch.setattr(joining.Join, "rows", longer)
     result, rows = made(run)
@@ -302,9 +303,39 @@ def test_a_task_names_only_the_shards_it_needs(tmp_path: Path) -> None:
     assert {identity: len(found) for identity, found in places.items()} == {f"p{n}": 1 for n in range(6)}
     selected = [(s,) for s in samples if s.kept and s.pair_id in ("p0", "p1", "p4")]
     tasks = joining.plan(pairs, selected, places)
-    assert [task.pairs_file for task in tasks] == [pairs[0], pairs[2]], "no task for a shard without selected rows"
+    named = [[file for file, _ in task.shards] for task in tasks]
+    assert named == [[pairs[0]], [pairs[2]]], "no task for a shard without selected rows"
     assert tasks[0].judgment_files == tuple(sorted(places["p0"] | places["p1"]))
-    assert set(tasks[1].wanted) == {("p4", order) for order in ORDERS}
+    assert set(tasks[1].shards[0][1]) == {("p4", order) for order in ORDERS}
+    assert [(row["pair_id"], row["order"]) for row in joined(tasks)] == sorted(s.unit for (s,) in selected)
+
+
+def joined(tasks: list[joining.JoinTask]) -> list[dict[str, Any]]:
     join = joining.Join(PROMPT, 1, PROTOCOLS["pairwise"], Trainer(SEED[-1], None, 4096))
-    rows = [row for task in tasks for row in join.rows(task)]
-    assert [(row["pair_id"], row["order"]) for row in rows] == sorted(s.unit for (s,) in selected)
+    return [row for task in tasks for rows in join.rows(task) for row in rows]
+
+
+def test_a_task_of_several_shards_makes_the_same_rows_and_reads_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines answer out of order: every file of judgments holds some of every shard of pairs."""
+    pairs = write(str(tmp_path / "pairs"), PAIRS, ([pair(n)] for n in range(8)), 2)
+    units = [judgments(f"p{n}", order, "BA") for n in (0, 2, 4, 6, 1, 3, 5, 7) for order in ORDERS]
+    files = write(str(tmp_path / "judgments"), JUDGMENTS, units, 8)
+    samples, places = read_samples(files)
+    selected = [(sample,) for sample in samples if sample.kept]
+    small = joining.plan(pairs, selected, places)
+    monkeypatch.setattr(joining, "TASKS", 2)
+    large = joining.plan(pairs, selected, places)
+    assert [len(task.shards) for task in large] == [2, 2]
+    read: list[str] = []
+    monkeypatch.setattr(joining, "read_parquet", lambda file, *a: read.append(file) or read_parquet(file, *a))
+    assert joined(large) == joined(small)
+    assert [read.count(file) for file in pairs] == [2] * 4
+    assert sum(read.count(file) for file in files) == sum(len(task.judgment_files) for task in [*small, *large])
+    assert sum(len(task.judgment_files) for task in large) < sum(len(task.judgment_files) for task in small)
+
+
+@pytest.mark.parametrize(("shards", "size"), [(0, 1), (1, 1), (64, 1), (127, 1), (128, 2), (400, 6), (31_000, 8)])
+def test_a_small_table_keeps_a_task_a_shard(shards: int, size: int) -> None:
+    assert joining.shards_a_task(shards) == size
