@@ -27,6 +27,8 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} VLLM_USE_FLASHINFER_SAMPLER=${
 export NCCL_NVLS_ENABLE=${NCCL_NVLS_ENABLE:-0} NVSHMEM_DISABLE_NVLS=${NVSHMEM_DISABLE_NVLS:-1}
 export TORCH_SYMM_MEM_DISABLE_MULTICAST=${TORCH_SYMM_MEM_DISABLE_MULTICAST:-1}
 export VLLM_ALLREDUCE_USE_SYMM_MEM=${VLLM_ALLREDUCE_USE_SYMM_MEM:-0}
+# On machines whose memory grows as it is used, Ray would take a little for nearly all, and kill workers.
+export RAY_memory_monitor_refresh_ms=${RAY_memory_monitor_refresh_ms:-0}
 python=${PYTHON:-python3}
 json=$OUT/70b.jsonl; logs=$WORK/logs; mkdir -p "$OUT" "$logs"; touch "$json"
 began=$SECONDS
@@ -54,7 +56,7 @@ step() {
   ((left > 20)) || { note "$name: no time left"; return 1; }
   limit=$((left < limit ? left : limit))
   settle "$name"
-  timeout --signal=INT -k 20 "$limit" "$@" >>"$logs/$name.log" 2>&1 || code=$?
+  timeout --signal=INT -k 40 "$limit" "$@" >>"$logs/$name.log" 2>&1 || code=$?
   tar -C "$WORK" -czf "$OUT/logs.tar.gz" logs
   case $code in
   0) echo "$name: ok, $((SECONDS - start)) s" ;;

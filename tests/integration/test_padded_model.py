@@ -34,6 +34,18 @@ def loaded(folder: str) -> tuple[Any, Any]:
     return lm, AutoTokenizer.from_pretrained(folder)
 
 
+def test_an_empty_folder_has_a_token_for_every_row_of_the_output_layer(model: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    shape = SHAPES["tiny-70b"]
+    model_folders.empty(shape, Path(model), tmp_path / "empty")
+    own, tokenizer = (AutoTokenizer.from_pretrained(folder) for folder in (model, tmp_path / "empty"))
+    assert len(tokenizer) == AutoConfig.from_pretrained(tmp_path / "empty").vocab_size == shape.vocabulary > len(own)
+    text = "<|im_start|>user\nWhich is better?<|im_end|> unused49152"
+    assert tokenizer(text).input_ids == own(text).input_ids
+    assert tokenizer.decode([own.vocab_size - 1, shape.vocabulary - 1]).endswith(f"unused{shape.vocabulary - 1}")
+
+
 def test_logits_and_greedy_text_are_the_models_own(model: str, padded: str) -> None:
     own, tokenizer = loaded(model)
     larger, its_tokenizer = loaded(padded)
