@@ -39,13 +39,14 @@ if [[ $SIZE == paper ]]; then
   judge=${JUDGE_SHAPE:-70b} padded=${PADDED_SHAPE:-8b-smollm2} small=8b sequence=4096 config=configs/smollm2-135m-evidence.yaml
   judging="pairs=512 samples=1 repeats=2 max_tokens=256 max_model_len=8192 max_num_seqs=256"
   fits="--tokens 8192 --max-live 2000000000" large_set="tokens_per_batch=8192 recompute=full zero.max_live=2000000000"
-  small_set="tokens_per_batch=16384 recompute=none accumulation=4" prompts=${PROMPTS:-1000}
+  small_tokens=16384 prompts=${PROMPTS:-1000}
 else
   judge=${JUDGE_SHAPE:-tiny-70b} padded=${PADDED_SHAPE:-tiny-8b} small=tiny sequence=128 config=configs/smollm2-135m-evidence.yaml
   judging="pairs=${PAIRS:-8} samples=1 repeats=1 max_tokens=16 max_model_len=2048 max_num_seqs=16 cpu_threads=1"
   fits="--tokens 256 --max-live 1000000" large_set="tokens_per_batch=256 recompute=full zero.max_live=1000000"
-  small_set="tokens_per_batch=512 recompute=none accumulation=4" prompts=${PROMPTS:-24}
+  small_tokens=512 prompts=${PROMPTS:-24}
 fi
+small_set="tokens_per_batch=$small_tokens recompute=none accumulation=4"
 [[ $DEVICE == cuda ]] || config=configs/smollm2-135m-cpu.yaml
 [[ $DEVICE == cuda ]] && cpu=() || cpu=(--cpu)
 
@@ -96,10 +97,11 @@ deepest() { # of layers × $1 / 8
     awk -F, -v OFS=, -v share="$1" '{$1 = int($1 * share / 8); print}'
 }
 
-expected() { # what the sum says of a shape, as a JSON line
-  # shellcheck disable=SC2086  # a list of words
-  "$python" benchmarks/memory.py --shape "$1" --gpus "$AT_ONCE" --gib "$GIB" $fits |
-    sed "s/^{/{\"name\": \"expected\", /" >>"$json"
+expected() { # NAME SHAPE options: what the sum says of a shape, as a JSON line
+  local name=$1 shape=$2
+  shift 2
+  "$python" benchmarks/memory.py --shape "$shape" --gpus "$AT_ONCE" --gib "$GIB" "$@" |
+    sed "s/^{/{\"name\": \"$name expected\", /" >>"$json"
 }
 
 # A part is called where its failure does not end the script, so what needs the line above it says so.
@@ -129,9 +131,12 @@ LEFT
 part_c() {
   local share shape failed=1
   for share in 8 7; do # the sum is no measurement: with an eighth fewer layers where it was too hopeful
-    shape=$(deepest "$share"); expected "$shape"
+    shape=$(deepest "$share")
+    # shellcheck disable=SC2086  # a list of words
+    expected "c-large-$share" "$shape" $fits
     if train_with "c-large-$share" 300 "$shape" "$large_set"; then failed=0; break; fi
   done
+  expected c-8b "$small" --tokens "$small_tokens" --recompute none --grad-bytes 4
   train_with c-8b 150 "$small" "$small_set" || failed=1
   # Inductor needs a compiler on processors.
   [[ $DEVICE == cpu ]] || train_with c-8b-compiled 240 "$small" "$small_set compile=inductor" || failed=1
