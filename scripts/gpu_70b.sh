@@ -33,7 +33,7 @@ python=${PYTHON:-python3}
 json=$OUT/70b.jsonl; logs=$WORK/logs; mkdir -p "$OUT" "$logs"; touch "$json"
 began=$SECONDS
 GIB=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | head -1 | awk '{print $1 / 1024}' || true)
-GIB=${GIB:-4} # of the smallest GPU; without one, enough for the tiny shape
+GIB=${GIB:-16} # of the smallest GPU; without one, enough for the tiny shape
 
 if [[ $SIZE == paper ]]; then
   judge=${JUDGE_SHAPE:-70b} padded=${PADDED_SHAPE:-8b-smollm2} small=8b sequence=4096 config=configs/smollm2-135m-evidence.yaml
