@@ -14,7 +14,6 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from judge_bench import held
 
 from ray_app.engine.base import Engine, UnitResult, Work, alone
 from ray_app.engine.manager import PoolManager
@@ -91,10 +91,7 @@ def other_weights(model: str, folder: str) -> str:
 
 def gpu_mib() -> int | None:
     """Memory in use on the first GPU; None where there is none."""
-    if not shutil.which("nvidia-smi"):
-        return None
-    asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
-    return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    return next(iter(held.gpu_mib()), None)
 
 
 def timed(what: Callable[[], Any]) -> tuple[float, Any]:

@@ -4,6 +4,7 @@
     python benchmarks/judging.py bare    --set model=DIR …              side (a) alone; `app`: side (b) alone
     python benchmarks/judging.py cost    --set model=DIR samples=15     until_correct against all: tokens, tail
     python benchmarks/judging.py reload  --set model=DIR                checkpoint written → first judgment
+    python benchmarks/judging.py handover --set model=DIR               GPUs to training and back, judging twice
     python benchmarks/judging.py scale   --sizes 10000 100000           scripted pairs: time and driver memory
 
 `compare` runs side (a), bare vLLM, and side (b), ray_app from Parquet to Parquet, each in a process of its own, with
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "app": lambda given, _: compare(given, ("app",)),
         "cost": cost,
         "reload": lambda given, _: {"reload": in_own_process("reload", given)},
+        "handover": lambda given, _: {"handover": in_own_process("handover", given)},
         "scale": lambda _, sizes: {"scale": in_own_process("scale", {"sizes": sizes})},
     }[arguments.part](given, arguments.sizes)
     record = {"part": arguments.part, "label": arguments.label or arguments.part, "given": given, **found}
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["compare", "bare", "app", "cost", "reload", "scale", "side"])
+    parser.add_argument("part", choices=["compare", "bare", "app", "cost", "reload", "handover", "scale", "side"])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of Spec, as YAML")
     parser.add_argument("--sizes", nargs="*", type=int, default=[10_000, 100_000])
     parser.add_argument("--label", help="name of this record")
@@ -87,6 +89,10 @@ def side(arguments: argparse.Namespace) -> int:
         from judge_bench import reload
 
         records = reload.run(Spec(**given))
+    elif name == "handover":
+        from judge_bench import handover
+
+        records = handover.run(Spec(**given))
     else:
         from judge_bench import app
 
@@ -160,7 +166,7 @@ def show(record: dict[str, Any]) -> None:
         for key, figure in value.items() if isinstance(value, dict) else [("", value)]:
             shown = figure if not isinstance(figure, list) else " ".join(f"{v:,.0f}" for v in figure)
             table.add_row(f"{name} {key}".strip(), f"{shown:,.3f}" if isinstance(shown, float) else str(shown))
-    for entry in record.get("reload", []) + record.get("scale", []):
+    for entry in record.get("reload", []) + record.get("handover", []) + record.get("scale", []):
         table.add_row("", " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in entry.items()))
     Console().print(table)
 

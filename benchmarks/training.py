@@ -23,13 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
-
-SHAPES = {  # layers, width, feed-forward, heads, key-value heads, vocabulary
-    "3b": (28, 3072, 8192, 24, 8, 49152),
-    "8b": (32, 4096, 14336, 32, 8, 128256),
-    "8b-half": (16, 4096, 14336, 32, 8, 128256),  # half of its layers: fits two cards of 80 GB without recompute
-    "tiny": (2, 64, 128, 4, 2, 512),
-}
+from shapes import SHAPES, shape_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,14 +35,16 @@ def main(argv: list[str] | None = None) -> int:
 
     given = dict(item.split("=", 1) for item in arguments.set)
     settings = TrainSettings(**nested({**defaults(arguments), **{key: yaml.safe_load(v) for key, v in given.items()}}))
-    points, kernels = measure(settings, llama_config(arguments.shape), arguments)
-    report(summary(arguments, settings, points) | ({"kernels_ms": kernels} if kernels else {}), arguments.json)
+    like = arguments.export and Path(arguments.export[0], "config.json")
+    config = json.loads(like.read_text()) if like else shape_of(arguments.shape).config()
+    found = measure(settings, config, arguments)
+    report(summary(arguments, settings, found.pop("points")) | found, arguments.json)
     return 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="3b", help=f"{', '.join(SHAPES)}, or layers,width,ffn,heads,kv,vocab")
+    parser.add_argument("--shape", default="3b", help=f"{', '.join(SHAPES)}, or layers,width,ffn,heads,kv,vocab[,head]")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sequence", type=int, default=4096)
     parser.add_argument("--rows", choices=["full", "mixed"], default="full", help="mixed: lengths like judgments'")
@@ -58,6 +54,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--matmul", action="store_true")
     parser.add_argument(
         "--profile", metavar="FILE", help="also sum up the GPU kernels of a warm-up step, trace to FILE"
+    )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("LIKE", "FOLDER"),
+        help="train the config of a model folder, with random weights, and export it with that folder's tokenizer",
     )
     parser.add_argument("--name", default="run")
     parser.add_argument("--json", help="append the result to this file")
@@ -93,48 +95,50 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def llama_config(shape: str) -> dict[str, Any]:
-    layers, width, ffn, heads, kv, vocabulary = SHAPES.get(shape) or tuple(int(part) for part in shape.split(","))
-    return {
-        "model_type": "llama",
-        "num_hidden_layers": layers,
-        "hidden_size": width,
-        "intermediate_size": ffn,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "vocab_size": vocabulary,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": False,
-    }
-
-
-def measure(
-    settings: Any, config: dict[str, Any], arguments: argparse.Namespace
-) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Run warm-up and measured steps; returns the points of the measured groups, and the profiled kernels."""
+def measure(settings: Any, config: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run warm-up and measured steps; returns the points of the measured groups, what the time of the whole call went
+    into, and, where asked for, the profiled kernels and the bytes of the export.
+    """
     import ray
 
     from ray_app.train.check import check
     from ray_app.train.job import Job
-    from ray_app.train.launch import run_workers
     from ray_app.train.state import read_progress
+    from ray_app.train.trainer import run_segment
 
     ray.init(logging_level="WARNING", log_to_driver=True)
     check(settings, None, ray.cluster_resources())
     group = max(1, arguments.steps // 3)
     total = -(-arguments.warmup // group) * group + 3 * group
-    work_dir = tempfile.mkdtemp(prefix="ste-bench-")
+    like, target = arguments.export or ("", None)
+    # Beside the target, so that the export is moved and not copied.
+    work_dir = tempfile.mkdtemp(prefix="ste-bench-", dir=target and Path(target).absolute().parent)
+    spent: dict[str, float] = {}
     try:
         rows = ray.put(random_rows(settings, config["vocab_size"], total, arguments.rows))
         timed = settings.model_copy(update={"log_every": group, "max_steps": total})
-        run_workers(Job(timed, "", arguments.name, 0, [rows], work_dir, total, total, shape=config, export=False))
-        return read_progress(work_dir, total).history[-3:], profiled_kernels(work_dir, arguments.profile)
+        export = target is not None
+        job = Job(timed, like, arguments.name, 0, [rows], work_dir, total, total, shape=config, export=export)
+        run_segment(job, spent)
+        found = {"points": read_progress(work_dir, total).history[-3:]}
+        found |= {"spent_s": {name: round(seconds, 1) for name, seconds in spent.items()}}
+        return found | profiled_kernels(work_dir, arguments.profile) | exported(job, target)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
         ray.shutdown()
 
 
-def profiled_kernels(work_dir: str, target: str | None) -> dict[str, float]:
+def exported(job: Any, target: str | None) -> dict[str, Any]:
+    """Moves the export to `target`; returns its size."""
+    from ray_app.train.candidates import list_candidates
+
+    if target is None:
+        return {}
+    shutil.move(list_candidates(job.work_dir)[-1].path, target)
+    return {"export_gb": round(sum(file.stat().st_size for file in Path(target).glob("*.safetensors")) / 1e9, 3)}
+
+
+def profiled_kernels(work_dir: str, target: str | None) -> dict[str, Any]:
     """Milliseconds by kind of kernel; the trace is kept at `target`."""
     from ray_app.train.profile import kernels_of
 
@@ -142,7 +146,7 @@ def profiled_kernels(work_dir: str, target: str | None) -> dict[str, float]:
         return {}
     (trace,) = Path(work_dir, "profile").glob("*.json.gz")
     shutil.copyfile(trace, target)
-    return {name: round(value, 1) for name, value in kernels_of(trace.read_bytes()).items()}
+    return {"kernels_ms": {name: round(value, 1) for name, value in kernels_of(trace.read_bytes()).items()}}
 
 
 def random_rows(settings: Any, vocabulary: int, steps: int, kind: str) -> pa.Table:

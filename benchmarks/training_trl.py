@@ -19,6 +19,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 import training as ours
+from shapes import shape_of
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
 
     given = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in bench.set)}
     settings = TrainSettings(**ours.nested({**ours.defaults(bench), **given}))
-    points = train(settings, ours.llama_config(bench.shape), bench, arguments.tokenizer)
+    points = train(settings, shape_of(bench.shape).config(), bench, arguments.tokenizer)
     if int(os.environ.get("RANK", "0")) == 0:
         ours.report(ours.summary(bench, settings, points), bench.json)
     return 0

@@ -12,6 +12,7 @@
 # MODEL is any local model folder: only its tokenizer is carried along by TRL. Needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/gpu_steps.sh
 : "${OUT:?set OUT to a folder}"; : "${MODEL:=.cache/models/smollm2-135m-instruct}"
 SHAPE=${SHAPE:-3b}; WORKERS=${WORKERS:-2}; BUDGET=${BUDGET:-540}; EXTRA=${EXTRA:-}; ONLY=${ONLY:-}; PROFILE=${PROFILE:-}
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
@@ -68,20 +69,6 @@ LIST
   esac
 }
 
-# Engines and workers of a variant that was stopped may still be ending: wait until they have given the memory back.
-settle() {
-  command -v nvidia-smi >/dev/null || return 0
-  for _ in $(seq 20); do
-    local used
-    used=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | sort -n | tail -1) || return 0
-    ((${used:-0} > 2000)) || return 0
-    sleep 1
-  done
-  note "$1: starts with $used MiB of GPU memory taken"
-}
-
-note() { echo "$*" | tee -a "$OUT/notes.txt"; }
-
 "$python" benchmarks/training.py --matmul --name matmul --json "$json" >"$OUT/logs/matmul.log" 2>&1 || note "matmul: failed"
 while IFS='|' read -r name limit settings <&3; do
   [[ -z $ONLY || " $ONLY " == *" $name "* ]] || continue
@@ -104,7 +91,7 @@ while IFS='|' read -r name limit settings <&3; do
   124 | 137) note "$name: stopped after its $limit s" ;;
   *)
     note "$name: failed ($code) after $((SECONDS - start)) s"
-    grep -E "Error|error:|out of memory" "$OUT/logs/$name.log" | tail -3 | cut -c1-300 | tee -a "$OUT/notes.txt" || true
+    why "$OUT/logs/$name.log"
     ;;
   esac
 done 3< <(variants)

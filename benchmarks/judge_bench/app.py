@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from judge_bench.held import held, left
 from judge_bench.work import Spec, write_pairs
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.manager import PoolManager
@@ -28,17 +29,22 @@ RAY = RaySettings(dashboard=False, object_store_gib=4)
 
 
 def run(spec: Spec, modes: tuple[Mode, ...] = ("all",)) -> list[dict[str, Any]]:
-    """One record a mode and repeat: seconds, tokens, kept, and the tail."""
+    """One record a mode and repeat: seconds, tokens, kept, and the tail. The last tells of the engines' start, and what
+    was held of the machine before, while they served, and after they had closed beside a living Ray.
+    """
     settings = spec.engine().resolved(1 if spec.device == "cuda" else 0)
+    records: list[dict[str, Any]] = []
+    machine: dict[str, Any] = {}
     with connected(RAY), tempfile.TemporaryDirectory() as folder:
+        machine["before"] = held()
         manager = PoolManager("bench", may_grow=False)
         try:
             serving = manager.get("judge", settings)
             pool = serving.pool
             print(f"app: {len(pool.actors)} engine(s) after {serving.seconds:.0f} s", flush=True)
+            machine |= {"start_s": round(serving.seconds, 1), "start_parts": pool.parts, "serving": held()}
             warm = write_pairs(spec, -1, Path(folder))
             judge(manager, settings, warm, 8 * spec.replicas, spec.program("until_correct"), Path(folder) / "warm-up")
-            records = []
             for mode in modes:
                 for repeat in range(spec.repeats):
                     pairs = write_pairs(spec, repeat, Path(folder))
@@ -47,9 +53,12 @@ def run(spec: Spec, modes: tuple[Mode, ...] = ("all",)) -> list[dict[str, Any]]:
                         record = judge(manager, settings, pairs, spec.pairs, spec.program(mode, repeat), out)
                     seats = spec.max_num_seqs * spec.replicas
                     records.append({"mode": mode, **record, **timeline.tail(2 * spec.pairs, seats)})
-            return records
         finally:
             manager.close()
+            machine["closed"] = left()
+            print(f"app: closed, {machine['closed']}", flush=True)
+    records[-1]["machine"] = machine
+    return records
 
 
 def judge(

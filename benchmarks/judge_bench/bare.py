@@ -67,6 +67,7 @@ def _replica(spec: Spec, index: int, barrier: Any, results: Any) -> None:
         barrier.wait()
         records.append(_generate(llm, prompts, parameters))
     results.put(records)
+    llm.llm_engine.engine_core.shutdown()  # engines over several workers are joined at exit, and would not end alone
 
 
 def _requests(spec: Spec, llm: Any, index: int, repeat: int, limit: int | None) -> tuple[list[Any], list[Any]]:

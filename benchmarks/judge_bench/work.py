@@ -1,4 +1,7 @@
-"""The requests of the judging benchmark: the same for bare vLLM and for ray_app, of mixed lengths, from a seed."""
+"""The requests of the judging benchmark: the same for bare vLLM and for ray_app, of mixed lengths, from a seed.
+
+Texts are put together from the demo's, or are real pairs: of files as `judge` reads them (`data`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import dataclasses
 import functools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,9 @@ class Spec:
 
     model: str
     device: str = "cpu"
+    data: str = ""  # a folder of pairwise files (*.jsonl): their pairs, those without a label left out
     replicas: int = 1
+    tensor_parallel: int = 1
     replicas_per_gpu: int = 1
     pairs: int = 48
     samples: int = 2
@@ -78,31 +83,62 @@ class Spec:
 
 def make_pairs(spec: Spec, repeat: int) -> Iterator[dict[str, Any]]:
     """Rows of the pairs table; other texts in every repeat, so that no prefix cache carries over."""
+    if spec.data:
+        yield from real_pairs(spec, repeat)
+        return
     draw = random.Random(f"pairs {repeat}")
     instructions = [row["instruction"] for row in _lines("instructions")]
     sentences = [row[side] for row in _lines("validation") for side in ("response_a", "response_b")]
     for _ in range(spec.pairs):
         sides = [" ".join(draw.choices(sentences, k=draw.randint(*spec.sentences))) for _ in range(2)]
-        texts = [f"{draw.choice(instructions)} (Question {draw.randrange(10**6)})", *sides]
-        yield {
-            "pair_id": pair_id(texts[0], texts[1], texts[2], "benchmark", "benchmark"),
-            "instruction_id": texts[0][:40],
-            "instruction": texts[0],
-            "modified_instruction": "",
-            "chosen": texts[1],
-            "rejected": texts[2],
-            "generator": "benchmark",
-            "strategy": "benchmark",
-            "split": TRAIN,
-            "category": None,
-            "complexity": None,
-        }
+        yield pair_row(f"{draw.choice(instructions)} (Question {draw.randrange(10**6)})", *sides)
+
+
+def real_pairs(spec: Spec, repeat: int) -> Iterator[dict[str, Any]]:
+    """Labelled pairs of `spec.data`, mixed by a seed; each repeat has its own. Raises ValueError for too few of them.
+
+    Pairs of more characters than the context has tokens are left out, so that every prompt and answer fits.
+    """
+    rows = [row for file in sorted(Path(spec.data).glob("*.jsonl")) for row in _rows(file)]
+    texts = {pair_row(*_in_order(row))["pair_id"]: _in_order(row) for row in rows if row.get("label")}
+    fitting = [found for found in texts.values() if sum(map(len, found)) <= spec.max_model_len]
+    random.Random("real pairs").shuffle(fitting)
+    begin = (repeat + 1) * spec.pairs  # repeat -1 warms up
+    if len(fitting) < begin + spec.pairs:
+        raise ValueError(f"{spec.data} has {len(fitting)} pairs that fit: too few for {spec.pairs} in repeat {repeat}")
+    for found in fitting[begin : begin + spec.pairs]:
+        yield pair_row(*found)
+
+
+def _in_order(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    a, b = row["response_a"], row["response_b"]
+    return (row["instruction"], a, b) if row["label"] == "A" else (row["instruction"], b, a)
+
+
+def pair_row(instruction: str, chosen: str, rejected: str) -> dict[str, Any]:
+    """A row of the pairs table."""
+    return {
+        "pair_id": pair_id(instruction, chosen, rejected, "benchmark", "benchmark"),
+        "instruction_id": instruction[:40],
+        "instruction": instruction,
+        "modified_instruction": "",
+        "chosen": chosen,
+        "rejected": rejected,
+        "generator": "benchmark",
+        "strategy": "benchmark",
+        "split": TRAIN,
+        "category": None,
+        "complexity": None,
+    }
 
 
 @functools.cache
 def _lines(name: str) -> list[dict[str, Any]]:
-    text = (DEMO / f"{name}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return _rows(DEMO / f"{name}.jsonl")
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def write_pairs(spec: Spec, repeat: int, folder: Path) -> Path:
