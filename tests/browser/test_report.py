@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import large_run
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,23 +26,44 @@ from playwright.sync_api import Error, sync_playwright
 from ray_app.loop.reporting import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+H100 = recorded.ROOT / "tests" / "fixtures" / "h100_modified"
+PAIRS = 100_000
+LARGEST = 5 * 1024 * 1024  # bytes of a page
+VIEWS = [(1280, "light"), (1280, "dark"), (420, "light"), (420, "dark")]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of the recorded run in pairwise mode."""
-    where = tmp_path_factory.mktemp("browser")
+def recorded_run(where: Path) -> Path:
+    """The run of the recorded folders in pairwise mode: what the demo makes, with a scripted engine."""
     with tarfile.open(recorded.FOLDERS) as packed:
         packed.extractall(where, filter="data")
-    return Path(write_report(str(where / "runs" / "pairwise"))).resolve().as_uri()
+    return where / "runs" / "pairwise"
+
+
+def h100_run(where: Path) -> Path:
+    """The run of an H100 that a shortcut fooled, without the texts of its data."""
+    return Path(shutil.copytree(H100, where / H100.name))
+
+
+def large(where: Path) -> Path:
+    large_run.write(where / "large", PAIRS)
+    return where / "large"
+
+
+RUNS = [recorded_run, h100_run, large]
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=lambda make: make.__name__)
+def report(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
+    """The page of a run."""
+    page = Path(write_report(str(request.param(tmp_path_factory.mktemp("browser")))))
+    assert page.stat().st_size <= LARGEST
+    return page.resolve().as_uri()
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
     """The recorded run behind HTTP; in one of its pairs a response is so long that the page shows it in part."""
-    with tarfile.open(recorded.FOLDERS) as packed:
-        packed.extractall(tmp_path, filter="data")
-    run = tmp_path / "runs" / "pairwise"
+    run = recorded_run(tmp_path)
     (file,) = (run / "pairs").glob("shard-*.parquet")
     rows = pq.read_table(file)
     texts = rows.column("chosen").to_pylist()
@@ -67,7 +89,7 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture(params=[(1280, "light"), (1280, "dark"), (420, "light"), (420, "dark")], ids=str)
+@pytest.fixture(params=VIEWS, ids=str)
 def page(browser: Any, report: str, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The open page with its figures drawn. Fails a test that leaves an error in the console, or fetches anything."""
     width, scheme = request.param
@@ -107,7 +129,38 @@ def test_samples_are_read_and_marked_by_keyboard(page: Any) -> None:
         page.click("#export")
     (mark,) = [json.loads(line) for line in Path(begun.value.path()).read_text().splitlines()]
     kind, identity = second.rsplit(" ", 1)
-    assert mark == {"run": "pairwise", "kind": kind, "id": identity, "mark": "good"}
+    assert mark == {"run": page.locator("h1").inner_text(), "kind": kind, "id": identity, "mark": "good"}
+
+
+def test_every_control_is_reached_by_tab(page: Any) -> None:
+    """From the link that skips the parts to the list of samples, whose focus is seen."""
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#main"
+    focused = "(e => e.id || e.dataset.kind || e.dataset.find || e.tagName)(document.activeElement)"
+    reached: list[str] = []
+    while "list" not in reached and len(reached) < 60:
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(focused))
+    assert {"training row", "judgment", "kind", "tag", "search", "export", "list"} <= set(reached)
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+@pytest.mark.parametrize("report", [h100_run], indirect=True)
+def test_the_shortcut_of_the_h100_run_is_seen_at_once(page: Any) -> None:
+    """Before any click: the first sentences say what to distrust; the alarms follow, with their rows."""
+    learned = page.locator("#verdict").inner_text()
+    assert "Distrust it for:" in learned
+    assert {"shortcut length", "synthetic only", "meta talk"} <= set(
+        learned.partition("for: ")[2].partition(" (")[0].split(", ")
+    )
+    assert page.locator("#verdict li").first.bounding_box()["y"] < page.viewport_size["height"]
+    alarm = page.locator("#alarms article", has_text="shortcut length")
+    assert "83% of the chosen responses are the longer ones" in alarm.inner_text()
+    alarm.locator("[data-find]").press("Enter")
+    assert page.locator("#sample h3").inner_text().startswith("pair ")
+    assert "alarm: shortcut_length" in page.locator("#sample").inner_text()
 
 
 def test_a_newcomers_questions_are_two_clicks_away(page: Any) -> None:
@@ -117,6 +170,8 @@ def test_a_newcomers_questions_are_two_clicks_away(page: Any) -> None:
     page.click('[data-kind="training row"]')
     assert page.locator("#sample h3").inner_text().startswith("training row ")
     page.click('[data-kind="judgment"]')
+    last = max(tag for tag in page.locator("#tag option").all_inner_texts() if tag.startswith("iteration "))
+    page.select_option("#tag", last)  # of the H100's earlier judgments the pairs were not kept
     names = page.locator("#sample dt").all_inner_texts()
     assert names[:3] == ["judgment", "verdict", "instruction"]
     assert {name.split(",")[0] for name in names[3:5]} == {"shown first (A)", "shown second (B)"}

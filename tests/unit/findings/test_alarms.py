@@ -183,23 +183,34 @@ def test_the_seed_is_not_blamed() -> None:
     assert names(metrics(seed)) == set()
 
 
+# The real run that a shortcut fooled: as it is committed, without the texts of its data; and as it was.
+COMMITTED = Path(__file__).resolve().parents[2] / "fixtures" / "h100_modified"
 EVIDENCE = Path(os.environ.get("STE_EVIDENCE", Path(__file__).resolve().parents[4] / "shared" / "evidence"))
 
 
-@pytest.mark.skipif(not EVIDENCE.is_dir(), reason="STE_EVIDENCE names no folder with the real run")
-def test_the_real_run_that_a_shortcut_fooled_is_caught() -> None:
-    run = EVIDENCE / "h100-modified"
-
+def real_run(run: Path) -> Evidence:
     def rows(folder: str) -> list[dict[str, Any]]:
         return [
             row for file in sorted((run / folder).glob("shard-*.parquet")) for row in pq.read_table(file).to_pylist()
         ]
 
-    evidence = Evidence(
+    return Evidence(
         [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()],
         pairs={None: pair_facts(rows("pairs"))},
         explanations={i: explanation_facts(rows(f"iter_0{i}/train_set")) for i in (1, 3)},
         judgments={i: verdict_facts(rows(f"iter_0{i}/judgments")) for i in (1, 3)},
     )
-    found = names(evidence)
+
+
+def test_the_real_run_that_a_shortcut_fooled_is_caught() -> None:
+    found = names(real_run(COMMITTED))
     assert {"shortcut_length", "meta_talk", "bare_verdicts", "few_phrasings", "synthetic_only"} <= found
+
+
+@pytest.mark.skipif(not EVIDENCE.is_dir(), reason="STE_EVIDENCE names no folder with the real run")
+def test_what_is_committed_of_the_real_run_raises_what_the_run_raises() -> None:
+    as_it_was, committed = (
+        [dataclasses.replace(alarm, message="") for alarm in alarms_of(real_run(run), LIMITS)]
+        for run in (EVIDENCE / "h100-modified", COMMITTED)
+    )
+    assert as_it_was == committed
