@@ -1,6 +1,6 @@
 # make demo    the whole loop on this machine's CPU, with a real 135M judge
 # make test    unit tests, then fault, integration and GPU tests, in two processes side by side
-# make faults  every fault in every stage (test has a short form of them): what to run before a release
+# make faults  every fault in every stage, and longer matrices (test has a short form): before a release
 # Both set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -29,6 +29,7 @@ unit: $(READY)
 
 faults: setup
 	$(PYTEST) --durations=15 tests/faults
+	$(PYTEST) --durations=15 -m matrix tests/orchestration tests/integration
 
 # The report in a real browser, light and dark, wide and narrow, by keyboard.
 browser: $(READY) chromium

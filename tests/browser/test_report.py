@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 H100 = recorded.ROOT / "tests" / "fixtures" / "h100_modified"
 PAIRS = 100_000
 LARGEST = 5 * 1024 * 1024  # bytes of a page
+Make = Callable[[Path], Path]  # of a run's folder, inside another
 VIEWS = [(1280, "light"), (1280, "dark"), (420, "light"), (420, "dark")]
 
 
@@ -49,15 +51,23 @@ def large(where: Path) -> Path:
     return where / "large"
 
 
-RUNS = [recorded_run, h100_run, large]
+TWO = [VIEWS[0], VIEWS[3]]  # of the other runs: every width and every scheme is among them
+OPENED = [(recorded_run, view) for view in VIEWS] + [
+    (make, view) for make in (h100_run, large) for view in TWO[: 2 if make is h100_run else 1]
+]
 
 
-@pytest.fixture(scope="module", params=RUNS, ids=lambda make: make.__name__)
-def report(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
-    """The page of a run."""
-    page = Path(write_report(str(request.param(tmp_path_factory.mktemp("browser")))))
-    assert page.stat().st_size <= LARGEST
-    return page.resolve().as_uri()
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make], str]:
+    """Where the page of a run lies; each is written once."""
+
+    @functools.cache
+    def written(make: Make) -> str:
+        page = Path(write_report(str(make(tmp_path_factory.mktemp("browser")))))
+        assert page.stat().st_size <= LARGEST
+        return page.resolve().as_uri()
+
+    return written
 
 
 @pytest.fixture
@@ -89,10 +99,10 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture(params=VIEWS, ids=str)
-def page(browser: Any, report: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+@pytest.fixture(params=OPENED, ids=lambda one: f"{one[0].__name__}-{one[1][0]}-{one[1][1]}")
+def page(browser: Any, reports: Callable[[Make], str], request: pytest.FixtureRequest) -> Iterator[Any]:
     """The open page with its figures drawn. Fails a test that leaves an error in the console, or fetches anything."""
-    width, scheme = request.param
+    make, (width, scheme) = request.param
     opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     faults: list[str] = []
     opened.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
@@ -100,7 +110,7 @@ def page(browser: Any, report: str, request: pytest.FixtureRequest) -> Iterator[
     opened.on(
         "request", lambda asked: None if asked.url.startswith(("file:", "data:", "blob:")) else faults.append(asked.url)
     )
-    opened.goto(report)
+    opened.goto(reports(make))
     opened.wait_for_selector("body[data-ready=yes]", timeout=60_000)
     yield opened
     opened.close()
@@ -147,7 +157,7 @@ def test_every_control_is_reached_by_tab(page: Any) -> None:
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
 
 
-@pytest.mark.parametrize("report", [h100_run], indirect=True)
+@pytest.mark.parametrize("page", [(h100_run, view) for view in TWO], indirect=True, ids=["wide", "narrow"])
 def test_the_shortcut_of_the_h100_run_is_seen_at_once(page: Any) -> None:
     """Before any click: the first sentences say what to distrust; the alarms follow, with their rows."""
     learned = page.locator("#verdict").inner_text()

@@ -106,6 +106,7 @@ def started(tmp_path: Path) -> Iterator[list[Judging]]:
         judging.stop()
 
 
+@pytest.mark.matrix
 def test_eight_votes_of_the_real_model(tmp_path: Path, model: str, started: list[Judging]) -> None:
     engine = ["--engine.device", "cpu", "--engine.max_model_len", 1024, "--engine.max_num_seqs", 32]
     engine += ["--engine.cpu_threads", 1]

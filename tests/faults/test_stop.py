@@ -170,8 +170,15 @@ def made() -> Iterator[list[Command]]:
         command.stop()
 
 
-@SIGNALS
-@pytest.mark.parametrize("name", ["judge", "evaluate"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("judge", signal.SIGTERM),
+        ("evaluate", signal.SIGINT),
+        pytest.param("judge", signal.SIGINT, marks=pytest.mark.matrix),
+        pytest.param("evaluate", signal.SIGTERM, marks=pytest.mark.matrix),
+    ],
+)
 @pytest.mark.timeout(600)
 def test_a_stop_of_judge_and_evaluate(tmp_path: Path, made: list[Command], name: str, number: signal.Signals) -> None:
     gold = DEMO / "validation.jsonl"

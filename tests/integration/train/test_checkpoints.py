@@ -66,7 +66,7 @@ def test_a_committed_fit_returns_at_once(sft_run, sft_file, shallow):
     assert run(small(checkpoint_every=2, export_shard_gib=0.01), folder, sft_file, shallow) == result
 
 
-@pytest.mark.parametrize("waited", [False, True])
+@pytest.mark.parametrize("waited", [pytest.param(False, marks=pytest.mark.matrix), True])
 def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
     sft_run, sft_file, shallow, tmp_path, monkeypatch: pytest.MonkeyPatch, waited: bool
 ):

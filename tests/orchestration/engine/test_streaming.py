@@ -231,7 +231,9 @@ def test_a_helper_that_dies_costs_no_row_of_either_table(
     assert (pairs.rows_out, judgments.rows_in) == (40, 64)
 
 
-@pytest.mark.parametrize(("pair_shards", "judged"), [(2, 0), (3, 1), (4, 99)])
+@pytest.mark.parametrize(
+    ("pair_shards", "judged"), [(2, 0), *(pytest.param(*one, marks=pytest.mark.matrix) for one in ((3, 1), (4, 99)))]
+)
 def test_resume_at_any_point_gives_the_undisturbed_tables(
     run: Any, undisturbed: Run, pair_shards: int, judged: int
 ) -> None:
@@ -293,7 +295,7 @@ def test_one_after_the_other_says_why(run: Any, caplog: pytest.LogCaptureFixture
     assert made.context.runner.pools.pools == []
 
 
-@pytest.mark.parametrize("count", [6, 200])
+@pytest.mark.parametrize("count", [pytest.param(6, marks=pytest.mark.matrix), 200])
 def test_a_generator_that_never_answers_stops_the_run_and_blames_no_row(run: Any, count: int) -> None:
     made = run(count, generator={"script": {"fail": 1.0}})
     with pytest.raises(RunError, match="scripted failure"):
