@@ -119,7 +119,13 @@ def changed(now: Any, then: Any, place: str = "") -> list[str]:
 
 
 def test_answers_over_http() -> None:
-    assert recorded.http_answers() == json.loads((recorded.HOME / "http.json").read_text())
+    """The same answers; what `/health` tells of progress besides is newer than the record."""
+    then, now = json.loads((recorded.HOME / "http.json").read_text()), recorded.http_answers()
+    for was, one in zip(then, now, strict=True):
+        if one["path"] == "/health":
+            assert one["answer"].keys() - was["answer"].keys() == {"pairs_in_flight", "tokens", "quiet_s"}
+            one["answer"] = {name: one["answer"][name] for name in was["answer"]}
+    assert now == then
 
 
 def test_a_run_of_before_dtype_auto_goes_on_in_its_own_format(folders: Path, tmp_path: Path) -> None:
