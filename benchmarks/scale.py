@@ -28,9 +28,10 @@ from report import SHARD, processor, text
 from ray_app.base.schema import CHOSEN_FIRST, JUDGMENTS, PAIRS, REJECTED_FIRST
 from ray_app.judging.rejection_sampling import Rule, choose
 from ray_app.loop.stages import joining
-from ray_app.run.shards import closed_units, column_values, shard_files
+from ray_app.run.shards import closed_names, column_values, shard_files
 from ray_app.run.storage import read_parquet, write_parquet_atomic
 from ray_app.run.tally import tally
+from ray_app.run.units import Units
 
 KEY = ("pair_id", "order")
 SOME = 8  # of the tasks of the join one in so many is timed
@@ -110,7 +111,7 @@ def measured(pairs_folder: str, folder: str, repeats: int) -> dict[str, Any]:
     pairs_files, files = shard_files(pairs_folder), shard_files(folder)
     tokens = ("prompt_tokens", "completion_tokens")
     found: dict[str, Any] = {
-        "closed_units_seconds": seconds_of(lambda: closed_units(folder, KEY), repeats),
+        "closed_units_seconds": seconds_of(lambda: Units.of(closed_names(folder, KEY)), repeats),
         "tally_seconds": seconds_of(lambda: tally(folder, KEY, tokens), repeats),
         "verdicts_seconds": seconds_of(lambda: list(column_values(folder, "verdict")), repeats),
         "choose_seconds": seconds_of(lambda: choose(files, RULE), repeats),

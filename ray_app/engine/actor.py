@@ -240,6 +240,11 @@ def ask(actor: Any, lanes: Any, rows: list[Asked]) -> Any:
     return actor.run.options(max_task_retries=0).remote(lanes, rows)
 
 
+async def value(reference: Any) -> Any:
+    """What a Ray reference stands for."""
+    return await reference
+
+
 def rebuilt() -> bool:
     """Whether Ray has started this actor again, after its process died."""
     return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)

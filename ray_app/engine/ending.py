@@ -11,6 +11,8 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ray_app.engine.actor import value
+
 log = logging.getLogger(__name__)
 LIMIT_S, SAME_S = 30.0, 1.0
 
@@ -24,16 +26,12 @@ async def end_process(actor: Any, place: dict[str, Any]) -> None:
     try:
         where = NodeAffinitySchedulingStrategy(place["node"], soft=False)
         task = ray.remote(num_cpus=0, max_retries=0)(kill_tree).options(scheduling_strategy=where)
-        ended = await asyncio.wait_for(_value(task.remote(place["pid"], place["born"])), LIMIT_S)
+        ended = await asyncio.wait_for(value(task.remote(place["pid"], place["born"])), LIMIT_S)
     except (KeyError, TimeoutError, ray.exceptions.RayError) as fault:
         log.warning("the process of an engine could not be ended from its node (%s)", type(fault).__name__)
     if not ended:
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(actor, no_restart=False)
-
-
-async def _value(reference: Any) -> Any:
-    return await reference
 
 
 def kill_tree(pid: int, born: float) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from ray_app.engine.actor import ask
+from ray_app.engine.actor import ask, value
 from ray_app.engine.base import Asked, UnitResult, Work
 from ray_app.engine.ending import end_process
 from ray_app.engine.replicas import Replicas
@@ -106,8 +106,7 @@ class Supervisor:
                 told = await asyncio.wait_for(value(self.actors[index].pulse.remote()), limit_s)
             except (TimeoutError, ray.exceptions.RayError):
                 return None
-            moves = not told["at_work"] or told["made"] != self.places[index].get("made")
-            quiet = 0.0 if moves else time.monotonic() - self.moved[index]
+            quiet = 0.0 if self._moves(index, told) else time.monotonic() - self.moved[index]
             return {**told, "quiet_s": quiet} if told["built"] else None
 
         return list(await asyncio.gather(*(pulse(index) for index in range(len(self.actors)))))
@@ -211,6 +210,10 @@ class Supervisor:
             if not self.replicas.all[index].down:
                 await self._look(index)
 
+    def _moves(self, index: int, told: dict[str, Any]) -> bool:
+        """Whether an engine has made anything since it was looked at, or has nothing to do."""
+        return not told["at_work"] or told["made"] != self.places[index].get("made")
+
     async def _look(self, index: int) -> None:
         life = self.lives[index]
         try:
@@ -222,20 +225,15 @@ class Supervisor:
         except ray.exceptions.RayError as fault:
             self.down(index, life, DIED, _last_line(fault))
         else:
-            now, before = time.monotonic(), self.places[index]
+            now, moves = time.monotonic(), self._moves(index, told)
             if not told["built"]:
                 self.down(index, life, DIED)
                 return
             self.places[index] = told
-            if not told["at_work"] or told["made"] != before.get("made"):
+            if moves:
                 self.moved[index] = now
             elif now - self.moved[index] >= self.limits.stall_s:
                 self.down(index, life, STALLED, f"for {now - self.moved[index]:.0f} s", end=True)
-
-
-async def value(reference: Any) -> Any:
-    """What a Ray reference stands for."""
-    return await reference
 
 
 def _last_line(fault: BaseException) -> str:

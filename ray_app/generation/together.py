@@ -50,16 +50,25 @@ def run_together(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
     """
     for job in jobs:
         runner.reopen(job)
+    if len(left := _left(jobs)) == 1:  # alone it has as much of a stream for itself, and is driven by the runner
+        return _results(jobs, left, [runner.run(left[0].job)])
     return driven(jobs[0].label, lambda: _drive(runner, jobs)) if jobs else []
 
 
 def _drive(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
+    left = _left(jobs)
+    return _results(jobs, left, _run(runner, left) if left else [])
+
+
+def _left(jobs: Sequence[Job]) -> list[Left]:
     done = [job.done() for job in jobs]
-    left = [Left(i, job, done[i]) for i, job in enumerate(jobs) if len(done[i]) < job.total]
-    # One alone has as much of a stream for itself.
-    made = _run(runner, left) if len(left) > 1 else [runner.run(one.job) for one in left]
+    return [Left(i, job, done[i]) for i, job in enumerate(jobs) if len(done[i]) < job.total]
+
+
+def _results(jobs: Sequence[Job], left: Sequence[Left], made: Sequence[StageResult]) -> list[StageResult]:
+    """`made` of what was left; of the other jobs what earlier attempts have closed, which is all."""
     results = {one.number: result for one, result in zip(left, made, strict=True)}
-    return [results.get(i) or result_of(job, {}, 0.0, {"resumed_units": len(done[i])}) for i, job in enumerate(jobs)]
+    return [results.get(i) or result_of(job, {}, 0.0, {"resumed_units": job.total}) for i, job in enumerate(jobs)]
 
 
 def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:

@@ -43,6 +43,7 @@ from ray_app.system.background import OneByOne
 from ray_app.system.cluster import connected
 from ray_app.system.device_time import DeviceClock
 from ray_app.system.precision import Dtype
+from ray_app.system.stopping import stopped
 from ray_app.train.standby import Standby
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def run_steps(
     """Run and commit the steps that are left, in order; the engines close however it ends. `own`: the format that the
     run was begun in, where it has decided one.
     """
-    pools, standbys = pools_of(settings), dict[str, Standby]()
+    pools, standbys, saying = pools_of(settings), dict[str, Standby](), OneByOne()
     try:
         check_room(settings, todo, pools)
         pools.dtype = dtype = decided_dtype(settings, own, pools.may_grow)
@@ -121,7 +122,7 @@ def run_steps(
             check_training(settings)
         pools.clock = DeviceClock(devices_of(settings, pools))
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs, standbys=standbys)
-        done, saying = set[str](), OneByOne()
+        done: set[str] = set()
         measure(settings, folder.uri)
         for step in todo:
             if step.directory in done:
@@ -143,6 +144,8 @@ def run_steps(
             if settings.alarms.on_alarm == "stop" or not to_come:  # else the next step need not wait for figures
                 saying.wait()
     finally:
+        if not stopped():  # nothing is to be written once the run is another driver's to take
+            saying.end()
         for standby in standbys.values():
             standby.close()
         pools.close()

@@ -71,30 +71,29 @@ class Step:
             return bool(self.fingerprint.settings["instructions.classify"])
         return self.kind not in (train_set.STAGE, training.STAGE)
 
-    @property
-    def judges_for_training(self) -> bool:
-        """Whether the rows of the next training come of it."""
-        return self.kind == judgments.STAGE
-
     def __str__(self) -> str:
         return self.label if self.iteration is None else f"iteration {self.iteration}: {self.label}"
 
 
 def begin_ahead(step: Step, todo: Sequence[Step], context: Context) -> None:
     """While the rows of a training are judged, its workers can start."""
-    if not step.judges_for_training and not (step.feeds and any(o.directory == step.feeds.directory for o in todo)):
+    if step.kind != judgments.STAGE and fed_by(step, todo) is None:
         return
-    after = (other for other in todo[todo.index(step) :] if other.ahead)
-    if (training_step := next(after, None)) and training_step.ahead:
-        training_step.ahead(context)
+    for begin_training in (other.ahead for other in todo[todo.index(step) :] if other.ahead):
+        begin_training(context)
+        return
+
+
+def fed_by(step: Step, todo: Sequence[Step]) -> Step | None:
+    """The step that takes the rows of `step` while it makes them, where it is left to do."""
+    return next((other for other in todo if step.feeds and other.directory == step.feeds.directory), None)
 
 
 def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
     """Do the work of `step`, of those it is done together with, and of the step it feeds where both are left and can
     run at the same time.
     """
-    feed = step.feeds
-    fed = next((other for other in todo if feed and other.directory == feed.directory), None)
+    feed, fed = step.feeds, fed_by(step, todo)
     begin(step.directory, step.fingerprint)
     if feed and fed:
         begin(fed.directory, fed.fingerprint)

@@ -186,30 +186,24 @@ def begun(directory: str) -> bool:
     return any(shard_files(directory, prefix) for prefix in (SHARD, QUARANTINED))
 
 
-def closed_units(
-    directory: str, key: Sequence[str], where: tuple[str, str] | None = None, stage: str | None = None
-) -> set[str]:
-    """Every unit in a closed shard (its key columns joined as `schema.unit_id` does), and every quarantined one: what
-    a resumed stage does not ask for again. `where`: of rows with this value in this column alone; `stage`: of faults of
-    this stage alone. Raises InputError naming a file that is damaged.
-    """
-    return {name for names in closed_names(directory, key, where, stage) for name in names.to_pylist()}
-
-
 def closed_names(
     directory: str, key: Sequence[str], where: tuple[str, str] | None = None, stage: str | None = None
 ) -> Iterator[pa.ChunkedArray]:
-    """The same, file by file; names may come more than once."""
+    """Every unit in a closed shard (its key columns joined as `schema.unit_id` does), and every quarantined one: what
+    a resumed stage does not ask for again. `where`: of rows with this value in this column alone; `stage`: of faults of
+    this stage alone. File by file; names may come more than once. Raises InputError naming a file that is damaged.
+    """
     for file in shard_files(directory):
         columns = read_parquet(file, columns=[*key, where[0]] if where else key)
-        if where:
-            columns = columns.filter(pc.equal(columns.column(where[0]), where[1]))
-        yield unit_names(columns, key)
+        yield unit_names(those(columns, where), key)
     for file in shard_files(directory, QUARANTINED):
         faults = read_parquet(file, columns=["id", "stage"] if stage else ["id"])
-        if stage:
-            faults = faults.filter(pc.equal(faults.column("stage"), stage))
-        yield faults.column("id")
+        yield those(faults, ("stage", stage) if stage else None).column("id")
+
+
+def those(table: pa.Table, where: tuple[str, str] | None) -> pa.Table:
+    """The rows with a value in a column, (column, value); None: all."""
+    return table.filter(pc.equal(table.column(where[0]), where[1])) if where else table
 
 
 def row_counts(directory: str) -> tuple[int, dict[str, int]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_app.run.shards import QUARANTINED, shard_files
+from ray_app.run.shards import QUARANTINED, shard_files, those
 from ray_app.run.storage import read_parquet
 from ray_app.run.units import unit_names
 
@@ -51,7 +51,7 @@ def tally(
     stage: str | None = None,
 ) -> Tally:
     """Read the closed shards of `directory`. `key`: the columns that name a unit; `sums`: integer columns to add up;
-    `where` and `stage`: of which rows and faults the units are (`shards.closed_units`). Raises InputError naming a file
+    `where` and `stage`: of which rows and faults the units are (`shards.closed_names`). Raises InputError naming a file
     that is damaged.
     """
     rows, added, units = 0, dict.fromkeys(sums, 0), [pa.array([], pa.string())]
@@ -61,15 +61,13 @@ def tally(
         rows += table.num_rows
         for name in sums:
             added[name] += pc.sum(table.column(name)).as_py() or 0
-        own = table.filter(pc.equal(table.column(where[0]), where[1])) if where else table
-        units.append(pc.unique(unit_names(own, key)))
+        units.append(pc.unique(unit_names(those(table, where), key)))
     reasons: Counter[str] = Counter()
     lost = [pa.array([], pa.string())]
     for file in shard_files(directory, QUARANTINED):
         faults = read_parquet(file, ["id", "stage", "reason"])
         reasons.update(faults.column("reason").to_pylist())
-        own = faults.filter(pc.equal(faults.column("stage"), stage)) if stage else faults
-        lost += own.column("id").chunks
+        lost += those(faults, ("stage", stage) if stage else None).column("id").chunks
     counts = pc.value_counts(pa.chunked_array(units))
     named, times = counts.field("values"), counts.field("counts")
     doubled = named.filter(pc.greater(times, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Made = TypeVar("Made")
@@ -49,6 +49,11 @@ class OneByOne:
         """Begin some work once the one before has ended. Raises that one's fault."""
         self.wait()
         self.last = in_background(work)
+
+    def end(self) -> None:
+        """Until nothing is going on; a fault of the last work is left alone, for another has come before it."""
+        if self.last:
+            wait([self.last])
 
     def wait(self) -> None:
         """Until nothing is going on. Raises the fault of the last work, once."""

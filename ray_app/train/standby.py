@@ -48,13 +48,14 @@ class Standby:
         self, settings: TrainSettings, nodes: Sequence[str], folder: str, orders: Any, ended: Future[Any]
     ) -> None:
         self.settings, self.nodes, self.folder, self.orders, self.ended = settings, nodes, folder, orders, ended
+        self.adopted = False
 
     @classmethod
     def start(
         cls, settings: TrainSettings, seed_model: str, revision: str | None, storage: str, nodes: Sequence[str]
     ) -> Standby:
         """Start the workers, one for each of `nodes`, in the background. `storage`: the state folder of the training,
-        which every node sees.
+        a path that every node sees.
         """
         from ray_app.train.standby_backend import Orders, WaitingConfig
 
@@ -74,7 +75,7 @@ class Standby:
 
     def did(self, job: Job) -> bool:
         """Have the job done; False where these workers cannot, and others are to. Raises what `run_workers` raises."""
-        if self.settings != job.settings or "://" in job.work_dir or self.ended.done():
+        if self.settings != job.settings or self.ended.done():
             self.close()
             return False
         try:
@@ -84,6 +85,7 @@ class Standby:
             log.warning("the training workers that waited cannot be used (%s): others start", first_line(fault))
             self.close()
             return False
+        self.adopted = True
         clear_fault(job.work_dir)
         try:
             explained(job, lambda: self._done(job, claims))
@@ -111,14 +113,14 @@ class Standby:
         self.ended.result()
 
     def close(self) -> None:
-        """End the workers, if they wait still."""
-        if self.ended.done():
-            return
-        with contextlib.suppress(ray.exceptions.RayError):
-            self.orders.give.remote(None)
-        self._kill()
-        wait([self.ended], timeout=5)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """End the workers, if they wait still, and remove their folder, if no fit has it."""
+        if not self.ended.done():
+            with contextlib.suppress(ray.exceptions.RayError):
+                self.orders.give.remote(None)
+            self._kill()
+            wait([self.ended], timeout=5)
+        if not self.adopted:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _kill(self) -> None:
         with contextlib.suppress(ray.exceptions.RayError):

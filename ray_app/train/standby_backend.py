@@ -62,7 +62,7 @@ class WaitingConfig(TorchConfig):  # type: ignore[misc]  # Ray is untyped
         return WaitingBackend
 
 
-class WaitingBackend(_TorchBackend):  # type: ignore[misc]
+class WaitingBackend(_TorchBackend):  # type: ignore[misc]  # Ray is untyped
     """Runs in Ray Train's controller."""
 
     def on_start(self, worker_group: Any, backend_config: WaitingConfig) -> None:

@@ -29,6 +29,6 @@ def _import_all(settings: TrainSettings, seed_model: str, revision: str | None) 
         varlen_kernel()
     fresh_buffers(AutoConfig.from_pretrained(seed_model, revision=revision))  # its class, and accelerate
     if chosen_kernels(settings) == "liger":
-        import liger_kernel.transformers  # noqa: F401
+        import liger_kernel.transformers  # noqa: F401  # so that it is there
     if settings.lora is not None:
-        import peft  # noqa: F401
+        import peft  # noqa: F401  # so that it is there

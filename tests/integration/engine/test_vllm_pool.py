@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from closed import closed_units
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import Engine, UnitResult, Work, alone
@@ -23,7 +24,6 @@ from ray_app.engine.pool import EnginePool
 from ray_app.engine.stream import run_program
 from ray_app.errors import RunError
 from ray_app.generation.programs.judge import JudgeProgram
-from ray_app.run.shards import closed_units
 from ray_app.run.writer_actor import Table, start_writer
 
 pytestmark = pytest.mark.usefixtures("cluster")

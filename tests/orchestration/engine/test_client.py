@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from closed import closed_units
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import Engine, UnitResult
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.stream import HelperLost, drain, program_stage, run_program
 from ray_app.errors import RunError
-from ray_app.run.shards import closed_units, column_values, row_counts
+from ray_app.run.shards import column_values, row_counts
 from ray_app.run.writer_actor import Table, start_writer
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+from closed import closed_units
 from killing import CLIENT, WRITER, newest_child
 
 from ray_app.base.schema import JUDGMENTS
@@ -20,7 +21,7 @@ from ray_app.engine.pool import EnginePool
 from ray_app.engine.stream import run_program
 from ray_app.errors import RunError
 from ray_app.generation.runner import Job, Runner, StageResult
-from ray_app.run.shards import closed_units, row_counts
+from ray_app.run.shards import row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.run.writer_actor import Table, start_writer
 

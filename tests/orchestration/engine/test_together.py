@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from closed import closed_units
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import RunError
 from ray_app.generation.runner import Job, Runner
 from ray_app.generation.together import run_together, shares
-from ray_app.run.shards import closed_units
 from ray_app.run.storage import list_files, read_parquet, write_parquet_atomic
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+from closed import closed_units
 
 from ray_app.run.reopen import reopen
-from ray_app.run.shards import ShardWriter, closed_units, row_counts, shard_files
+from ray_app.run.shards import ShardWriter, row_counts, shard_files
 
 SCHEMA = pa.schema([("id", pa.string())])
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from closed import closed_units
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,14 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ray_app.base.schema import QUARANTINE, unit_id
 from ray_app.errors import InputError, RunError
 from ray_app.run import shards, storage
-from ray_app.run.shards import (
-    ShardWriter,
-    closed_units,
-    column_values,
-    owner_of,
-    row_counts,
-    shard_files,
-)
+from ray_app.run.shards import ShardWriter, column_values, owner_of, row_counts, shard_files
 
 SCHEMA = pa.schema([("pair_id", pa.string()), ("order", pa.string()), ("sample", pa.int32()), ("tokens", pa.int32())])
 KEY = ("pair_id", "order")

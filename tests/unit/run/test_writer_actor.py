@@ -9,13 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import ray
+from closed import closed_units
 
 from ray_app.engine.base import UnitResult
 from ray_app.errors import RunError
 from ray_app.run import lease as lease_module
 from ray_app.run import writer_actor
 from ray_app.run.lease import Lease
-from ray_app.run.shards import closed_units, row_counts
+from ray_app.run.shards import row_counts
 from ray_app.run.writer_actor import Table, TableWriter, _WriterActor, start_writer
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])

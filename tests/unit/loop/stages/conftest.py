@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from closed import closed_units
 from loop_runs import base_settings, merged
 
 from ray_app.base.schema import unit_id
@@ -20,7 +21,7 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.folder import RunFolder
-from ray_app.run.shards import ShardWriter, closed_units, shard_files
+from ray_app.run.shards import ShardWriter, shard_files
 from ray_app.run.storage import read_parquet
 
 Settings = Callable[..., IterateSettings]

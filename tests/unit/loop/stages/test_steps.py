@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from ray_app.judging.registry import protocol_of
 from ray_app.loop.checks import check_interrupted
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.run import record_of
-from ray_app.loop.stages import judgments, training
+from ray_app.loop.stages import judgments
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.step import Step, begin_ahead, run_step
+from ray_app.loop.step import Step
 from ray_app.loop.steps import judge_engine, steps_of
 from ray_app.run.fingerprint import differences
 from ray_app.run.folder import RunFolder, StageRecord, begin, commit, read_record
@@ -115,44 +114,6 @@ def test_pairs_feed_the_judgments_that_need_them(settings: Any) -> None:
         ("iteration 2: pairs", "iteration 2: judgments"),
     ]
     assert fed(steps(settings(iterations=0))) == []
-
-
-@pytest.mark.parametrize(
-    ("both_left", "allowed", "together"), [(True, True, True), (True, False, False), (False, True, False)]
-)
-def test_a_fed_step_runs_along_where_it_can(settings: Any, both_left: bool, allowed: bool, together: bool) -> None:
-    made, judged, alone = StageResult(1), StageResult(2), StageResult(3)
-    all_steps = steps(settings(**BASE))
-    todo = [step for step in all_steps if both_left or step.stage != "judgments"]
-    (pairs,) = (step for step in todo if step.stage == "pairs")
-    assert pairs.feeds is not None
-    feed = replace(pairs.feeds, run=lambda _: (made, judged) if allowed else None)
-    pairs = replace(pairs, feeds=feed, run=lambda _: alone)
-    found = [(str(step), result) for step, result in run_step(pairs, todo, None)]  # type: ignore[arg-type]
-    assert found == ([("pairs", made), ("iteration 1: judgments", judged)] if together else [("pairs", alone)])
-
-
-def test_sets_of_an_iteration_that_are_left_are_judged_together(settings: Any) -> None:
-    all_steps = steps(settings(**BASE))
-    of_first = [step for step in all_steps if step.stage == "evaluation" and step.iteration == 1]
-    assert len(of_first) > 1
-    asked: list[list[str]] = []
-
-    def judge(_: Any, names: Any) -> list[StageResult]:
-        asked.append(list(names))
-        return [StageResult(extra={"set": name}) for name in names]
-
-    todo = [
-        replace(step, member=replace(step.member, run=judge)) if step.member else step
-        for step in all_steps
-        if step is not of_first[0]  # it is committed
-    ]
-    first = next(step for step in todo if step.directory == of_first[1].directory)
-    found = run_step(first, todo, None)  # type: ignore[arg-type]
-    assert [(step.directory, result.extra["set"]) for step, result in found] == [
-        (step.directory, step.directory.rsplit("/", 1)[-1]) for step in of_first[1:]
-    ]
-    assert asked == [[step.directory.rsplit("/", 1)[-1] for step in of_first[1:]]]
 
 
 def test_a_first_judge_of_its_own_is_evaluated_too(settings: Any) -> None:
@@ -468,21 +429,3 @@ def test_a_record_says_what_a_step_did(settings: Any) -> None:
         {"duplicate": 2},
     )
     assert (record.seconds, record.fingerprint) == (1.235, step.fingerprint)
-
-
-def test_the_workers_of_a_training_start_with_the_judging_of_its_rows(
-    settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[int] = []
-    monkeypatch.setattr(training, "get_ready", lambda context, iteration, start: begun.append(iteration))
-    todo = steps(settings(**BASE))
-    told = {}
-    for number, step in enumerate(todo):
-        begin_ahead(step, todo[number:], None)
-        told[str(step)] = list(begun)
-        begun.clear()
-    assert {name: found for name, found in told.items() if found} == {
-        "pairs": [1],  # they stream into judging
-        "iteration 1: judgments": [1],
-        "iteration 2: judgments": [2],
-    }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from closed import closed_units
 from loop_runs import scripted
 from toy_tokenizers import PLAIN, make
 
@@ -41,7 +42,7 @@ from ray_app.loop.steps import judge_engine, steps_of
 from ray_app.run import metrics_log
 from ray_app.run.folder import RunFolder, commit, read_record, write_run
 from ray_app.run.resume import pending
-from ray_app.run.shards import ShardWriter, closed_units, row_counts
+from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
 from ray_app.train.candidates import Candidate
 from ray_app.train.trainer import TrainResult
