@@ -77,6 +77,10 @@ class Asker:
             left = again
         return [found[i] for i in range(len(rows))]
 
+    async def settled(self) -> None:
+        """Until no process is left of an engine that stands still."""
+        await self.engines.settled()
+
     def close(self) -> None:
         """Stop watching the engines; they live on."""
         self.engines.close()

@@ -65,6 +65,7 @@ class PoolClient:
                     group.create_task(self._units(asked, rows))
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None
+        await self.asker.settled()  # the client ends with its last batch, and with it whoever would end the process
         if self.settings.emit is not None:
             await self._make_durable()
             yield pa.Table.from_pylist(rows, schema=self.settings.emit)

@@ -24,7 +24,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.errors import RunError, first_line
 
 log = logging.getLogger(__name__)
-PING_EVERY_S, PING_LIMIT_S = 15.0, 60.0
+PING_EVERY_S, PING_LIMIT_S, SETTLE_S = 15.0, 60.0, 0.1
 # Its node has gone with it, or it was killed for good: it does not come back.
 GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)
 DIED, STALLED = "died", "made nothing"
@@ -74,6 +74,7 @@ class Supervisor:
         self.places: list[dict[str, Any]] = [{} for _ in self.actors]  # process and node
         self.moved = [time.monotonic() for _ in self.actors]  # when it last made anything, or had nothing to do
         self.heard, self.cause = time.monotonic(), ""
+        self.ending = 0  # processes that are to be ended, and have not yet
         self.tasks: set[asyncio.Task[None]] = set()
         self.begun: asyncio.Task[None] | None = None
 
@@ -87,6 +88,11 @@ class Supervisor:
         """Stop watching the engines; they live on."""
         for task in [*self.tasks, *([self.begun] if self.begun else [])]:
             task.cancel()
+
+    async def settled(self) -> None:
+        """Until no process is left that is to be ended: whoever comes next would find an engine that stands still."""
+        while self.ending:
+            await asyncio.sleep(SETTLE_S)
 
     def go(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` until `close`."""
@@ -154,6 +160,7 @@ class Supervisor:
         pause = self.replicas.lost(index, time.monotonic())
         life.set()
         log.warning("%s: it is built anew, and its rows are asked again", self.cause)
+        self.ending += end
         self.go(self._rebuild(index, pause, end))
 
     def _gone(self, index: int, fault: Exception) -> None:
@@ -168,7 +175,7 @@ class Supervisor:
             if pause:
                 log.warning("engine %d is built anew in %.0f s", index, pause)
             if end:
-                await end_process(self.actors[index], self.places[index])
+                await self._end(index)
             await asyncio.sleep(pause)
             fault = await self._revived(index)
             if fault is None:
@@ -178,13 +185,20 @@ class Supervisor:
                 log.warning("engine %d answers again", index)
                 return
             self.cause, end = f"engine {index} did not start: {fault}", True
+            self.ending += 1
             log.warning("%s", self.cause)
             pause = self.replicas.lost(index, time.monotonic())
         log.error("engine %d is not built anew any more: %s", index, self.cause)
         if end:
-            await end_process(self.actors[index], self.places[index])
+            await self._end(index)
         with contextlib.suppress(Exception):
             ray.kill(self.actors[index])
+
+    async def _end(self, index: int) -> None:
+        try:
+            await end_process(self.actors[index], self.places[index])
+        finally:
+            self.ending -= 1
 
     async def _revived(self, index: int) -> str | None:
         """Why an engine did not start; None where it did."""

@@ -186,6 +186,36 @@ def test_an_engine_that_stands_still_is_ended_and_its_rows_are_asked_elsewhere_f
     assert stuck.lives == 1
 
 
+def test_no_engine_that_stands_still_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process takes longer to end than its rows take elsewhere."""
+    stuck = FakeEngine(lambda engine, _: NEVER if engine.lives == 0 else None)
+    other = FakeEngine(lambda *_: None)
+
+    async def main() -> tuple[bool, bool]:
+        may_end = asyncio.Event()
+
+        async def slowly(actor: FakeEngine, _: Any) -> None:
+            await may_end.wait()
+            actor.end()
+
+        monkeypatch.setattr(supervisor, "end_process", slowly)
+        asker = Asker([stuck, other], "weights-2", LIMITS)
+        try:
+            calls = [asker.ask(LANES, alone([{"id": number}])) for number in range(8)]
+            assert reasons([unit for part in await asyncio.gather(*calls) for unit in part]) == {None: 8}
+            waiting = asyncio.ensure_future(asker.settled())
+            for _ in range(50):
+                await asyncio.sleep(0)
+            early = waiting.done()
+            may_end.set()
+            await waiting
+            return early, stuck.lives == 1 or not stuck.built
+        finally:
+            asker.close()
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == (False, True)
+
+
 def test_a_row_that_makes_engines_stand_still_is_quarantined_as_timeout() -> None:
     engine = FakeEngine(lambda _, row: NEVER if row == 2 else None)
     units = answers([engine], 8, per_call=1)

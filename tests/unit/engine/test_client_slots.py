@@ -37,6 +37,9 @@ class Quick:
         self.answered += len(rows)
         return [UnitResult(str(row["id"]), rows=[row]) for _, row in rows]
 
+    async def settled(self) -> None:
+        """Nothing stands still."""
+
 
 class Work:
     model = "m"
