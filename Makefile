@@ -1,7 +1,8 @@
 # make demo    the whole loop on this machine's CPU, with a real 135M judge
 # make test    unit tests, then fault, integration and GPU tests, in two processes side by side
-# make faults  every fault in every stage, and longer matrices (test has a short form): before a release
-# Both set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
+# make faults  every fault in every stage (test has a short form of it): before a release
+# make long    real parts that test has no time for (further recipes, other ways to the same tables): before a release
+# All of them set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV   := .venv
@@ -14,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test faults unit browser observe chromium prometheus docs lint models models-served setup clean
+.PHONY: demo test faults long unit browser observe chromium prometheus docs lint models models-served setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -22,7 +23,7 @@ demo: setup
 
 test: setup
 	$(PYTEST) --durations=5 tests/unit
-	$(PYTEST) --durations=15 -m 'not matrix' tests/orchestration tests/faults tests/integration tests/gpu
+	$(PYTEST) --durations=15 -m 'not matrix and not long' tests/orchestration tests/faults tests/integration tests/gpu
 
 unit: $(READY)
 	$(PYTEST) tests/unit
@@ -30,6 +31,9 @@ unit: $(READY)
 faults: setup
 	$(PYTEST) --durations=15 tests/faults
 	$(PYTEST) --durations=15 -m matrix tests/orchestration tests/integration
+
+long: setup
+	$(PYTEST) --durations=15 -m long tests/orchestration tests/integration
 
 # The report in a real browser, light and dark, wide and narrow, by keyboard.
 browser: $(READY) chromium

@@ -134,6 +134,7 @@ def test_a_killed_stage_never_goes_on_with_another_setting(loop: Make) -> None:
     assert not list(run.run.rglob("started.json"))
 
 
+@pytest.mark.matrix
 def test_a_second_driver_is_refused(loop: Make) -> None:
     run = loop(limit=16, shards={"max_rows": 4, "max_seconds": 2})
     go = run.folder / "go"

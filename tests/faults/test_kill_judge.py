@@ -119,10 +119,11 @@ def test_eight_votes_of_the_real_model(tmp_path: Path, model: str, started: list
     killed_and_continued(judging, ids, 8, 1)
 
 
-def test_thirty_two_votes_on_a_thousand_pairs(tmp_path: Path, started: list[Judging]) -> None:
+@pytest.mark.parametrize(("pairs", "kills"), [(150, 1), pytest.param(1000, 2, marks=pytest.mark.matrix)])
+def test_thirty_two_votes(tmp_path: Path, started: list[Judging], pairs: int, kills: int) -> None:
     rows = [
         {"id": f"r{i}", "instruction": f"number {i}", "response_a": f"GOOD {i}", "response_b": f"other {i}"}
-        for i in range(1000)
+        for i in range(pairs)
     ]
     source = tmp_path / "pairs.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -131,4 +132,4 @@ def test_thirty_two_votes_on_a_thousand_pairs(tmp_path: Path, started: list[Judg
     judging = Judging(tmp_path, *engine, "--engine.max_num_seqs", 16, "--input", source, "--votes", 32)
     started.append(judging)
     ids = [str(row["id"]) for row in rows]
-    killed_and_continued(judging, ids, 32, 2, *held("engine", "number 999"))
+    killed_and_continued(judging, ids, 32, kills, *held("engine", f"number {pairs - 1}"))

@@ -48,6 +48,7 @@ def test_a_job_runs_the_loop(cluster: Cluster, loop: Make, model: str) -> None:
     assert (run.run / "iter_00/evaluation/validation/stage.json").exists()
 
 
+@pytest.mark.long
 def test_metrics_move_and_a_failure_has_exit_code_1(cluster: Cluster, loop: Make, model: str, tmp_path: Path) -> None:
     """A judge that always says A keeps judgments, and leaves nothing after balancing: exit 1, with its numbers."""
     go = tmp_path / "go"  # until then one row is not answered, so that the job lives while its counters are read
@@ -111,6 +112,7 @@ def test_bad_input_has_exit_code_2(cluster: Cluster, loop: Make) -> None:
     assert not run.run.exists()
 
 
+@pytest.mark.long
 def test_a_relative_run_folder_would_be_lost_and_is_refused(cluster: Cluster, loop: Make) -> None:
     run = loop()
     assert cluster.submit(run, "ste-relative", "--runs", "runs").code != 0

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from commands import command
 from loop_runs import Loop, scripted
 
 
+@pytest.mark.long
 def test_another_runs_pairs_and_a_labelled_file(loop: Callable[..., Loop], tmp_path: Path) -> None:
     held = {"heldout_fraction": 0.4}
     first = loop(name="first", limit=8, instructions=held, pairs={"mirror": True})

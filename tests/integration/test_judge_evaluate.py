@@ -83,6 +83,7 @@ def test_a_fault_of_a_row_leaves_its_id_unparsed(tmp_path: Path) -> None:
     assert found["c3"]["quarantined"] == "bad_label"
 
 
+@pytest.mark.long
 def test_rows_that_no_context_holds_are_quarantined_and_still_count(tmp_path: Path) -> None:
     """A response of 200,000 characters, a label C and a NaN among good rows; `judge`, then its verdicts scored."""
     rows = lines(PAIRS)[:6]

@@ -42,7 +42,7 @@ def test_scores_become_pairwise_accuracy_and_verdicts_score_the_same(tmp_path: P
     assert "setting votes was 4, is now 1" in refused.stderr
 
 
-@pytest.mark.parametrize("mode", ["pairwise", "pointwise"])
+@pytest.mark.parametrize("mode", [pytest.param("pairwise", marks=pytest.mark.long), "pointwise"])
 def test_best_of_four_is_judged_and_its_verdicts_score_the_same(tmp_path: Path, mode: str) -> None:
     script = json.dumps({"gold_marker": "Paris is in France", "p": [1.0]})
     engine = ["--model", "scripted", "--engine.kind", "scripted", "--engine.script", script, "--mode", mode]
@@ -58,6 +58,7 @@ def test_best_of_four_is_judged_and_its_verdicts_score_the_same(tmp_path: Path, 
     assert summary(tmp_path / "given", "rewardbench2") == found
 
 
+@pytest.mark.long
 def test_the_loop_keeps_what_scores_the_chosen_response_higher(loop: Callable[..., Loop], shallow: str) -> None:
     judge = scripted(shallow, p=[0.9, 0.5, 0.0], unparsed=0.1)
     run = loop(
@@ -95,6 +96,7 @@ def test_the_loop_keeps_what_scores_the_chosen_response_higher(loop: Callable[..
     assert "train.recipe dpo needs judging.mode pairwise" in refused.one_line
 
 
+@pytest.mark.long
 def test_the_real_model_scores_single_responses(tmp_path: Path, model: str) -> None:
     engine = ["--model", model, "--engine.device", "cpu", "--engine.cpu_threads", 1, "--engine.max_model_len", 1024]
     options = ["--mode", "pointwise", "--generation", '{"max_tokens": 16, "temperature": 0}', "--limit", 4]

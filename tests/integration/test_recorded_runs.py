@@ -42,7 +42,7 @@ def test_a_finished_run_is_finished(folders: Path, tmp_path: Path, name: str) ->
     assert [path for path in before if after.get(path) != before[path] and Path(path).name not in derived] == []
 
 
-@pytest.mark.parametrize("name", ["pairwise", pytest.param("refresh", marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("name", ["pairwise", pytest.param("refresh", marks=pytest.mark.long)])
 def test_one_more_iteration(folders: Path, tmp_path: Path, name: str) -> None:
     run = copied(folders, name, tmp_path)
     before = {**run.files(), **run.files("**/stage.json")}
@@ -60,7 +60,7 @@ KILLED_IN = {
 }
 
 
-@pytest.mark.parametrize("stage", KILLED_IN)
+@pytest.mark.parametrize("stage", ["judgments", pytest.param("training", marks=pytest.mark.long)])
 def test_an_interrupted_run_goes_on(folders: Path, tmp_path: Path, stage: str) -> None:
     """As a kill at the end of a stage leaves it: what the stage has written is used, and nothing lies behind it."""
     run = copied(folders, "pairwise", tmp_path)
@@ -84,7 +84,12 @@ def judge_json(run: Path, iteration: int) -> dict[str, Any]:
     return {name: value for name, value in card.items() if name != "train_set"}
 
 
-@pytest.mark.parametrize("name", recorded.JUDGED)
+LATER = ("judge_greedy", "judge_pointwise")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LATER)) for name in recorded.JUDGED]
+)
 def test_the_same_verdicts_again(folders: Path, tmp_path: Path, name: str) -> None:
     """Judged anew, and asked for once more on the folder of then: both give the files of then."""
     kind, *options = recorded.JUDGED[name]

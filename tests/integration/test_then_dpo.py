@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from loop_runs import SMALL_TRAINING, Loop, scripted
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 LENGTH = 1024
 DPO = {"lr": 1e-5, "lr_min": 1e-6, "sequence_length": LENGTH, "tokens_per_batch": 2 * LENGTH, "batch_rows": 3}
 

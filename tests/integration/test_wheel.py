@@ -134,6 +134,7 @@ def test_there_is_a_console_command_for_each(installed: Installed) -> None:
     assert {file.name for file in (installed.home / "bin").glob("ste-*")} == {f"ste-{name}" for name in COMMANDS}
 
 
+@pytest.mark.long
 def test_it_judges_and_evaluates(installed: Installed, empty: Path, tmp_path: Path) -> None:
     """Judging starts beside another ray_app, as in a checkout: neither the command nor Ray's workers may import it."""
     pairs = tmp_path / "pairs.jsonl"

@@ -60,6 +60,7 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the server did not start")
 
 
+@pytest.mark.long
 def test_the_same_text_over_http(
     server: str, manager: PoolManager, engine: Make, units: Make, greedy: JudgeProgram, sampled: JudgeProgram
 ) -> None:

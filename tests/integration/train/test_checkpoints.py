@@ -66,7 +66,8 @@ def test_a_committed_fit_returns_at_once(sft_run, sft_file, shallow):
     assert run(small(checkpoint_every=2, export_shard_gib=0.01), folder, sft_file, shallow) == result
 
 
-@pytest.mark.parametrize("waited", [pytest.param(False, marks=pytest.mark.matrix), True])
+@pytest.mark.matrix
+@pytest.mark.parametrize("waited", [False, True])
 def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
     sft_run, sft_file, shallow, tmp_path, monkeypatch: pytest.MonkeyPatch, waited: bool
 ):
@@ -90,6 +91,7 @@ def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_judging_between_segments_stops_early_and_keeps_the_best(cluster, sft_file, shallow, tmp_path):
     judged = []
 

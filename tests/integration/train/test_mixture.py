@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from train_runs import run, small
 
 
+@pytest.mark.long
 def test_equal_experts_train_as_the_dense_model_and_keep_the_hubs_names(
     sft_run: Any, sft_file: str, shallow: str, tmp_path: Path
 ) -> None:

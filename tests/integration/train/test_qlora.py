@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from train_runs import run, small
 
+pytestmark = pytest.mark.long
 RANK, ALPHA = 8, 32
 
 

@@ -77,6 +77,7 @@ class Together:
         return await self.program(engine, row)
 
 
+@pytest.mark.long
 def test_replicas_share_the_rows(tmp_path: Path, units: Make, program: Make, scripted: Make) -> None:
     """As long as none has answered, and so none is the faster one. All rows are in flight at once here."""
     with EnginePool(scripted({"p": [1.0]}, replicas=3, max_num_seqs=64), "judge", "t").start() as pool:
@@ -86,6 +87,7 @@ def test_replicas_share_the_rows(tmp_path: Path, units: Make, program: Make, scr
         assert [replica["units"] for replica in pool.stats()] == [100, 100, 100]
 
 
+@pytest.mark.long
 def test_rows_do_not_depend_on_replicas_or_order(tmp_path: Path, dataset: Make, program: Make, scripted: Make) -> None:
     tables = []
     for name, replicas, data in (("a", 1, dataset(20)), ("b", 3, dataset(20).random_shuffle(seed=3))):
@@ -106,6 +108,7 @@ def test_rows_that_fail_on_their_own_are_quarantined(
     assert rows + quarantined["engine_error"] == 120
 
 
+@pytest.mark.long
 def test_prompts_that_are_too_long_are_quarantined(
     tmp_path: Path, dataset: Make, program: Make, scripted: Make
 ) -> None:
@@ -114,7 +117,7 @@ def test_prompts_that_are_too_long_are_quarantined(
     assert row_counts(str(tmp_path)) == (0, {"prompt_too_long": 6})
 
 
-@pytest.mark.parametrize("pairs", [3, 200])
+@pytest.mark.parametrize("pairs", [3, pytest.param(200, marks=pytest.mark.matrix)])
 def test_an_engine_that_never_answers_stops_the_run_and_blames_no_row(
     tmp_path: Path, dataset: Make, program: Make, scripted: Make, pairs: int
 ) -> None:
@@ -126,7 +129,7 @@ def test_an_engine_that_never_answers_stops_the_run_and_blames_no_row(
     assert row_counts(str(tmp_path)) == (0, {})
 
 
-@pytest.mark.parametrize("pairs", [2, 60])
+@pytest.mark.parametrize("pairs", [2, pytest.param(60, marks=pytest.mark.matrix)])
 def test_an_engine_that_refuses_all_is_a_fault_of_the_whole(
     tmp_path: Path, dataset: Make, program: Make, scripted: Make, pairs: int
 ) -> None:
@@ -137,6 +140,7 @@ def test_an_engine_that_refuses_all_is_a_fault_of_the_whole(
         assert row_counts(str(tmp_path)) == (0, {})
 
 
+@pytest.mark.matrix
 def test_a_row_that_is_refused_where_others_were_answered_is_quarantined(
     tmp_path: Path, dataset: Make, program: Make, scripted: Make
 ) -> None:

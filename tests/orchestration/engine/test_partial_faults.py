@@ -102,6 +102,7 @@ def test_a_slow_sample_costs_its_row_alone(
     assert quarantine(tmp_path)[0]["id"] == POISONED
 
 
+@pytest.mark.matrix
 def test_an_engine_whose_start_fails_is_tried_again_with_the_weights_of_now(
     tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make
 ) -> None:
@@ -150,7 +151,7 @@ def job_of(directory: Path, source: Any, program: Any, engine: Any, total: int) 
     )
 
 
-@pytest.mark.parametrize("helper", [CLIENT, WRITER])
+@pytest.mark.parametrize("helper", [pytest.param(CLIENT, marks=pytest.mark.matrix), WRITER])
 def test_a_helper_that_dies_costs_no_engine_and_no_row(
     tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make, runner: Runner, helper: str
 ) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., Any]
 
 
+@pytest.mark.long
 def test_a_stage_tells_how_its_weights_came(tmp_path: Path, dataset: Make, program: Make, scripted: Make) -> None:
     pools = PoolManager("t")
     runner = Runner(pools)

@@ -171,6 +171,7 @@ def test_judging_begins_before_the_last_pair_is_made(
     assert said in caplog.messages
 
 
+@pytest.mark.long
 def test_one_pool_serves_both(run: Any, with_programs: Any) -> None:
     with_programs(gated)
     made = run(generator=JUDGE)
@@ -181,6 +182,7 @@ def test_one_pool_serves_both(run: Any, with_programs: Any) -> None:
     assert judgments.extra["overlap_seconds"] > 0
 
 
+@pytest.mark.long
 def test_the_tables_are_those_of_one_stage_after_the_other(run: Any, undisturbed: Run) -> None:
     apart = run(name="apart")
     apart.context.runner.run(jobs(apart)[0])
@@ -197,6 +199,7 @@ def jobs(made: Run) -> list[Any]:
     return [pairs.job(made.context, None), judgments.job(made.context, 1, judge, 64)]
 
 
+@pytest.mark.long
 def test_responses_are_scored_while_pairs_are_made(run: Any) -> None:
     made = run(judging={"mode": "pointwise"})
     pairs, scores = made()
@@ -295,7 +298,8 @@ def test_one_after_the_other_says_why(run: Any, caplog: pytest.LogCaptureFixture
     assert made.context.runner.pools.pools == []
 
 
-@pytest.mark.parametrize("count", [pytest.param(6, marks=pytest.mark.matrix), 200])
+@pytest.mark.matrix
+@pytest.mark.parametrize("count", [6, 200])
 def test_a_generator_that_never_answers_stops_the_run_and_blames_no_row(run: Any, count: int) -> None:
     made = run(count, generator={"script": {"fail": 1.0}})
     with pytest.raises(RunError, match="scripted failure"):
@@ -303,6 +307,7 @@ def test_a_generator_that_never_answers_stops_the_run_and_blames_no_row(run: Any
     assert row_counts(str(made.pairs)) == (0, {})
 
 
+@pytest.mark.matrix
 def test_instructions_that_fail_on_their_own_are_quarantined(run: Any) -> None:
     made = run(60, generator={"script": {"fail": 0.05, "delay_s": 0}})
     pairs, judgments = made()
@@ -312,6 +317,7 @@ def test_instructions_that_fail_on_their_own_are_quarantined(run: Any) -> None:
     assert judgments.rows_in == 2 * sum(pair["split"] == TRAIN for pair in table(made.pairs))
 
 
+@pytest.mark.long
 def test_a_slow_judge_beside_engines_that_take_all_cpus(run: Any) -> None:
     """Nothing between the two stages may wait for a CPU that the engines never give back."""
     fast, slow = {"cpus": 1.25, "script": {"delay_s": 0}}, {"cpus": 1.25, "max_num_seqs": 8, "script": {"delay_s": 0.1}}
@@ -320,6 +326,7 @@ def test_a_slow_judge_beside_engines_that_take_all_cpus(run: Any) -> None:
     whole(made, 200)
 
 
+@pytest.mark.long
 def test_the_order_of_a_training_set_is_kept_in_its_own_graph_alone(
     undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def rows_of(job: Job) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["pair_id"], row["order"], row["sample"]))
 
 
+@pytest.mark.long
 def test_each_table_holds_what_it_would_hold_alone(runner: Runner, job: Make) -> None:
     alone = [job("alone_a", 12), job("alone_b", 3, seed=8)]
     wanted = [runner.run(one) for one in alone]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_app.base.json_value import MAX_DEPTH, parse_json
@@ -17,6 +17,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
+@settings(max_examples=40)
 def test_a_value_is_itself(value: Any) -> None:
     assert parse_json(json.dumps(value)) == parse_json(json.dumps(value).encode()) == value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing
 from typing import Any
 
@@ -63,11 +64,16 @@ def forms(name: str, null: bool) -> list[Given]:
     return words
 
 
-def values(cls: type[CommandSettings], *arguments: str) -> dict[str, Any]:
+@functools.cache
+def usual(cls: type[CommandSettings]) -> dict[str, Any]:
+    """{dotted name: value} of every boolean where no option is given."""
+    return values(cls, load_settings(cls, REQUIRED[cls]))
+
+
+def values(cls: type[CommandSettings], loaded: CommandSettings, *arguments: str) -> dict[str, Any]:
     """{dotted name: value} of every boolean; None too in a section that is null. The list option beside them arrives
     whole, where the command has it.
     """
-    loaded = load_settings(cls, [*REQUIRED[cls], *arguments])
     if set(LIST) <= set(arguments):
         assert getattr(loaded, "benchmark", None) == ["a", "b=c"], arguments
     found: dict[str, Any] = {}
@@ -93,7 +99,7 @@ OLDER_NAME = "train.bf16"
 
 @pytest.mark.parametrize("cls", REQUIRED)
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_booleans_take_every_spelling_and_touch_nothing_else(cls: type[CommandSettings], data: st.DataObject) -> None:
     """Some booleans, each in one of its forms, in any order, with the list option at any place among them."""
     known = {name: null for name, null in booleans(cls).items() if not name.startswith(INHERITS)}
@@ -103,13 +109,13 @@ def test_booleans_take_every_spelling_and_touch_nothing_else(cls: type[CommandSe
     if cls is EvaluateSettings:
         words.insert(data.draw(st.integers(0, len(words))), LIST)
     arguments = [word for given in words for word in given]
-    expected = values(cls) | {name: value for name, (_, value) in chosen.items()}
+    expected = usual(cls) | {name: value for name, (_, value) in chosen.items()}
+    loaded = load_settings(cls, [*REQUIRED[cls], *arguments])
     if chosen.get(OLDER_NAME, ([], None))[1] is not None:  # it is read as the setting that has taken its place
         meant = expected[OLDER_NAME]
         expected[OLDER_NAME] = None
-        settings = load_settings(cls, [*REQUIRED[cls], *arguments])
-        assert settings.train.dtype == ("bfloat16" if meant else "float32")  # type: ignore[attr-defined]
-    assert values(cls, *arguments) == expected
+        assert loaded.train.dtype == ("bfloat16" if meant else "float32")  # type: ignore[attr-defined]
+    assert values(cls, loaded, *arguments) == expected
 
 
 def test_a_boolean_of_a_section_that_inherits_is_set_there_alone() -> None:
@@ -123,8 +129,11 @@ def test_a_boolean_of_a_section_that_inherits_is_set_there_alone() -> None:
 def test_what_is_no_boolean_is_one_line_that_names_the_option(
     cls: type[CommandSettings], name: str, null: bool
 ) -> None:
-    wrong = [[f"--{name}", "maybe"], [f"--{name}=2"], [f"--{name}="], [f"--no-{name}", "true"], [f"--no-{name}=false"]]
-    for words in wrong if null else [*wrong, [f"--{name}", "null"]]:
+    """Every option with one wrong value, and each kind of wrong value with many an option."""
+    wrong = [[f"--{name}=2"], [f"--{name}="], [f"--no-{name}", "true"], [f"--no-{name}=false"]]
+    wrong += [] if null else [[f"--{name}", "null"]]
+    place = ALL.index((cls, name, null))
+    for words in ([f"--{name}", "maybe"], wrong[place % len(wrong)]):
         with pytest.raises(InputError) as fault:
             load_settings(cls, [*REQUIRED[cls], *words, *(LIST if cls is EvaluateSettings else [])])
         assert name in str(fault.value)
