@@ -42,7 +42,8 @@ def test_a_finished_run_is_finished(folders: Path, tmp_path: Path, name: str) ->
     assert [path for path in before if after.get(path) != before[path] and Path(path).name not in derived] == []
 
 
-@pytest.mark.parametrize("name", ["pairwise", pytest.param("refresh", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["pairwise", "refresh"])
 def test_one_more_iteration(folders: Path, tmp_path: Path, name: str) -> None:
     run = copied(folders, name, tmp_path)
     before = {**run.files(), **run.files("**/stage.json")}

@@ -187,6 +187,7 @@ def test_files_and_http_exclude_each_other(tmp_path: Path) -> None:
     assert "--input is missing" in neither.stderr
 
 
+@pytest.mark.long
 def test_the_real_model_says_over_http_what_it_says_of_a_file(tmp_path: Path, model: str) -> None:
     greedy = ["--prompt", "judge_pairwise_small", "--generation", '{"max_tokens": 24, "temperature": 0}']
     engine = ["--model", model, "--engine.device", "cpu", "--engine.max_model_len", 1024, "--engine.dtype", "float32"]
