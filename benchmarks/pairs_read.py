@@ -4,8 +4,8 @@
 
 The second file has a line a pair: `pair_id` and `instruction_id` as they stand in the table, `read` (which reading),
 `label`, `rejected_is_worse`, `reason`. The gate's decision is written beside them (`gate`; null: it lets the pair
-through), as `pairs.heuristics` with `pairs.max_similarity: 0.6` decides, and the shares are printed with 95 % intervals.
-Without the table (`-`) the shares are printed of the decisions that the file has.
+through), as `pairs.heuristics` with `pairs.max_similarity: 0.6` decides, and the shares are printed with 95 %
+intervals. Without the table (`-`) the shares are printed of the decisions that the file has.
 """
 
 from __future__ import annotations

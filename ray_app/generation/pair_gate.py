@@ -18,7 +18,8 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
 
     contaminated_modified      the modified instruction shares text with a benchmark (`base.ngrams`)
 
-How each is seen stands in `generation/pair_texts.py`; what costs a question to a model in `generation/programs/asking.py`.
+How each is seen stands in `generation/pair_texts.py`; what costs a question to a model in
+`generation/programs/asking.py`.
 """
 
 from __future__ import annotations

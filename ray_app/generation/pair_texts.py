@@ -1,7 +1,7 @@
 """What is seen in the texts of a pair without asking a model: their form, what they repeat, whom they talk about. Pure.
 
-The patterns are English, and come from pairs that were read one by one (docs/results.md). Where the original instruction
-is not in a form that they know, they say nothing about the modified one.
+The patterns are English, and come from pairs that were read one by one (docs/results.md). Where the original
+instruction is not in a form that they know, they say nothing about the modified one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _OFFER = re.compile(
     r"(?: and \w+)? to (?:\w+ )?(?:help|assist|support)"
     r"|\bi(?:['’]ll|['’]d| will| would)(?: \w+)? be (?:happy|glad|pleased|delighted) to (?:help|assist)"
     r"|\b(?:how|what) (?:can|may) i (?:help|assist|do for you)"
-    r"|\bwhat(?: do you (?:want|need)| would you like to know|(?:['’]s| is) (?:the|your) (?:question|task|request))\W*\?"
+    r"|\bwhat(?: do you (?:want|need)| would you like to know"
+    r"|(?:['’]s| is) (?:the|your) (?:question|task|request))\W*\?"
     r"|\b(?:i(?:['’]m| am)|as|you are) (?:just )?an? (?:\w+,? ){0,3}(?:ai|assistant|chatbot|language model)\b",
     re.IGNORECASE,
 )
@@ -45,7 +46,8 @@ _FIRST_WORDS = re.compile(r"(?:\s*\S+){0,50}")
 _TASK = re.compile(
     r"\b(?:original|new|modified|previous|revised|rewritten|given|requested|corrected|correct|perfect|different|existing"
     r"|alternative|specified) (?:instruction|response)s?\b"
-    r"|\b(?:an?|the|this|your) instruction(?: provided| given)? (?:above|below|is|was|to|should|must|asks|states|needs|has)\b"
+    r"|\b(?:an?|the|this|your) instruction(?: provided| given)? (?:above|below|is|was|to|should|must|asks|states"
+    r"|needs|has)\b"
     r"|\bchange what is asked\b|\bchang\w* the (?:wording|instruction)\b",
     re.IGNORECASE,
 )
@@ -57,31 +59,33 @@ _NO_INSTRUCTION = re.compile(
     re.IGNORECASE,
 )
 _VERBS = (
-    "act add advise analy[sz]e answer arrange assess assume brainstorm build calculate categori[sz]e change check choose "
-    "classify code come compare complete compose compute consider construct continue convert correct count craft create "
-    "critique debug decide define demonstrate derive describe design detail determine develop devise differentiate discuss "
-    "do draft draw edit elaborate estimate evaluate examine expand explain extract fill find finish fix format formulate "
-    "generate get give guess help highlight identify illustrate imagine implement improve include invent label list make "
-    "mention modify name optimi[sz]e organi[sz]e outline paraphrase perform pick plan predict prepare present produce propose "
-    "prove provide rank rate read recommend refactor rephrase replace reply report respond review revise rewrite rework say "
-    "select share show simplify sketch solve sort speak specify spell state suggest summari[sz]e talk tell think track "
-    "translate try turn use verify write"
+    "act add advise analy[sz]e answer arrange assess assume brainstorm build calculate categori[sz]e change check "
+    "choose classify code come compare complete compose compute consider construct continue convert correct count "
+    "craft create critique debug decide define demonstrate derive describe design detail determine develop devise "
+    "differentiate discuss do draft draw edit elaborate estimate evaluate examine expand explain extract fill "
+    "find finish fix format formulate generate get give guess help highlight identify illustrate imagine "
+    "implement improve include invent label list make mention modify name optimi[sz]e organi[sz]e outline "
+    "paraphrase perform pick plan predict prepare present produce propose prove provide rank rate read recommend "
+    "refactor rephrase replace reply report respond review revise rewrite rework say select share show simplify "
+    "sketch solve sort speak specify spell state suggest summari[sz]e talk tell think track translate try turn "
+    "use verify write"
 )
 _ASKS = re.compile(
     r"[?？؟]|(?:^|[.!:;\n,])[\W_\d]*(?:(?:please|kindly|now|then|next|also|first|finally|and|just|pls|hi|hello)[\s,]+)*"
     rf"(?:(?:{'|'.join(_VERBS.split())}|what|what['’]s|who|whose|why|how)\b"
-    r"|(?:when|where|which|is|are|can|could|does|do|did|will|would|should) (?:is|are|was|were|do|does|did|can|will|should|has|"
-    r"have|you|i|we|it|he|she|they|there|the|a|an)\b)"
+    r"|(?:when|where|which|is|are|can|could|does|do|did|will|would|should) (?:is|are|was|were|do|does|did|can|will"
+    r"|should|has|have|you|i|we|it|he|she|they|there|the|a|an)\b)"
     r"|\b(?:i|we)(?: would|['’]d)? (?:want|need|like|am looking|wish|have to|am trying)\b|\byour (?:task|job|goal)\b"
     r"|\byou (?:are|should|must|will|have) (?:to|an?|now|going)\b",
     re.IGNORECASE,
 )
 # Words that may change without changing what is asked. When, where, who, why and how do change it; so does "not".
-_FREE = frozenset(
-    "a an the is are was were be been am do does did can could would should will shall may might there here of in on at to "
-    "for from by with and or that this these those it its i you your my me we us please tell give provide explain show "
-    "question questions answer correct following what which s re".split()
+_FREE_WORDS = (
+    "a an the is are was were be been am do does did can could would should will shall may might there here of in "
+    "on at to for from by with and or that this these those it its i you your my me we us please tell give "
+    "provide explain show question questions answer correct following what which s re"
 )
+_FREE = frozenset(_FREE_WORDS.split())
 NEW_WORDS = 5  # in a row that the original does not have: a changed sentence
 ECHO = 0.8  # share of a response's word trigrams that stand in its own instruction
 WORDS_OF = {
@@ -135,8 +139,8 @@ def asks(text: str) -> bool:
 
 
 def is_instruction(original: str, modified: str) -> bool:
-    """Whether a modified instruction may be one. It must ask for something only where the original is seen to, and where
-    it is not plainly of a language whose forms are unknown here.
+    """Whether a modified instruction may be one. It must ask for something only where the original is seen to, and
+    where it is not plainly of a language whose forms are unknown here.
     """
     if _NO_INSTRUCTION.search(modified) and not _NO_INSTRUCTION.search(original):
         return False
@@ -172,8 +176,8 @@ def _content(text: str) -> frozenset[str]:
 
 
 def changed_sentence(original: str, modified: str) -> bool:
-    """Whether `modified` has `NEW_WORDS` words in a row that `original` has not. Alike as the two may be by the share of
-    their words, in a long prompt that is a sentence, and asks for something else.
+    """Whether `modified` has `NEW_WORDS` words in a row that `original` has not. Alike as the two may be by the share
+    of their words, in a long prompt that is a sentence, and asks for something else.
     """
     before, after = words(original), words(modified)
     known = {tuple(before[at : at + 3]) for at in range(len(before) - 2)}

@@ -53,7 +53,6 @@ def test_an_original_with_something_added_still_asks_for_the_original() -> None:
     assert pair_fault(QUESTION, f"{QUESTION[:-1]}, and say why.", GOOD, WORSE, [], ALL) == "adds_to_original"
     assert adds_to("List three fruits", "List three fruits and three vegetables")
 
-
     assert pair_fault(QUESTION, f"In one word: {QUESTION}", GOOD, WORSE, [], ALL) == "adds_to_original"
     stated = f"{QUESTION} " + "The nightingale is a small brown bird of the old world. " * 2
     assert adds_to(QUESTION, stated), "nothing besides the original asks"
@@ -118,12 +117,15 @@ def test_a_modified_instruction_asks_where_the_original_does(original: str, modi
 def test_a_modified_instruction_is_of_the_same_language(modified: str, fault: str | None) -> None:
     original = "Name a bird that sings at night, and is not the owl of the wood."
     assert pair_fault(original, modified, GOOD, WORSE, [], ALL) == fault
-    assert language_of("Quack!") is None and not another_language("Quack!", modified)
+    assert language_of("Quack!") is None
+    assert not another_language("Quack!", modified)
 
 
 def test_a_response_that_repeats_its_instruction_is_no_answer() -> None:
     said = "Which fish lives longest in a cold lake, that is the question."
-    assert pair_fault(QUESTION, OTHER, GOOD, said.replace(", that is the question", ""), [], ALL) == "echoes_instruction"
+    assert (
+        pair_fault(QUESTION, OTHER, GOOD, said.replace(", that is the question", ""), [], ALL) == "echoes_instruction"
+    )
     assert pair_fault(QUESTION, OTHER, QUESTION, WORSE, [], ALL) == "echoes_instruction"
     passage = "Where does the trout live? " + LONG + " The trout lives in cold lakes."
     assert pair_fault(QUESTION, passage, GOOD, "The trout lives in cold lakes.", [], ALL) is None, "a quotation"
