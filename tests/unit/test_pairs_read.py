@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.pairs_read import shares
+from pairs_read import shares
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results" / "pairs-read-smollm2-135m.jsonl"
 
