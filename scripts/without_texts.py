@@ -26,7 +26,7 @@ import yaml
 
 from ray_app.base.ngrams import words
 from ray_app.base.verdict import explanation
-from ray_app.generation.pair_gate import is_meta_talk, is_refusal
+from ray_app.generation.pair_texts import is_meta_talk, is_refusal
 from ray_app.loop.config import IterateSettings
 
 Row = dict[str, Any]

@@ -38,7 +38,8 @@ def evaluate(settings: EvaluateSettings) -> int:
     summaries = score_judge(settings, judge, benchmarks) if judge else [score_given(settings, benchmarks[0])]
     for benchmark, other, summary in zip(benchmarks, others, summaries, strict=True):
         if other is not None:
-            summary["compared"] = {"with": other_file(settings, benchmark), **against(settings, benchmark, other)}
+            found = against(settings, benchmark, other) | {"parsers": parsers_compared(settings, summary)}
+            summary["compared"] = {"with": other_file(settings, benchmark), **found}
         write_summary(settings, summary)
     everything = {summary["benchmark"]: summary for summary in summaries}
     storage.write_json_atomic(storage.join(settings.output, "summary.json"), everything)
@@ -139,6 +140,19 @@ def against(settings: EvaluateSettings, benchmark: Benchmark, other: list[Outcom
     """This run (b) against another one (a) on the same rows: `metrics.compare`."""
     own = joined(settings, benchmark, storage.join(settings.output, benchmark.name, VERDICTS))
     return compare(other, own, settings.seed)
+
+
+def parsers_compared(settings: EvaluateSettings, own: dict[str, Any]) -> dict[str, str | None]:
+    """By which parser the verdicts of the other run (a) and of this one (b) were read; None where nobody says."""
+    path = storage.join(settings.compare or "", own["benchmark"], "summary.json")
+    other = storage.read_json(path) if storage.exists(path) else {}
+    return {"a": parser_of(other), "b": parser_of(own)}
+
+
+def parser_of(summary: dict[str, Any]) -> str | None:
+    """The parser by which a summary's verdicts were read; None where they were given, or it tells no cost yet."""
+    read_here = summary.get("parser", LAST) if "cost" in summary else summary.get("parser")
+    return None if read_here is None else str(read_here)
 
 
 def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from ray_app.base.ngrams import words
 from ray_app.base.schema import unpack_text
 from ray_app.base.verdict import explanation
-from ray_app.generation.pair_gate import is_meta_talk, is_refusal, similarity
+from ray_app.generation.pair_texts import is_meta_talk, is_refusal, similarity
 from ray_app.train.data import row_id
 
 EXAMPLES = 20  # ids kept of what an alarm is about

@@ -24,6 +24,11 @@ class JudgingSettings(Part):
     min_explanation: int = Field(
         0, ge=0, description="words besides the verdict that a judgment must have to be kept; drawing goes on without"
     )
+    ask_pairs: bool = Field(
+        False,
+        description="before it judges a pair, the judge is asked what pairs.ask_generator asks the generator; a pair "
+        "that fails is not judged",
+    )
     max_draws: int | None = Field(
         None, ge=1, description="train on a unit only if its first acceptable judgment was among so many; null: all N"
     )

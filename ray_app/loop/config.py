@@ -56,7 +56,8 @@ class PromptSettings(Part):
     modify_and_respond: str = Field("modify_and_respond", description="the same, with its response, in one call")
     worse_response: str = Field("worse_response", description="asks for a worse response")
     check_response: str = Field(
-        "check_response", description="asks whether a response does what an instruction asks (pairs.ask_generator)"
+        "check_response",
+        description="asks whether a response does what an instruction asks (pairs.ask_generator, judging.ask_pairs)",
     )
     classify: str = Field("classify", description="asks for an instruction's category and complexity")
 

@@ -95,6 +95,9 @@ class PairSettings(Part):
     source: tuple[str, ...] = Field(
         (), description="files of pairs made elsewhere (docs/pairs.md), taken beside those of the strategy"
     )
+    verdicts: tuple[str, ...] = Field(
+        (), description="verdict files of source's pairs without a label (what judge writes), joined by id"
+    )
     from_run: str | None = Field(
         None, description="folder of a run whose committed pairs are taken in place of the strategy's"
     )
@@ -133,6 +136,8 @@ class PairSettings(Part):
     def _given_pairs_are_there(self) -> PairSettings:
         if self.strategy == "given" and not self.source and self.from_run is None:
             raise ValueError("pairs.strategy given: pairs.source or pairs.from_run must name the pairs")
+        if self.verdicts and not self.source:
+            raise ValueError("pairs.verdicts: pairs.source must name the pairs that they are of")
         if not self.makes and self.refresh != "never":
             raise ValueError("pairs.refresh each_iteration: pairs from elsewhere are the same in every iteration")
         return self

@@ -1,8 +1,9 @@
 """Pairs made elsewhere: a user's file, or another run's table. What is read, and why a row is not taken.
 
 A file has the column `instruction` and either `chosen` and `rejected`, or `response_a`, `response_b` and `label` (A or
-B, the better one: what people or another judge said). Optional: `id`, `generator`, `category`, `complexity`,
-`modified_instruction` (what the rejected response answers).
+B, the better one: what people or another judge said). Without labels it has `id`, and a verdict file says which is the
+better one (`pairs.verdicts`). Optional: `id`, `generator`, `category`, `complexity`, `modified_instruction` (what the
+rejected response answers).
 
 They are held to what a run's own pairs are held to: its decontamination, its held-out split, its gate.
 """
@@ -24,6 +25,7 @@ from ray_app.generation.pair_gate import CONTAMINATED, Gate, last_turn, pair_fau
 from ray_app.generation.programs.calls import Made
 from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.instruction_rows import name_in
+from ray_app.metrics.verdict_file import read_verdicts
 from ray_app.run.folder import read_record
 from ray_app.run.storage import join
 
@@ -32,6 +34,7 @@ GIVEN = "given_pairs"  # the stage of faults of given pairs: no unit of a strate
 STRATEGY = "given"  # of a file's pairs; those of another run keep the strategy that made them
 ANY: Types = object
 CHOSEN: Mapping[str, Types] = {"instruction": ANY, "chosen": ANY, "rejected": ANY}
+UNLABELLED: Mapping[str, Types] = {"instruction": ANY, "response_a": ANY, "response_b": ANY, "id": ANY}
 LABELLED: Mapping[str, Types] = {"instruction": ANY, "response_a": ANY, "response_b": ANY, "label": ANY}
 
 Row = dict[str, Any]
@@ -66,16 +69,23 @@ class GivenPairs:
     """Judges rows of files and of other runs; nothing that was taken is taken again."""
 
     def __init__(
-        self, splits: Splits, contamination: Contamination, gate: Gate, generated: Contamination | None = None
+        self,
+        splits: Splits,
+        contamination: Contamination,
+        gate: Gate,
+        generated: Contamination | None = None,
+        verdicts: Iterable[str] = (),
     ) -> None:
+        """`verdicts`: verdict files, by which rows without a label are labelled."""
         self.splits, self.contamination, self.gate, self.generated = splits, contamination, gate, generated
+        self.told = labels_of(verdicts)
         self.ids: set[str] = set()
         self.texts: set[int] = set()
 
     def of_file(self, path: str) -> Iterator[Judged]:
         """Pairs of a file. Raises InputError naming file, line or column where it is no such file."""
         own_ids: set[str] = set()
-        for numbered in read_numbered(path, required_of(path)):
+        for numbered in read_numbered(path, required_of(path, bool(self.told))):
             own = numbered.row.get("id")
             double = own is not None and str(own) in own_ids
             own_ids.add(str(own))
@@ -83,7 +93,7 @@ class GivenPairs:
 
     def _of_row(self, path: str, numbered: Numbered, fault: str | None) -> Judged:
         row = numbered.row
-        chosen, rejected, label_fault = sides_of(row)
+        chosen, rejected, label_fault = sides_of(row, self.told)
         fault = fault or label_fault or self._text_fault(row.get("instruction"), chosen, rejected)
         if fault is not None:
             return None, _lost(f"{numbered.where} id {str(row.get('id'))[:80]}", fault, row)
@@ -142,23 +152,42 @@ class GivenPairs:
         return None
 
 
-def required_of(path: str) -> Mapping[str, Types]:
-    """The columns that a file of pairs must have. Raises InputError where it has none of either form."""
+def required_of(path: str, told: bool = False) -> Mapping[str, Types]:
+    """The columns that a file of pairs must have; `told`: there are verdict files for what has no label. Raises
+    InputError where it has none of the forms.
+    """
     columns = columns_of(path)
-    form = next((form for form in (CHOSEN, LABELLED) if form.keys() <= columns), None)
+    forms = (CHOSEN, LABELLED, UNLABELLED) if told else (CHOSEN, LABELLED)
+    form = next((form for form in forms if form.keys() <= columns), None)
     if form is None:
+        unlabelled = not told and UNLABELLED.keys() - {"id"} <= columns
         raise InputError(
-            f"{path} holds no pairs: it needs the columns {', '.join(CHOSEN)} or {', '.join(LABELLED)}; "
+            f"{path} holds no pairs: it needs the columns {' or '.join(', '.join(form) for form in forms)}; "
             f"it has {', '.join(sorted(columns))}"
+            + (". For pairs without labels, pairs.verdicts names verdict files" if unlabelled else "")
         )
     return form
 
 
-def sides_of(row: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
-    """(chosen, rejected, fault of the label) of a row of either form; a side that is no text is None."""
+def labels_of(verdicts: Iterable[str]) -> dict[str, str | None]:
+    """{id: A, B or None} of verdict files. Raises InputError where one is none, or an id is in two of them."""
+    told: dict[str, str | None] = {}
+    for path in verdicts:
+        found = {identity: verdict.verdict for identity, verdict in read_verdicts(path).items()}
+        if both := found.keys() & told.keys():
+            raise InputError(f"pairs.verdicts: {path} and another file tell of the same id {min(both)[:80]!r}")
+        told |= found
+    return told
+
+
+def sides_of(row: Mapping[str, Any], told: Mapping[str, str | None]) -> tuple[str | None, str | None, str | None]:
+    """(chosen, rejected, fault of the label) of a row of any form; a side that is no text is None. `told`: labels by id
+    of rows that have none.
+    """
     if "chosen" in row:
         return response(row["chosen"]), response(row["rejected"]), None
-    a, b, label = response(row["response_a"]), response(row["response_b"]), row["label"]
+    a, b, label = response(row["response_a"]), response(row["response_b"]), row.get("label")
+    label = told.get(str(row.get("id"))) if label is None else label
     if label not in ("A", "B"):
         return a, b, "no_label" if label is None else "bad_label"
     return (a, b, None) if label == "A" else (b, a, None)

@@ -234,6 +234,11 @@ def _compared(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]
     yield table
     a, b = found["measures"]["a"], found["measures"]["b"]
     yield _note(f"accuracy of {a}" if a == b else f"the other run: accuracy of {a}; this run: of {b}")
+    parsers = {run: name or "a parser that it does not name" for run, name in found.get("parsers", {}).items()}
+    if len(set(parsers.values())) > 1:
+        yield _note(
+            f"verdicts are read by different parsers: the other run's by {parsers['a']}, this run's by {parsers['b']}"
+        )
     yield _note(f"the other run: {found['with']}")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from ray_app.base.schema import PAIRS, TRAIN_SFT
 from ray_app.findings.facts import explanation_facts, pair_facts
-from ray_app.generation.pair_gate import is_meta_talk, is_refusal
+from ray_app.generation.pair_texts import is_meta_talk, is_refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURE = ROOT / "tests" / "fixtures" / "h100_modified"

@@ -11,7 +11,9 @@ from typing import Any
 import ray.data
 
 from ray_app.base.schema import TRAIN
+from ray_app.engine.base import sampling_from
 from ray_app.errors import RunError
+from ray_app.generation.programs.asking import AskedFirst, Asking
 from ray_app.generation.runner import Job, StageResult
 from ray_app.judging.judge import Judge
 from ray_app.judging.settings import JudgingSettings
@@ -21,18 +23,25 @@ from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.shards import column_values
 
 STAGE = "judgments"
+NEWER = ("min_explanation", "ask_pairs")
 LIGHT = 0.01  # CPUs of a step between two stages
 READERS = 2  # processes that turn pairs into units: light work, and every process costs a second to start
 
 
 def settings_of(settings: IterateSettings, inputs: Inputs, judge: Mapping[str, Any]) -> dict[str, Any]:
     """What the stage's fingerprint covers. `judge` is the identity of the engine that judges."""
+    part = settings.judging
+    asked = {"ask_sampling": settings.pairs.ask_sampling.model_dump(mode="json")} if part.ask_pairs else {}
+    shown = {"judge": settings.protocol.prompt_setting} | (
+        {"check_response": "check_response"} if part.ask_pairs else {}
+    )
     return {
         "seed": settings.seed,
-        "judging": settings.judging.model_dump(mode="json", exclude=uncovered(settings.judging))
+        "judging": part.model_dump(mode="json", exclude=uncovered(part))
+        | asked
         | {"stop_after_verdict": settings.stop_after_verdict},
         "judge": judge,
-        "prompts": {"judge": inputs.prompt(settings.protocol.prompt_setting).hash},
+        "prompts": {name: inputs.prompt(setting).hash for name, setting in shown.items()},
     }
 
 
@@ -40,7 +49,8 @@ def uncovered(part: JudgingSettings) -> set[str]:
     """What the fingerprint leaves out: what is decided later, in the training set, and a newer setting that changes
     nothing, so that runs that were begun before it existed continue.
     """
-    return {"balance", "max_draws", "min_pass_rate"} | ({"min_explanation"} if part.min_explanation == 0 else set())
+    unused = {name for name in NEWER if getattr(part, name) == type(part).model_fields[name].default}
+    return {"balance", "max_draws", "min_pass_rate"} | unused
 
 
 def run(context: Context, iteration: int, judge: Judge) -> StageResult:
@@ -56,6 +66,10 @@ def job(context: Context, iteration: int, judge: Judge, total: int) -> Job:
     """What the runner is to do with the pairs that are in closed shards by now."""
     settings = context.settings
     protocol, stage = settings.protocol, context.folder.stage_name(STAGE)
+    program: Any = protocol.sampling_program(judge, settings.judging, settings.seed, iteration, stage)
+    if settings.judging.ask_pairs:
+        asking = Asking(context.inputs.prompt("check_response"), sampling_from(settings.pairs.ask_sampling))
+        program = AskedFirst(program, asking, settings.seed, iteration, stage)
     return Job(
         stage=stage,
         directory=context.folder.stage_dir(STAGE, iteration),
@@ -63,7 +77,7 @@ def job(context: Context, iteration: int, judge: Judge, total: int) -> Job:
         key=protocol.pair_key,
         source=units_of(settings, context.dataset(context.pairs_dir(iteration))),
         total=total,
-        program=protocol.sampling_program(judge, settings.judging, settings.seed, iteration, stage),
+        program=program,
         engine=judge.engine,
         role="judge",
         iteration=iteration,
@@ -72,10 +86,11 @@ def job(context: Context, iteration: int, judge: Judge, total: int) -> Job:
 
 def units_of(settings: IterateSettings, pairs: ray.data.Dataset) -> ray.data.Dataset:
     """The training pairs among `pairs` as units of judging. Takes no CPU of its own: engines may leave none."""
-    protocol = settings.protocol
+    protocol, asked = settings.protocol, settings.judging.ask_pairs
 
     def units(row: dict[str, Any]) -> list[dict[str, Any]]:
-        return protocol.pair_units(row) if row["split"] == TRAIN else []
+        about = {name: row[name] for name in ("rejected", "modified_instruction")} if asked else {}
+        return [{**unit, **about} for unit in protocol.pair_units(row)] if row["split"] == TRAIN else []
 
     return pairs.flat_map(units, num_cpus=LIGHT, concurrency=READERS)
 

@@ -38,7 +38,7 @@ from ray_app.run.storage import (
 log = logging.getLogger(__name__)
 STAGE = "pairs"
 GIVEN = "given.json"
-NEWER = ("mirror", "heuristics", "max_length_ratio", "source", "from_run", "ask_generator")
+NEWER = ("mirror", "heuristics", "max_length_ratio", "source", "verdicts", "from_run", "ask_generator")
 OF_GIVEN = (
     "source",
     "from_run",
@@ -62,7 +62,8 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
     part = settings.pairs
     checked = {"decontaminate_generated": True} if settings.instructions.decontamination.generated else {}
     if not part.makes:
-        return {"pairs": part.model_dump(mode="json", include=set(OF_GIVEN)), **checked}
+        named = {"verdicts"} if part.verdicts else set()
+        return {"pairs": part.model_dump(mode="json", include=set(OF_GIVEN) | named), **checked}
     # What a run does without stays out, so that runs that were begun before it existed continue.
     unused = {name for name in NEWER if getattr(part, name) == part.__class__.model_fields[name].default}
     unused |= set() if part.ask_generator else {"ask_sampling"}
@@ -80,7 +81,8 @@ def inputs_of(settings: IterateSettings) -> dict[str, str]:
     """The model that makes pairs, and content hashes of those made elsewhere. Raises InputError without any."""
     part = settings.pairs
     made = {"generator": model_identity(settings.generator.model)} if part.makes else {}
-    files = {path: content_hash(path) for path in part.source if required_of(path)}
+    files = {path: content_hash(path) for path in part.source if required_of(path, bool(part.verdicts))}
+    files |= {path: content_hash(path) for path in part.verdicts}
     if part.from_run is None:
         return made | files
     table = table_of_run(part.from_run)
@@ -141,6 +143,7 @@ def take_given(context: Context, directory: str) -> None:
         inputs.contamination(),
         gate_of(settings.pairs),
         inputs.generated_contamination(),
+        settings.pairs.verdicts,
     )
     counts = {}
     with context.writer(directory, PAIRS) as writer:

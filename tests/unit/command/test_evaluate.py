@@ -20,6 +20,7 @@ from ray_app.command.judging import fingerprint_of, load_judge, voting_of
 from ray_app.command.load_settings import run_command
 from ray_app.command.settings import EvaluateSettings
 from ray_app.evaluate import main
+from ray_app.metrics.terminal_table import to_text
 
 Run = Callable[..., tuple[int, str]]
 SCRIPTED = ["--model", "scripted", "--engine.kind", "scripted"]
@@ -90,6 +91,27 @@ def test_runs_of_other_orders_are_compared_and_named(
     compared = summary_in(tmp_path)["compared"]
     assert compared["measures"] == {"a": measured, "b": "one verdict in each of both orders"}
     assert compared["difference"]["value"] == -0.5
+
+
+@pytest.mark.parametrize(
+    ("summary", "parser"),
+    [({"parser": "rewardbench", "cost": {}}, "rewardbench"), ({"cost": {}}, "last"), ({}, None), (None, None)],
+)
+def test_compare_names_the_parsers_where_they_differ(
+    evaluate: Run, tmp_path: Path, summary: dict[str, Any] | None, parser: str | None
+) -> None:
+    """Verdicts that were given are of a parser that nobody names."""
+    lines(tmp_path / "set.jsonl", pair("1"), pair("2"))
+    other = tmp_path / "other" / "set"
+    lines(other / "verdicts.jsonl", both("1"), both("2"))
+    if summary is not None:
+        (other / "summary.json").write_text(json.dumps(summary))
+    assert evaluate("--verdicts", other / "verdicts.jsonl", "--compare", tmp_path / "other")[0] == 0
+    found = summary_in(tmp_path)
+    assert found["compared"]["parsers"] == {"a": parser, "b": None}
+    shown = to_text(found, width=400)
+    assert ("different parsers" in shown) == (parser is not None)
+    assert parser is None or f"the other run's by {parser}" in shown
 
 
 def test_compare_on_other_rows_is_refused_before_judging(evaluate: Run, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ray_app.generation.pair_gate import Gate, adds_to, length_ratio, pair_fault
+from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.generation.pair_texts import adds_to, another_language, language_of, length_ratio, similarity
 
 QUESTION, OTHER = "Name a bird that sings at night.", "Which fish lives longest in a cold lake?"
 GOOD, WORSE = "The nightingale sings at night.", "The lake trout lives longest."
@@ -52,12 +53,96 @@ def test_an_original_with_something_added_still_asks_for_the_original() -> None:
     assert pair_fault(QUESTION, f"{QUESTION[:-1]}, and say why.", GOOD, WORSE, [], ALL) == "adds_to_original"
     assert adds_to("List three fruits", "List three fruits and three vegetables")
 
+    assert pair_fault(QUESTION, f"In one word: {QUESTION}", GOOD, WORSE, [], ALL) == "adds_to_original"
+    stated = f"{QUESTION} " + "The nightingale is a small brown bird of the old world. " * 2
+    assert adds_to(QUESTION, stated), "nothing besides the original asks"
+
+
+LONG = " ".join(f"This is sentence {i} of a long prompt." for i in range(40))
+
 
 def test_a_long_prompt_with_a_changed_sentence_passes() -> None:
-    long = " ".join(f"This is sentence {i} of a long prompt." for i in range(40))
-    changed = long.replace("sentence 39", "another matter, number 39,")
-    assert pair_fault(long, changed, GOOD, WORSE, [], Gate(0.999, heuristics=True)) is None
-    assert not adds_to(long, changed)
+    changed = LONG.replace("This is sentence 20 of a long", "Leave out whatever speaks of a wet")
+    assert similarity(LONG, changed) > 0.9
+    assert pair_fault(LONG, changed, GOOD, WORSE, [], Gate(heuristics=True)) is None
+    at_end = f"{LONG.removesuffix('This is sentence 39 of a long prompt.')}Leave out all even ones."
+    assert pair_fault(LONG, at_end, GOOD, WORSE, [], Gate()) is None
+
+
+def test_a_long_prompt_with_words_changed_here_and_there_is_the_same() -> None:
+    changed = LONG.replace("sentence 20", "line 20").replace("sentence 30", "line 30")
+    assert similarity(LONG, changed) > 0.9
+    assert pair_fault(LONG, changed, GOOD, WORSE, [], Gate()) == "modified_equals_original"
+
+
+@pytest.mark.parametrize(
+    ("original", "modified", "same"),
+    [
+        ("Are there polar bears in Antarctica?", "Is there a polar bear in Antarctica?", True),
+        ("Which rivers fed the first cities?", "Please answer: what rivers fed the first cities?", True),
+        ("Who built the first steam engine?", "When was the first steam engine built?", False),
+        ("Name foods that I can eat raw.", "Name foods that I must not eat raw.", False),
+        ("She pays 20 for 3 books. What is one?", "She pays 24 for 3 books. What is one?", False),
+    ],
+)
+def test_a_rephrased_instruction_has_the_same_words(original: str, modified: str, same: bool) -> None:
+    assert pair_fault(original, modified, GOOD, WORSE, [], ALL) == ("rephrases_original" if same else None)
+
+
+@pytest.mark.parametrize(
+    ("original", "modified", "fault"),
+    [
+        (QUESTION, "The nightingale is a bird that sings at night.", "not_an_instruction"),
+        (QUESTION, "A perfect response must name a fish.", "not_an_instruction"),
+        (QUESTION, "The correct answer is: the nightingale.", "not_an_instruction"),
+        (QUESTION, "I want a list of fish.", None),
+        (QUESTION, "Sort these birds by size: owl, wren, crane", None),
+        ("Photosynthesis in deserts", "Photosynthesis at the sea floor", None),  # what form it has is not known
+        ("Rewrite the original instruction.", "Shorten the original instruction: please translate it too.", None),
+    ],
+)
+def test_a_modified_instruction_asks_where_the_original_does(original: str, modified: str, fault: str | None) -> None:
+    assert pair_fault(original, modified, GOOD, WORSE, [], ALL) == fault
+
+
+@pytest.mark.parametrize(
+    ("modified", "fault"),
+    [
+        ("Nenne einen Fisch, der in einem See lebt und nicht klein ist.", "another_language"),
+        ("Назови рыбу, которая живёт в озере.", "another_language"),
+        ("湖に住む魚の名前は何ですか。", "another_language"),
+        ("Name the largest fish in the lake, and the smallest of them.", None),
+    ],
+)
+def test_a_modified_instruction_is_of_the_same_language(modified: str, fault: str | None) -> None:
+    original = "Name a bird that sings at night, and is not the owl of the wood."
+    assert pair_fault(original, modified, GOOD, WORSE, [], ALL) == fault
+    assert language_of("Quack!") is None
+    assert not another_language("Quack!", modified)
+
+
+def test_a_response_that_repeats_its_instruction_is_no_answer() -> None:
+    said = "Which fish lives longest in a cold lake, that is the question."
+    assert (
+        pair_fault(QUESTION, OTHER, GOOD, said.replace(", that is the question", ""), [], ALL) == "echoes_instruction"
+    )
+    assert pair_fault(QUESTION, OTHER, QUESTION, WORSE, [], ALL) == "echoes_instruction"
+    passage = "Where does the trout live? " + LONG + " The trout lives in cold lakes."
+    assert pair_fault(QUESTION, passage, GOOD, "The trout lives in cold lakes.", [], ALL) is None, "a quotation"
+
+
+@pytest.mark.parametrize(
+    ("response", "fault"),
+    [
+        ("That is a lovely thought. I'm always here to help you with more.", "meta_talk"),
+        ("I'm a helpful AI, and I like fish.", "meta_talk"),
+        ("The original instruction is correct.", "meta_talk"),
+        ("The lake trout lives longest. " * 12 + "I'm happy to help with more.", None),  # a closing word
+    ],
+)
+def test_an_offer_of_help_counts_at_the_beginning(response: str, fault: str | None) -> None:
+    gate = Gate(heuristics=True)
+    assert pair_fault(QUESTION, OTHER, GOOD, response, [], gate) == fault
 
 
 PLAIN = (

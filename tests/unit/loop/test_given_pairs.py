@@ -66,6 +66,27 @@ def test_a_row_of_a_file_is_a_pair_with_an_id_of_its_content(tmp_path: Path) -> 
     assert not lost
 
 
+def test_verdict_files_label_what_has_no_label(tmp_path: Path) -> None:
+    """By id; a pair on which the judge has no verdict is none."""
+    sides = {"instruction": "Name a bird.", "response_a": "The wren.", "response_b": "The trout."}
+    rows = [{**sides, "id": identity, "instruction": f"Name bird {identity}."} for identity in (1, 2, 3, 4)]
+    path = written(tmp_path / "p.jsonl", *rows)
+    told = [{"id": "1", "verdict": "A"}, {"id": "2", "verdict": "B"}, {"id": "3", "verdict": None}]
+    verdicts = written(tmp_path / "v.jsonl", *told)
+    taker = GivenPairs(Splits(part(), []), Contamination(4), Gate(), verdicts=[verdicts])
+    taken, lost = split(taker.of_file(path))
+    assert [(row["chosen"], row["rejected"]) for row in taken] == [
+        ("The wren.", "The trout."),
+        ("The trout.", "The wren."),
+    ]
+    assert lost == ["no_label", "no_label"]
+    with pytest.raises(InputError, match=r"label.*pairs\.verdicts names verdict files"):
+        list(taking().of_file(path))
+    again = written(tmp_path / "w.jsonl", {"id": "2", "verdict": "A"})
+    with pytest.raises(InputError, match=r"w\.jsonl and another file tell of the same id '2'"):
+        GivenPairs(Splits(part(), []), Contamination(4), Gate(), verdicts=[verdicts, again])
+
+
 def test_labels_say_which_response_is_better(tmp_path: Path) -> None:
     sides = {"instruction": "Name a bird.", "response_a": "The wren.", "response_b": "The trout."}
     labels = ("A", "B", None, "C")

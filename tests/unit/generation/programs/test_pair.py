@@ -13,7 +13,8 @@ from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import PAIRS, derive_seed, pack_text, pair_id
 from ray_app.engine.base import Completion, EngineError, Sampling, UnitResult
-from ray_app.generation.pair_gate import Gate, pair_fault, similarity
+from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.generation.pair_texts import similarity
 from ray_app.generation.programs.pair import PairProgram, clean_modified
 
 QUESTION, OTHER = "Name a bird that sings at night.", "Which fish lives longest in a cold lake?"
