@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_app.base.prompts import Prompt
@@ -73,7 +74,8 @@ class AskedFirst:
         fault = await self.asking.fault(call, "rejected", original, own, row["rejected"])
         if fault is None:
             judged: UnitResult = await self.program(engine, row)
-            return judged
+            spent = Counter(call.counters) + Counter(judged.counters)  # the questions' tokens are this stage's too
+            return replace(judged, counters={**judged.counters, **spent})
         lost = {"id": self.unit_of(row), "stage": self.stage, "reason": fault, "detail": row["rejected"][:2000]}
         return UnitResult(unit=self.unit_of(row), quarantine=[lost], counters=call.counters)
 

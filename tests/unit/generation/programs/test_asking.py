@@ -11,7 +11,7 @@ from replaying import Call, Replay, run
 from ray_app.base.prompts import load_prompt
 from ray_app.engine.base import Sampling, UnitResult
 from ray_app.generation.pair_gate import Gate
-from ray_app.generation.programs.asking import Asking, yes_or_no
+from ray_app.generation.programs.asking import AskedFirst, Asking, yes_or_no
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
 
@@ -129,3 +129,24 @@ def test_a_mirror_is_asked_about_too(said: Said, reason: str) -> None:
 )
 def test_one_word_is_asked_for(text: str, wanted: bool | None) -> None:
     assert yes_or_no(text) is wanted
+
+
+class Judged:
+    """A program that spends ten tokens on each unit."""
+
+    def unit_of(self, row: dict[str, Any]) -> str:
+        return str(row["id"])
+
+    async def __call__(self, engine: Any, row: dict[str, Any]) -> UnitResult:
+        return UnitResult(self.unit_of(row), rows=[row], counters={"completion_tokens": 10, "kept": 0})
+
+
+@pytest.mark.parametrize("said", ["no", "yes"])
+def test_what_the_judge_was_asked_is_counted_whatever_it_says(said: str) -> None:
+    program = AskedFirst(Judged(), ASKING, 5, 1, "judgments")
+    row = {"id": "p1", "instruction": BIRD, "modified_instruction": "", "rejected": TOLD[FISH]}
+    (result,) = run(program, replay({(BIRD, TOLD[FISH]): said}), row)
+    assert [fault["reason"] for fault in result.quarantine] == ([] if said == "no" else ["answers_original"])
+    asked = result.counters["completion_tokens"] - (10 if said == "no" else 0)
+    assert asked > 0
+    assert result.counters["samples"] == 1
