@@ -20,7 +20,7 @@ import ray.data
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import Message
 from ray_app.judging.protocol import PairProtocol
-from ray_app.judging.rejection_sampling import Judgment, Sample, Unit
+from ray_app.judging.samples import Judgment, Places, Sample, Unit
 from ray_app.run.storage import read_parquet
 from ray_app.system.background import in_threads
 from ray_app.train.data import DRAWN, IN_PLACE, row_id
@@ -166,7 +166,7 @@ def shards_a_task(shards: int) -> int:
 def plan(
     pairs_files: Iterable[str],
     selected: Iterable[tuple[Sample, ...]],
-    files: Mapping[str, set[str]],
+    files: Places,
 ) -> list[JoinTask]:
     """Tasks for every shard of pairs that has selected judgments, in the shards' order."""
     wanted: dict[Unit, list[tuple[int, ...]]] = defaultdict(list)
@@ -185,7 +185,7 @@ def plan(
     return [JoinTask(group, _files_of(group, files)) for group in groups]
 
 
-def _files_of(shards: Iterable[tuple[str, Wanted]], files: Mapping[str, set[str]]) -> tuple[str, ...]:
+def _files_of(shards: Iterable[tuple[str, Wanted]], files: Places) -> tuple[str, ...]:
     return tuple(sorted({file for _, wanted in shards for unit in wanted for file in files[unit[0]]}))
 
 

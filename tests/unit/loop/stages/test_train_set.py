@@ -15,7 +15,7 @@ from ray_app.base.schema import CHOSEN_FIRST, JUDGMENTS, PAIRS, REJECTED_FIRST, 
 from ray_app.errors import RunError
 from ray_app.generation.programs.rows import judge_messages, pair_units
 from ray_app.judging.registry import PROTOCOLS
-from ray_app.judging.rejection_sampling import read_samples
+from ray_app.judging.samples import read_samples
 from ray_app.loop.stages import joining, train_set
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
@@ -305,7 +305,7 @@ def test_a_task_names_only_the_shards_it_needs(tmp_path: Path) -> None:
     tasks = joining.plan(pairs, selected, places)
     named = [[file for file, _ in task.shards] for task in tasks]
     assert named == [[pairs[0]], [pairs[2]]], "no task for a shard without selected rows"
-    assert tasks[0].judgment_files == tuple(sorted(places["p0"] | places["p1"]))
+    assert tasks[0].judgment_files == tuple(sorted({*places["p0"], *places["p1"]}))
     assert set(tasks[1].shards[0][1]) == {("p4", order) for order in ORDERS}
     assert [(row["pair_id"], row["order"]) for row in joined(tasks)] == sorted(s.unit for (s,) in selected)
 
