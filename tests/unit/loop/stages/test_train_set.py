@@ -325,7 +325,8 @@ def test_a_task_of_several_shards_makes_the_same_rows_and_reads_each_file_once(
     samples, places = read_samples(files)
     selected = [(sample,) for sample in samples if sample.kept]
     small = joining.plan(pairs, selected, places)
-    monkeypatch.setattr(joining, "TASKS", 2)
+    monkeypatch.setattr(joining, "FEWEST_TASKS", 2)
+    monkeypatch.setattr(joining, "MOST_READS", 1.0)
     large = joining.plan(pairs, selected, places)
     assert [len(task.shards) for task in large] == [2, 2]
     read: list[str] = []
@@ -336,6 +337,23 @@ def test_a_task_of_several_shards_makes_the_same_rows_and_reads_each_file_once(
     assert sum(len(task.judgment_files) for task in large) < sum(len(task.judgment_files) for task in small)
 
 
-@pytest.mark.parametrize(("shards", "size"), [(0, 1), (1, 1), (64, 1), (127, 1), (128, 2), (400, 6), (31_000, 8)])
-def test_a_small_table_keeps_a_task_a_shard(shards: int, size: int) -> None:
-    assert joining.shards_a_task(shards) == size
+def apart(shards: int, files: int) -> list[range]:
+    """Places of shards whose judgments lie in so many files each: those of neighbours are nearly the same."""
+    return [range(number, number + files) for number in range(shards)]
+
+
+@pytest.mark.parametrize(
+    ("shards", "files", "size", "reads"),
+    [
+        *((0, 1, 1, 0), (1, 9, 1, 9), (31, 9, 1, 279)),  # few shards: a task each
+        *((4000, 1, 1, 4000), (4000, 2, 1, 8000)),  # in their order: nothing is read twice, or everything is
+        *((4000, 4, 4, 7000), (4000, 16, 16, 7750), (100, 16, 4, 475)),
+        (4000, 500, 32, 66_375),  # no task holds more, however far its judgments lie apart
+    ],
+)
+def test_a_task_has_as_many_shards_as_keep_files_from_being_read_again(
+    shards: int, files: int, size: int, reads: int
+) -> None:
+    places = [[str(file) for file in one] for one in apart(shards, files)]
+    assert joining.shards_a_task(places) == size
+    assert joining.reads(places, size) == reads
