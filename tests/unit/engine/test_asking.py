@@ -349,6 +349,24 @@ def test_who_gives_up_takes_his_rows_along() -> None:
     assert lives <= 2
 
 
+def test_who_gives_up_lets_the_engine_go() -> None:
+    """A client of the service that hangs up, or was answered 504: its request takes no engine's time any more."""
+
+    async def main() -> list[int]:
+        engine = FakeEngine(lambda *_: NEVER)
+        asker = Asker([engine], "weights-2", LIMITS)
+        waiting = asyncio.create_task(asker.ask(LANES, alone([{"id": 0}])))
+        while not engine.at_work:
+            await asyncio.sleep(0.001)
+        waiting.cancel()
+        while engine.at_work:
+            await asyncio.sleep(0.001)
+        asker.close()
+        return asker.replicas.load
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == [0]
+
+
 def test_pulses_tell_who_makes_something_of_what_it_is_asked() -> None:
     async def main() -> list[dict[str, Any] | None]:
         engines = [FakeEngine(lambda *_: NEVER), FakeEngine(lambda *_: None)]
