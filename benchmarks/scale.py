@@ -41,6 +41,7 @@ from ray_app.run.units import SeenUnits, Units
 KEY, TOKENS = ("pair_id", "order"), ("prompt_tokens", "completion_tokens")
 ORDERS = (CHOSEN_FIRST, REJECTED_FIRST)
 MOST_DRAWS = 15
+PLANNED, SEEN = 200_000, 1_000_000  # pairs of a join that is planned alone, and of a writer
 DRAWN = 120  # tokens of a judgment
 RULE = Rule(0, 1, balance=True, recipe="sft")
 
@@ -125,12 +126,12 @@ def tables(folder: Path, pairs: int, in_flight: int) -> None:
 
 
 def seconds_of(act: Callable[[], Any], repeats: int) -> float:
-    """The median of several times."""
+    """The median of several times, of the processors: others may work on the machine."""
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.process_time()
         act()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return round(statistics.median(times), 2)
 
 
@@ -154,13 +155,15 @@ def amplification(tasks: Sequence[joining.JoinTask], files: Sequence[str]) -> fl
 
 def writer(units: int) -> dict[str, Any]:
     """What the shard writer holds of the units that it was given, besides its open shard."""
-    before, started, seen = peak_mib(), time.perf_counter(), SeenUnits()
-    for some in parts(units, 8):
+    seen = SeenUnits()
+    Units.of([pa.array(["pandas is imported"])])
+    before, started = peak_mib(), time.process_time()
+    for some in parts(units, 32):
         names = [f"{unit // 2:016x}:{ORDERS[unit % 2]}" for unit in some]
         for name, known in zip(names, seen.known(names), strict=True):
             if not known:
                 seen.add(name)
-    return {"units": len(seen), "seconds": round(time.perf_counter() - started, 1), "mib": peak_mib() - before}
+    return {"units": len(seen), "seconds": round(time.process_time() - started, 1), "mib": peak_mib() - before}
 
 
 def measured(pairs_folder: str, folder: str, repeats: int, some: int) -> dict[str, Any]:
@@ -200,8 +203,21 @@ def of_tables(place: str, given: dict[str, Any], answer: Any) -> None:
     answer.put(told | measured(*folders, given["repeats"], given["tasks"]))
 
 
-def of_writer(pairs: int, answer: Any) -> None:
-    answer.put({"writer": writer(2 * pairs)})
+def planned(in_flight: int) -> dict[str, Any]:
+    """How a join is planned where every unit of a larger table is wanted; no table is written."""
+    places: list[set[str]] = [set() for _ in parts(PLANNED, SHARD)]
+    number = 0
+    for number, shard in enumerate(in_shards(as_answered(2 * PLANNED, in_flight, random.Random(0)))):
+        for unit, _ in shard:
+            places[unit // 2 // SHARD].add(str(number))
+    size = joining.shards_a_task(places)
+    read = {f"reads_with_{n}": round(joining.reads(places, n) / (number + 1), 2) for n in (1, size)}
+    return {"in_flight": in_flight, "shards_of_pairs_a_task": size, **read}
+
+
+def of_larger(_: str, __: dict[str, Any], answer: Any) -> None:
+    larger = [planned(in_flight) for in_flight in (512, 2048, 8192)]
+    answer.put({"writer": writer(2 * SEEN), f"join_of_{PLANNED}_pairs": larger})
 
 
 def main() -> None:
@@ -220,9 +236,9 @@ def main() -> None:
         writing = spawn.Process(target=tables, args=(Path(place), given.pairs, given.in_flight))
         writing.start()
         writing.join()
-        for act, arguments in ((of_tables, (place, options)), (of_writer, (given.pairs,))):
+        for act in (of_tables, of_larger):
             answer = spawn.SimpleQueue()
-            process = spawn.Process(target=act, args=(*arguments, answer))
+            process = spawn.Process(target=act, args=(place, options, answer))
             process.start()
             found |= answer.get()
             process.join()
