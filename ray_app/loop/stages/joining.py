@@ -147,7 +147,7 @@ def streamed(made_of: Callable[[JoinTask], Iterator[list[Any]]], tasks: list[Joi
 
     def whole(row: dict[str, Any]) -> dict[str, Any]:
         # Bytes shard by shard: as Python objects the rows of a whole task would take several times the room.
-        return {"made": [pickle.dumps(made) for made in made_of(pickle.loads(row["task"]))]}
+        return {"made": pickle.dumps([pickle.dumps(made) for made in made_of(pickle.loads(row["task"]))])}
 
     # A copy, for this graph alone: in the others a slow block would hold back those behind it.
     context = ray.data.DataContext.get_current().copy()
@@ -157,7 +157,7 @@ def streamed(made_of: Callable[[JoinTask], Iterator[list[Any]]], tasks: list[Joi
         dataset = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
         blocks = dataset.map(whole)
     for block in blocks.iter_rows():
-        for packed in block["made"]:
+        for packed in pickle.loads(block["made"]):
             yield from pickle.loads(packed)
 
 
