@@ -49,6 +49,7 @@ class PoolClient:
         self.asker = Asker(actors, lanes[0].model, settings.limits)
         self.writer, self.outbox = writer, Outbox(writer)
         self.slots = asyncio.Semaphore(settings.in_flight)
+        self.turn = asyncio.Lock()  # of the batch that takes slots
         self.held: list[Held] = []  # failed in the engine, and nothing has succeeded since
         self.failed_in_a_row = 0
         self.ever_succeeded = False
@@ -57,7 +58,9 @@ class PoolClient:
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         rows: list[dict[str, Any]] = []
         try:
-            async with asyncio.TaskGroup() as group:
+            # One batch after the other takes its slots, though many wait: what is made of a shard then lies in few
+            # shards of the next table, and whoever joins the two reads them seldom more than once.
+            async with asyncio.TaskGroup() as group, self.turn:
                 for index in range(0, batch.num_rows, self.settings.rows_per_call):
                     asked = self._asked(batch.slice(index, self.settings.rows_per_call))
                     for _ in asked:

@@ -14,6 +14,7 @@ from ray_app.run.folder import read_record
 
 Facts = TypeVar("Facts")
 PAIR_COLUMNS = ("pair_id", "chosen", "rejected")
+TRAIN_COLUMNS = ("pair_id", "order", "sample", "iteration")
 JUDGMENT_COLUMNS = ("pair_id", "order", "sample", "verdict")
 VOTE_COLUMNS = ("id", "order", "sample", "verdict")
 
@@ -31,6 +32,8 @@ def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
         if line["stage"] == "evaluation" and line["iteration"] in numbers and line["iteration"] > 0
     }
     folder = tables.folder
+    recipe = tables.settings.get("train", {}).get("recipe", "sft")
+    said = (*TRAIN_COLUMNS, "chosen" if recipe == "dpo" else "completion")  # a row's prompt and tokens are far more
     return Evidence(
         metrics,
         another_first_judge=_another_first_judge(tables.settings),
@@ -41,7 +44,7 @@ def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
             if storage.list_files(folder.stage_dir("pairs", i), "shard-*.parquet")
         },
         explanations={
-            i: _known(folder.stage_dir("train_set", i), lambda at: explanation_facts(tables.rows(at)))
+            i: _known(folder.stage_dir("train_set", i), lambda at: explanation_facts(tables.rows(at, columns=said)))
             for i in numbers
             if i > 0
         },

@@ -10,36 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ray_app.base.ngrams import words
 from ray_app.base.schema import unit_interval
-from ray_app.base.verdict import explanation, first_win
+from ray_app.base.verdict import first_win
+from ray_app.judging.samples import Judgment, Places, Sample, Unit, place, read_samples
 from ray_app.run.storage import read_parquet
 
-Unit = tuple[str, str]  # (pair_id, order or side)
-KEYS = ["pair_id", "order", "sample", "verdict", "correct", "kept"]
-Judgment = tuple[str, str, int]  # (pair_id, order or side, sample)
 SCORE_KEYS = ["pair_id", "side", "sample", "score"]
-
-
-@dataclass(frozen=True, order=True)
-class Sample:
-    """One drawn judgment, without its text."""
-
-    pair_id: str
-    order: str
-    sample: int
-    verdict: str | None
-    correct: bool
-    kept: bool
-    bare: bool = False  # it says too little to be acceptable (judging.min_explanation)
-
-    @property
-    def unit(self) -> Unit:
-        return self.pair_id, self.order
-
-    @property
-    def key(self) -> Judgment:
-        return self.pair_id, self.order, self.sample
 
 
 @dataclass(frozen=True)
@@ -69,7 +45,7 @@ class Choice:
 
     selection: Selection
     selected: Sequence[tuple[Sample, ...]]
-    files: Mapping[str, set[str]]
+    files: Places
     drawn: int
     empty_cause: str
     unsure: int = 0  # units with a kept judgment that were too seldom right to train on
@@ -98,6 +74,8 @@ def unsure(samples: Iterable[Sample], rule: Rule) -> frozenset[Unit]:
     """Units that were too seldom right to trust their one right judgment: it may have been a guess, or their label may
     be wrong.
     """
+    if rule.max_draws is None and rule.min_pass_rate <= 0:
+        return frozenset()
     drawn, right, late = Counter[Unit](), Counter[Unit](), set[Unit]()
     for sample in samples:
         drawn[sample.unit] += 1
@@ -112,7 +90,8 @@ def choose(judgment_files: Iterable[str], rule: Rule) -> Choice:
     """Pairwise: balanced letters for SFT, (correct, wrong) for DPO; of the units that are not lost."""
     several = rule.recipe == "dpo" and rule.pairs_per_prompt > 1
     samples, files = read_samples(judgment_files, rule.min_explanation if several else 0)
-    doubtful = unsure(samples, rule) & {s.unit for s in samples if s.kept}
+    doubtful = unsure(samples, rule)
+    doubtful = doubtful and doubtful & {s.unit for s in samples if s.kept}
     rule = replace(rule, lost=rule.lost | doubtful)
     selection = select(samples, rule.seed, rule.iteration, rule.balance, rule.lost)
     selected: Sequence[tuple[Sample, ...]] = [(sample,) for sample in selection.rows]
@@ -137,12 +116,13 @@ def left_out(units: int) -> str:
 def choose_scored(judgment_files: Iterable[str], rule: Rule) -> Choice:
     """Pointwise: both judgments of the first sample whose chosen score is higher."""
     drawn: dict[str, dict[int, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
-    files: dict[str, set[str]] = defaultdict(set)
+    files: dict[str, tuple[str, ...]] = {}
     unparsed = rows = 0
     for file in judgment_files:
+        alone = (file,)
         for row in read_parquet(file, columns=SCORE_KEYS).to_pylist():
             drawn[row["pair_id"]][row["sample"]][row["side"]] = row["score"]
-            files[row["pair_id"]].add(file)
+            place(files, row["pair_id"], alone)
             unparsed, rows = unparsed + (row["score"] is None), rows + 1
     scores = {
         identity: [(samples[j].get("chosen"), samples[j].get("rejected")) for j in sorted(samples)]
@@ -156,21 +136,6 @@ def choose_scored(judgment_files: Iterable[str], rule: Rule) -> Choice:
     kept = [row for row in selection.rows if row.pair_id not in gone | late]
     selected = [(row,) for row in kept]
     return Choice(replace(selection, rows=tuple(kept)), selected, files, rows, cause + left_out(len(late)), len(late))
-
-
-def read_samples(judgment_files: Iterable[str], min_words: int = 0) -> tuple[list[Sample], dict[str, set[str]]]:
-    """All samples without their texts, and for each pair_id the files that hold its samples. With `min_words` the texts
-    are looked at: those that say less are `bare`.
-    """
-    columns = [*KEYS, "text"] if min_words else KEYS
-    samples: list[Sample] = []
-    files: dict[str, set[str]] = defaultdict(set)
-    for file in judgment_files:
-        for row in read_parquet(file, columns=columns).to_pylist():
-            bare = min_words > 0 and len(words(explanation(row["text"]))) < min_words
-            samples.append(Sample(**{name: row[name] for name in KEYS}, bare=bare))
-            files[row["pair_id"]].add(file)
-    return samples, files
 
 
 def select(

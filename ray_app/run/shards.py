@@ -215,6 +215,12 @@ def row_counts(directory: str) -> tuple[int, dict[str, int]]:
     return rows, dict(reasons)
 
 
+def null_count(directory: str, column: str) -> tuple[int, int]:
+    """Rows of the closed shards, and those of them that have nothing in a column."""
+    columns = [read_parquet(file, columns=[column]).column(column) for file in shard_files(directory)]
+    return sum(len(one) for one in columns), sum(one.null_count for one in columns)
+
+
 def column_values(directory: str, column: str) -> Iterator[Any]:
     """One column of the closed shards, shard by shard."""
     for file in shard_files(directory):

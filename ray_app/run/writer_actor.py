@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray_app.run.lease import Fence
 from ray_app.run.shard_settings import MAX_ROWS, MAX_SECONDS
 from ray_app.run.shards import ShardWriter, shard_files
+from ray_app.run.units import SeenUnits
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class TableWriter:
         )
         self.rows = bool(shard_files(directory))  # there are some, also of earlier attempts
         self.counters: Counter[str] = Counter()
-        self.seen: set[str] = set()
+        self.seen = SeenUnits()
         self.held: dict[str, Any] = {}  # units that failed in the engine before it answered at all
         self.first_unit = self.last_unit = 0.0  # when they came: Unix time
         self.moved = asyncio.Event()  # another shard takes rows than `shard`, or none does
@@ -57,15 +58,14 @@ class TableWriter:
         self.fault: Exception | None = None
 
     async def add(self, units: list[Any]) -> None:
-        """Rows or quarantine rows of finished units (`UnitResult`); a unit that came before is left out, because Ray
-        runs a client's work again when its process dies. After an error every later call raises it too.
+        """Rows or quarantine rows of finished units (`UnitResult`); a unit that came before is left out. After an error
+        every later call raises it too.
         """
         self._raise_fault()
         self.timer = self.timer or asyncio.create_task(self._tick())
         try:
-            for unit in units:
-                if unit.unit not in self.seen:
-                    self._add(unit)
+            for unit in self._new(units):
+                self._add(unit)
         except Exception as fault:
             self.fault = fault
             raise
@@ -100,7 +100,13 @@ class TableWriter:
 
     async def hold(self, units: list[Any]) -> None:
         """Keep units that failed while the engine had not answered yet: whether it was their fault shows at the end."""
-        self.held.update({unit.unit: unit for unit in units if unit.unit not in self.seen})
+        self.held.update({unit.unit: unit for unit in self._new(units)})
+
+    def _new(self, units: list[Any]) -> list[Any]:
+        """Those that did not come before, each once."""
+        by_name = {unit.unit: unit for unit in reversed(units)}  # of two of one name the first
+        known = dict(zip(by_name, self.seen.known(list(by_name)), strict=True))
+        return [unit for unit in units if by_name[unit.unit] is unit and not known[unit.unit]]
 
     async def progress(self) -> dict[str, float]:
         """Units and tokens so far."""

@@ -2,14 +2,14 @@
 
 The texts stream: some shards of pairs are joined with the judgment shards that hold their samples, as one Ray task, so
 nothing is collected or shuffled. Engines answer out of order, so the judgments of one shard of pairs lie in many files,
-nearly the same ones as its neighbours': a large table is cut into tasks of several shards, which read each file once.
+nearly the same ones as its neighbours': a task takes as many shards as it needs so that few files are read twice.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,16 @@ import ray.data
 from ray_app.base.prompts import Prompt
 from ray_app.base.schema import Message
 from ray_app.judging.protocol import PairProtocol
-from ray_app.judging.rejection_sampling import Judgment, Sample, Unit
+from ray_app.judging.samples import Judgment, Places, Sample, Unit
 from ray_app.run.storage import read_parquet
 from ray_app.system.background import in_threads
 from ray_app.train.data import DRAWN, IN_PLACE, row_id
 from ray_app.train.trainable import Trainer
 
 TRAIN_SET = "train_set"  # the stage whose rows these are
-TASKS = 64  # at least so many of a large table, where it has as many shards of pairs
-MOST_SHARDS = 8  # of pairs in a task: its rows are in memory at once
+FEWEST_TASKS = 16  # so that a large table keeps cores busy
+MOST_SHARDS = 32  # of pairs in a task: its judgments are in memory at once
+MOST_READS = 2.0  # of the table of judgments, where tasks may be large enough
 
 
 Wanted = Mapping[Unit, tuple[tuple[int, ...], ...]]  # the samples of each row, by (pair_id, order or side)
@@ -145,7 +146,8 @@ def streamed(made_of: Callable[[JoinTask], Iterator[list[Any]]], tasks: list[Joi
         return
 
     def whole(row: dict[str, Any]) -> dict[str, Any]:
-        return {"made": pickle.dumps([one for made in made_of(pickle.loads(row["task"])) for one in made])}
+        # Bytes shard by shard: as Python objects the rows of a whole task would take several times the room.
+        return {"made": pickle.dumps([pickle.dumps(made) for made in made_of(pickle.loads(row["task"]))])}
 
     # A copy, for this graph alone: in the others a slow block would hold back those behind it.
     context = ray.data.DataContext.get_current().copy()
@@ -155,18 +157,30 @@ def streamed(made_of: Callable[[JoinTask], Iterator[list[Any]]], tasks: list[Joi
         dataset = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
         blocks = dataset.map(whole)
     for block in blocks.iter_rows():
-        yield from pickle.loads(block["made"])
+        for packed in pickle.loads(block["made"]):
+            yield from pickle.loads(packed)
 
 
-def shards_a_task(shards: int) -> int:
-    """How many shards of pairs a task joins: one while there are few, so that every core has some. Pure."""
-    return max(1, min(MOST_SHARDS, shards // TASKS))
+def shards_a_task(places: Sequence[Collection[str]]) -> int:
+    """How many shards of pairs a task joins, where each has its judgments in these files: as few as let the whole table
+    be read MOST_READS times, or so many that FEWEST_TASKS are left. Pure.
+    """
+    most, size = min(MOST_SHARDS, len(places) // FEWEST_TASKS), 1
+    files = len(set().union(*places))
+    while 2 * size <= most and reads(places, size) > MOST_READS * files:
+        size *= 2
+    return size
+
+
+def reads(places: Sequence[Collection[str]], size: int) -> int:
+    """How many files are read by tasks of `size` shards. Pure."""
+    return sum(len(set().union(*places[start : start + size])) for start in range(0, len(places), size))
 
 
 def plan(
     pairs_files: Iterable[str],
     selected: Iterable[tuple[Sample, ...]],
-    files: Mapping[str, set[str]],
+    files: Places,
 ) -> list[JoinTask]:
     """Tasks for every shard of pairs that has selected judgments, in the shards' order."""
     wanted: dict[Unit, list[tuple[int, ...]]] = defaultdict(list)
@@ -180,13 +194,12 @@ def plan(
         ids = read_parquet(pairs_file, columns=["pair_id"]).column("pair_id").to_pylist()
         if units := [unit for identity in ids for unit in by_pair.get(identity, ())]:
             shards.append((pairs_file, {unit: tuple(wanted[unit]) for unit in units}))
-    size = shards_a_task(len(shards))
-    groups = [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
-    return [JoinTask(group, _files_of(group, files)) for group in groups]
-
-
-def _files_of(shards: Iterable[tuple[str, Wanted]], files: Mapping[str, set[str]]) -> tuple[str, ...]:
-    return tuple(sorted({file for _, wanted in shards for unit in wanted for file in files[unit[0]]}))
+    places = [{file for unit in wanted for file in files[unit[0]]} for _, wanted in shards]
+    size = shards_a_task(places)
+    return [
+        JoinTask(tuple(shards[start : start + size]), tuple(sorted(set().union(*places[start : start + size]))))
+        for start in range(0, len(shards), size)
+    ]
 
 
 def _only(file: str, ids: Iterable[str]) -> pa.Table:

@@ -20,7 +20,7 @@ from ray_app.judging.settings import JudgingSettings
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.run.shards import column_values
+from ray_app.run.shards import column_values, null_count
 
 STAGE = "judgments"
 NEWER = ("min_explanation", "ask_pairs")
@@ -111,10 +111,9 @@ def training_rows(directory: str) -> int:
 def with_numbers(context: Context, result: StageResult, iteration: int, judge: Judge) -> StageResult:
     """`result` and what is particular to judgments."""
     directory = context.folder.stage_dir(STAGE, iteration)
-    verdicts = list(column_values(directory, context.settings.protocol.verdict_column))
-    unparsed = sum(verdict is None for verdict in verdicts)
-    rate = unparsed / len(verdicts) if verdicts else None
+    samples, unparsed = null_count(directory, context.settings.protocol.verdict_column)
+    rate = unparsed / samples if samples else None
     result = result.with_extra(
         context.since_checkpoint(judge.engine.model, result)
     )  # where nothing evaluated it before
-    return result.with_extra({"samples": len(verdicts), "unparsed": unparsed, "unparsed_rate": rate})
+    return result.with_extra({"samples": samples, "unparsed": unparsed, "unparsed_rate": rate})

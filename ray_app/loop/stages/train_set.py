@@ -9,8 +9,10 @@ among the others.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,7 +25,8 @@ from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT
 from ray_app.base.verdict import explanation
 from ray_app.errors import RunError
 from ray_app.generation.runner import StageResult
-from ray_app.judging.rejection_sampling import Choice, Judgment, Rule, Sample, Selection, pass_rates
+from ray_app.judging.rejection_sampling import Choice, Rule, Selection, pass_rates
+from ray_app.judging.samples import Judgment, Sample
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import trainer_of
@@ -70,14 +73,14 @@ def run(context: Context, iteration: int) -> StageResult:
         raise RunError(cause(made, faults, len(kept.selected)))
     with context.writer(directory, schema_of(settings.train.recipe)) as writer:
         writer.quarantine([fault.record for fault in faults])
-        said: list[str] = []
+        said = Explanations()
         for row in streamed(join.rows, plan(pairs_files, made.selected, made.files)):
             writer.add([row])
-            said.append(explanation(row["completion" if "completion" in row else "chosen"][0]["content"]))
+            said.see(row["completion" if "completion" in row else "chosen"][0]["content"])
     rows, lost = row_counts(directory)
     seconds = time.monotonic() - started
     limit = {"sequence_length": settings.train.sequence_length} if lost else {}
-    extra = numbers(made, rows) | explained(said) | rates | limit
+    extra = numbers(made, rows) | said.numbers() | rates | limit
     return StageResult(made.drawn, rows, lost, seconds=seconds, extra=extra)
 
 
@@ -119,17 +122,31 @@ def trainable(
     return rule, list(faults.values())
 
 
-def explained(texts: list[str]) -> dict[str, Any]:
+class Explanations:
     """What judgments say besides their verdict: a judge that learns from bare verdicts, or from one phrase, explains
-    nothing. `distinct_explanations` is their share among those that say something.
+    nothing. Of a text it keeps 8 bytes.
     """
-    lengths = sorted(len(words(text)) for text in texts)
-    said = [" ".join(words(text)) for text in texts if words(text)]
-    return {
-        "explanation_words_median": statistics.median(lengths) if lengths else None,
-        "bare_verdicts": sum(length == 0 for length in lengths) / len(lengths) if lengths else None,
-        "distinct_explanations": len(set(said)) / len(said) if said else None,
-    }
+
+    def __init__(self) -> None:
+        self.lengths: Counter[int] = Counter()
+        self.phrases = array("Q")
+
+    def see(self, text: str) -> None:
+        """One judgment's whole text."""
+        said = words(explanation(text))
+        self.lengths[len(said)] += 1
+        if said:
+            digest = hashlib.blake2b(" ".join(said).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            self.phrases.append(int.from_bytes(digest))
+
+    def numbers(self) -> dict[str, Any]:
+        """`distinct_explanations` is their share among those that say something."""
+        count = self.lengths.total()
+        return {
+            "explanation_words_median": statistics.median(self.lengths.elements()) if count else None,
+            "bare_verdicts": self.lengths[0] / count if count else None,
+            "distinct_explanations": len(set(self.phrases)) / len(self.phrases) if self.phrases else None,
+        }
 
 
 def cause(made: Choice, faults: list[Fault], kept: int) -> str:
@@ -164,14 +181,20 @@ def numbers(made: Choice, rows: int) -> dict[str, Any]:
 
 def pass_rates_by(selection: Selection, pairs_files: Iterable[str]) -> dict[str, Any]:
     """The pass rate by the pairs' category and complexity. Raises RunError where judgments have lost their pairs."""
-    columns = ["pair_id", "category", "complexity"]
-    pairs = [row for file in pairs_files for row in read_parquet(file, columns=columns).to_pylist()]
-    lost = {identity for identity, _ in selection.first} - {row["pair_id"] for row in pairs}
+    names = ("category", "complexity")
+    groups: dict[str, tuple[Any, ...]] = {}
+    alike: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # few groups of many pairs: each once in memory
+    for file in pairs_files:
+        table = read_parquet(file, columns=["pair_id", *names])
+        keys = table.column("pair_id").to_pylist()
+        of = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+        groups |= {key: alike.setdefault(group, group) for key, group in zip(keys, of, strict=True)}
+    lost = {identity for identity, _ in selection.first if identity not in groups}
     if lost:
         raise RunError(f"{len(lost)} judged pairs are not in the table of pairs, {min(lost)} among them")
     return {
-        f"pass_rate_by_{name}": pass_rates(selection.first, {row["pair_id"]: row[name] for row in pairs})
-        for name in ("category", "complexity")
+        f"pass_rate_by_{name}": pass_rates(selection.first, {key: group[index] for key, group in groups.items()})
+        for index, name in enumerate(names)
     }
 
 

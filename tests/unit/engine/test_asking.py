@@ -186,6 +186,29 @@ def test_an_engine_that_stands_still_is_ended_and_its_rows_are_asked_elsewhere_f
     assert stuck.lives == 1
 
 
+@pytest.mark.parametrize("looks", [0, 1], ids=["from the first", "once it was asked"])
+def test_an_actor_that_says_nothing_any_more_is_ended_and_its_rows_are_asked_elsewhere(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process hangs, or its node is cut off: no error comes, and no answer either."""
+    monkeypatch.setattr(supervisor, "PING_LIMIT_S", 0.05)
+
+    class Silent(FakeEngine):
+        told = 0
+
+        async def _pulse(self) -> dict[str, Any]:
+            self.told += 1
+            if self.lives == 0 and self.built and self.told > looks:
+                await asyncio.Event().wait()
+            return await super()._pulse()
+
+    silent = Silent(lambda engine, _: NEVER if engine.lives == 0 else None)
+    limits = dataclasses.replace(LIMITS, stall_s=60.0)  # its silence tells, not what it makes
+    monkeypatch.setattr(supervisor, "PING_EVERY_S", 0.01)
+    assert reasons(answers([silent, FakeEngine(lambda *_: None)], 40, limits)) == {None: 40}
+    assert silent.lives == 1
+
+
 def test_no_engine_that_stands_still_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process takes longer to end than its rows take elsewhere."""
     stuck = FakeEngine(lambda engine, _: NEVER if engine.lives == 0 else None)
@@ -347,6 +370,24 @@ def test_who_gives_up_takes_his_rows_along() -> None:
     rows, lives = asyncio.run(asyncio.wait_for(main(), 60))
     assert rows == 1
     assert lives <= 2
+
+
+def test_who_gives_up_lets_the_engine_go() -> None:
+    """A client of the service that hangs up, or was answered 504: its request takes no engine's time any more."""
+
+    async def main() -> list[int]:
+        engine = FakeEngine(lambda *_: NEVER)
+        asker = Asker([engine], "weights-2", LIMITS)
+        waiting = asyncio.create_task(asker.ask(LANES, alone([{"id": 0}])))
+        while not engine.at_work:
+            await asyncio.sleep(0.001)
+        waiting.cancel()
+        while engine.at_work:
+            await asyncio.sleep(0.001)
+        asker.close()
+        return asker.replicas.load
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == [0]
 
 
 def test_pulses_tell_who_makes_something_of_what_it_is_asked() -> None:

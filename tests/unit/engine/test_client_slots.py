@@ -63,3 +63,40 @@ def test_what_is_answered_waits_for_the_writer_before_more_is_asked(monkeypatch:
         return ahead, writer.units
 
     assert asyncio.run(asyncio.wait_for(main(), 60)) == (6, 40)
+
+
+class Slow(Quick):
+    """Answers when the test says so; `order` is what it was asked, in turn."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self.order: list[int] = []
+        self.go = asyncio.Semaphore(0)
+
+    async def ask(self, lanes: Any, rows: list[Any]) -> list[UnitResult]:
+        self.order += [row["id"] for _, row in rows]
+        await self.go.acquire()
+        return await super().ask(lanes, rows)
+
+
+def test_batches_take_their_slots_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the answers of all batches that wait would lie among each other, and a join would read each shard of them
+    once for each batch.
+    """
+    monkeypatch.setattr(module.ray, "put", lambda value: value)
+    monkeypatch.setattr(module, "Asker", Slow)
+
+    async def main() -> list[int]:
+        writer = Stuck()
+        writer.go.set()
+        client = PoolClient([], [Work()], writer, ClientSettings(4, 2, LIMITS))  # type: ignore[list-item]
+        batches = [client(pa.table({"id": list(range(start, start + 10))})) for start in (0, 10, 20)]
+        running = [asyncio.ensure_future(anext(batch)) for batch in batches]
+        asker: Slow = client.asker  # type: ignore[assignment]
+        while not all(one.done() for one in running):
+            asker.go.release()
+            for _ in range(20):  # whoever may take a slot now has taken it
+                await asyncio.sleep(0)
+        return asker.order
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == list(range(30))

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from ray_app.judging.rejection_sampling import (
     Rule,
-    Sample,
     balanced,
     empty_cause,
     empty_scored_cause,
@@ -19,6 +18,7 @@ from ray_app.judging.rejection_sampling import (
     select_scored,
     unsure,
 )
+from ray_app.judging.samples import Sample
 from ray_app.judging.settings import JudgingSettings
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from ray_app.base.schema import unit_id
-from ray_app.run.units import Units, unit_names
+from ray_app.run.units import SeenUnits, Units, unit_names
 
 
 def table(*numbers: int) -> pa.Table:
@@ -50,3 +50,20 @@ def test_many_units_take_little_and_none_is_taken_for_another() -> None:
     others = pa.table({"unit": [f"{n:016x}:rejected_first" for n in range(100_000)]})
     assert units.left_of(others, ["unit"]).num_rows == 100_000
     assert units.left_of(pa.table({"unit": names}), ["unit"]).num_rows == 0
+
+
+def test_what_a_writer_was_given_is_known_and_old_names_take_8_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SeenUnits, "NEWEST", 64)
+    seen = SeenUnits()
+    names = [f"{n:016x}:chosen_first" for n in range(10_000)]
+    for name in names:
+        seen.add(name)
+    assert len(seen) == 10_000
+    assert len(seen.newest) < 64, "no more names are held, however many came"
+    assert sum(part.nbytes for part in seen.older) == 8 * (10_000 - len(seen.newest))
+    assert len(seen.older) < 9, "few parts to look through"
+    assert seen.known(names) == [True] * 10_000
+    assert seen.known([f"{n:016x}:rejected_first" for n in range(1000)]) == [False] * 1000
+    assert names[0] in seen
+    assert "other" not in seen
+    assert seen.known([]) == []

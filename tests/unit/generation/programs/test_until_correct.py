@@ -21,7 +21,8 @@ from ray_app.engine.base import Sampling, UnitResult
 from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.generation.programs.rows import judge_messages, pair_units
 from ray_app.judging.rejection_sampling import Rule as Choosing
-from ray_app.judging.rejection_sampling import Sample, preferences, select
+from ray_app.judging.rejection_sampling import preferences, select
+from ray_app.judging.samples import Sample
 
 N, PAIRS = 15, 1000
 P = (0.05, 0.1, 0.3, 0.5, 0.7, 0.95)

@@ -15,7 +15,7 @@ from ray_app.base.schema import CHOSEN_FIRST, JUDGMENTS, PAIRS, REJECTED_FIRST, 
 from ray_app.errors import RunError
 from ray_app.generation.programs.rows import judge_messages, pair_units
 from ray_app.judging.registry import PROTOCOLS
-from ray_app.judging.rejection_sampling import read_samples
+from ray_app.judging.samples import read_samples
 from ray_app.loop.stages import joining, train_set
 from ray_app.run.shards import ShardWriter, row_counts
 from ray_app.run.storage import list_files, read_parquet
@@ -305,7 +305,7 @@ def test_a_task_names_only_the_shards_it_needs(tmp_path: Path) -> None:
     tasks = joining.plan(pairs, selected, places)
     named = [[file for file, _ in task.shards] for task in tasks]
     assert named == [[pairs[0]], [pairs[2]]], "no task for a shard without selected rows"
-    assert tasks[0].judgment_files == tuple(sorted(places["p0"] | places["p1"]))
+    assert tasks[0].judgment_files == tuple(sorted({*places["p0"], *places["p1"]}))
     assert set(tasks[1].shards[0][1]) == {("p4", order) for order in ORDERS}
     assert [(row["pair_id"], row["order"]) for row in joined(tasks)] == sorted(s.unit for (s,) in selected)
 
@@ -325,7 +325,8 @@ def test_a_task_of_several_shards_makes_the_same_rows_and_reads_each_file_once(
     samples, places = read_samples(files)
     selected = [(sample,) for sample in samples if sample.kept]
     small = joining.plan(pairs, selected, places)
-    monkeypatch.setattr(joining, "TASKS", 2)
+    monkeypatch.setattr(joining, "FEWEST_TASKS", 2)
+    monkeypatch.setattr(joining, "MOST_READS", 1.0)
     large = joining.plan(pairs, selected, places)
     assert [len(task.shards) for task in large] == [2, 2]
     read: list[str] = []
@@ -336,6 +337,23 @@ def test_a_task_of_several_shards_makes_the_same_rows_and_reads_each_file_once(
     assert sum(len(task.judgment_files) for task in large) < sum(len(task.judgment_files) for task in small)
 
 
-@pytest.mark.parametrize(("shards", "size"), [(0, 1), (1, 1), (64, 1), (127, 1), (128, 2), (400, 6), (31_000, 8)])
-def test_a_small_table_keeps_a_task_a_shard(shards: int, size: int) -> None:
-    assert joining.shards_a_task(shards) == size
+def apart(shards: int, files: int) -> list[range]:
+    """Places of shards whose judgments lie in so many files each: those of neighbours are nearly the same."""
+    return [range(number, number + files) for number in range(shards)]
+
+
+@pytest.mark.parametrize(
+    ("shards", "files", "size", "reads"),
+    [
+        *((0, 1, 1, 0), (1, 9, 1, 9), (31, 9, 1, 279)),  # few shards: a task each
+        *((4000, 1, 1, 4000), (4000, 2, 1, 8000)),  # in their order: nothing is read twice, or everything is
+        *((4000, 4, 4, 7000), (4000, 16, 16, 7750), (100, 16, 4, 475)),
+        (4000, 500, 32, 66_375),  # no task holds more, however far its judgments lie apart
+    ],
+)
+def test_a_task_has_as_many_shards_as_keep_files_from_being_read_again(
+    shards: int, files: int, size: int, reads: int
+) -> None:
+    places = [[str(file) for file in one] for one in apart(shards, files)]
+    assert joining.shards_a_task(places) == size
+    assert joining.reads(places, size) == reads
