@@ -60,6 +60,15 @@ def judge_name(line: Line) -> str:
     return where(line["iteration"], phase) if line["iteration"] else "the seed"
 
 
+def with_first_judge(metrics: Sequence[Line], settings: Mapping[str, Any]) -> list[Line]:
+    """The lines of a run that did not record its first judge's model in them have it from its settings."""
+    model = (settings.get("first_judge") or {}).get("model")
+    return [
+        {**line, "extra": {"judge": model, **line["extra"]}} if line["stage"] == FIRST_JUDGE and model else line
+        for line in metrics
+    ]
+
+
 def lasting(metrics: Sequence[Line]) -> list[Line]:
     """The lines of evaluations and trainings by their stages' plain names: of an iteration whose second training is
     evaluated those of that one, as its judge goes on; of the others those of the first. `phase` says which.

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ray_app.findings import judges
+from ray_app.findings import judges, naming
 from ray_app.findings.account import duration, learned_from, left_out, spent, thrown_away, where_time_went
 from ray_app.findings.charts import charts
 from ray_app.findings.naming import at, stage_name, where
@@ -65,7 +65,7 @@ def render(
     served: Sequence[str] = (),
 ) -> str:
     """The page as text. `served`: tables whose every row the server beside the page has."""
-    metrics = tables.metrics()
+    metrics = naming.with_first_judge(tables.metrics(), tables.settings)
     shown = readable(tables, alarms)
     data = {
         "run": tables.name,

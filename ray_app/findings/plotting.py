@@ -24,6 +24,8 @@ def chart(title: str, note: str, data: list[dict[str, Any]], y: Mapping[str, Any
     axis: dict[str, Any] = {"title": {"text": x}}
     if x == "iteration":
         axis |= _axis([value for trace in data for value in trace["x"]])
+    elif x == "step":  # whole numbers too, and few of them
+        axis |= {"dtick": max(1, round(max((value for trace in data for value in trace["x"]), default=1) / 8))}
     data = [{**trace, "name": plain(trace["name"]), "x": [plain(value) for value in trace["x"]]} for trace in data]
     return {"title": title, "note": note, "data": data, "layout": {"xaxis": axis, "yaxis": dict(y)}}
 

@@ -122,7 +122,8 @@ def test_other_judges_stand_in_the_table(runs: Runs, text: str) -> None:
     assert made["columns"][-2:] == ["seconds", "prompt tokens"]
     assert made["rows"][0]["cells"][-2:] == ["2.5", "123,456"]
     assert made["notes"] == ["a note"]
-    assert "the first judge, whose model was not recorded" in text
+    assert "the first judge, first" in text, "the name of its model, from the settings"
+    assert judges.table([line], {})["rows"][0]["judge"] == "the first judge, whose model was not recorded"
 
 
 def test_what_a_run_did_not_record_is_said() -> None:

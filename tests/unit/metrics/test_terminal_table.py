@@ -51,7 +51,7 @@ def test_official_is_not_said_of_this_projects_own_reading() -> None:
 
 
 def test_thirds_of_similarity_are_shown_where_rows_tell_it() -> None:
-    benchmark = load_benchmark(f"pairs={FIXTURES / 'pairwise.jsonl'}")
+    benchmark = load_benchmark(f"pairwise={FIXTURES / 'pairwise.jsonl'}")
     told = [replace(row, similarity=i / 36) for i, row in enumerate(rows()[:36])]
     text = to_text(summarise(benchmark, told, seed=0, resamples=50), 80)
     shown = [" ".join(line.split()) for line in text.splitlines()]
