@@ -131,7 +131,13 @@ def explanations(metrics: Sequence[Line]) -> Chart:
     ]
     made = chart("What trained judgments say besides the verdict", "Words on the right axis.", data, PERCENT)
     made["data"] = [d for d in data if d["x"]]
-    made["layout"]["yaxis2"] = {"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False}
+    made["layout"]["yaxis2"] = {
+        "overlaying": "y",
+        "side": "right",
+        "rangemode": "tozero",
+        "showgrid": False,
+        "tickformat": ".0f",
+    }
     return made
 
 

@@ -14,7 +14,7 @@ Line = Mapping[str, Any]
 BESIDE = {
     "position_consistent_accuracy": "right in both orders",
     "unparsed_rate": "no verdict",
-    "first_position_rate": "for the first",
+    "first_position_rate": "for the one shown first",
     "mirrored_accuracy": "mirror too",
     "length_baseline": "always the longer",
 }

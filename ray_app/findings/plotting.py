@@ -32,9 +32,10 @@ def chart(title: str, note: str, data: list[dict[str, Any]], y: Mapping[str, Any
 
 def _axis(places: Sequence[int | str]) -> dict[str, Any]:
     """Iterations are whole numbers; with second trainings they are names, in their order."""
-    if any(isinstance(place, str) for place in places):
+    numbers = [place for place in places if isinstance(place, int)]
+    if len(numbers) < len(places):
         return {"type": "category", "categoryorder": "array", "categoryarray": list(map(str, in_order(places)))}
-    room = {"range": [min(places) - 0.3, max(places) + 0.3]} if places else {}
+    room = {"range": [min(numbers) - 0.3, max(numbers) + 0.3]} if numbers else {}
     return {"dtick": 1, **room}
 
 

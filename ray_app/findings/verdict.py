@@ -148,7 +148,8 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
         return f"Not shown: {judge} is on no set with gold labels clearly better than {bar}."
     best = max(good, key=lambda result: float(result.last["value"]))
     size = f"at best {100 * best.last['value']:.0f} %"
-    others = "" if len(good) == len(gold) else f", and not on the other {len(gold) - len(good)}"
+    rest = len(gold) - len(good)
+    others = f", and not on the other {f'{rest} sets' if rest > 1 else 'set'}" if rest else ""
     told = f"{judge} is better than {bar} on {', '.join(result.name for result in good)} ({size}){others}"
     compared = [result for result in good if result.measured_seed]
     if compared and not any(result.better_than_seed for result in compared):
@@ -184,9 +185,9 @@ def trusted(metrics: Sequence[Line], alarms: Sequence[Line]) -> list[str]:
     if gold:
         best = min(gold, key=lambda result: float(result.last["high"] - result.last["low"]) or 1.0)
         reach = (best.last["high"] - best.last["low"]) / 2
-        exact = f"{best.name}, {best.last['n']} rows, is known to ± {100 * reach:.0f} points (95 % interval)"
+        exact = f"{best.name} ({best.last['n']} rows), known to ± {100 * reach:.0f} points (95 % interval)"
         wide = ": too little to tell most judges apart" if reach > WIDE else ""
-        said.append(f"The set with gold labels that is measured best, {exact}{wide}.")
+        said.append(f"The most exact figure on gold labels: {exact}{wide}.")
     return said
 
 

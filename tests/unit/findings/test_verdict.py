@@ -87,7 +87,7 @@ def test_whether_it_can_be_trusted() -> None:
     exact, coarse = line("test", 1, 0.7, 0.67, 0.73, 0.5), line("validation", 1, 0.7, 0.4, 1.0, 0.5)
     told = trusted([*SEED, coarse, exact], [])
     assert told[0].startswith("No alarm was raised")
-    assert told[1].endswith("is measured best, test, 300 rows, is known to ± 3 points (95 % interval).")
+    assert told[1].endswith("on gold labels: test (300 rows), known to ± 3 points (95 % interval).")
     told = trusted([*SEED, coarse], [{"name": "meta_talk"}, {"name": "meta_talk"}])
     assert told[0].startswith("Only with care: 1 alarm was raised.")
     assert told[1].endswith("± 30 points (95 % interval): too little to tell most judges apart.")
