@@ -128,7 +128,7 @@ def _summed(
     benchmark, name, voting = gold.benchmark, gold.name, context.inputs.voting(iteration)
     protocol = protocol_for(judge.mode, benchmark)
     summary = protocol.summary(benchmark, answers, voting)
-    engine, price = judge.engine, context.settings.evaluation.price
+    engine, price = context.runner.pools.resolved(judge.engine), context.settings.evaluation.price
     timing = timed(result, engine.replicas * engine.gpus_per_replica)
     endpoint = engine.kind == "openai"
     summary["cost"] = cost_of(result, benchmark, answers, timing, endpoint=endpoint, prices=prices_of(price, engine))
