@@ -45,7 +45,7 @@ class ReportSettings(CommandSettings):
 
 def main(settings: ReportSettings) -> int:
     """Write the page, or print a lineage."""
-    from ray_app.findings import gather, lineage, page
+    from ray_app.findings import gather, lineage, naming, page
     from ray_app.findings.run_tables import RunTables
     from ray_app.loop.reporting import default_settings
 
@@ -68,8 +68,7 @@ def main(settings: ReportSettings) -> int:
     alarms = gather.look(tables, limits)
     where = page.write(tables, alarms, defaults, output=settings.output, other=other, marks=marks)
     for alarm in alarms:
-        where_found = "pairs" if alarm["iteration"] is None else f"iteration {alarm['iteration']}"
-        print(f"alarm {alarm['name']} ({where_found}): {alarm['message']}")
+        print(f"alarm {alarm['name']} ({naming.where(alarm['iteration'], alarm['phase'])}): {alarm['message']}")
     print(f"report: {where}")
     return 0
 

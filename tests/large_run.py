@@ -141,6 +141,7 @@ def metrics(pairs: int) -> Iterator[Row]:
     groups = {name: figure(0.3 + number / 100, pairs // 20) for number, name in enumerate(CATEGORIES)}
     yield line(
         *("train_set", 1, 2 * pairs, pairs), rows=pairs, pairs=pairs, tried=2 * pairs, kept=pairs, keep_rate=0.5,
+        kept_by_letter={"A": pairs // 2, "B": pairs - pairs // 2},
         pass_rate=0.42, pass_rate_by_category=groups, bare_verdicts=0.0, explanation_words_median=30,
     )  # fmt: skip
     yield line("training", 1, pairs, pairs, steps=1000, first_loss=2.0, last_loss=1.0)

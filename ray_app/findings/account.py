@@ -5,23 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ray_app.findings.naming import where
+from ray_app.run.folder import parts_of
+from ray_app.system.device_time import summed
+
+REASONS = 4  # of a sentence; the table has them all
+NEVER_RIGHT = "never judged right"
+NO_WRONG = "no wrong judgment to set beside"
 Line = Mapping[str, Any]
 
 
 def learned_from(metrics: Sequence[Line]) -> list[str]:
     """A sentence a trained iteration: how many judgments it was trained on, of what, out of how many drawn."""
-    drawn = {line["iteration"]: line["rows_out"] for line in metrics if line["stage"] == "judgments"}
+    stages = [(line, *parts_of(line["stage"])) for line in metrics]
+    drawn = {(phase, line["iteration"]): line["rows_out"] for line, phase, stage in stages if stage == "judgments"}
     told = []
-    for line in metrics:
-        if line["stage"] != "train_set":
+    for line, phase, stage in stages:
+        if stage != "train_set":
             continue
-        extra, iteration = line["extra"], line["iteration"]
-        text = f"Iteration {iteration}: {extra.get('rows', line['rows_out']):,} training rows"
+        extra, place = line["extra"], (phase, line["iteration"])
+        named = where(line["iteration"], phase)
+        text = f"{named[0].upper()}{named[1:]}: {extra.get('rows', line['rows_out']):,} training rows"
+        text += " (each a right and a wrong judgment)" if phase else ""
         text += f" from {extra['pairs']:,} pairs" if extra.get("pairs") is not None else ""
-        text += f", of {drawn[iteration]:,} judgments drawn" if iteration in drawn else ""
+        text += f", chosen out of {drawn[place]:,} judgments drawn" if place in drawn else ""
         if extra.get("explanation_words_median") is not None:
             text += f"; half of them say {extra['explanation_words_median']:g} words or more besides the verdict"
         told.append(text + ".")
+    return told
+
+
+def thrown_away(metrics: Sequence[Line]) -> list[str]:
+    """What was left out, in sentences: from instructions to pairs, and from judged units to training rows."""
+    told = []
+    for line in metrics:
+        phase, stage = parts_of(line["stage"])
+        place = "" if line["iteration"] is None else f"{where(line['iteration'], phase)}: "
+        place = place[:1].upper() + place[1:]
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out(line)[:REASONS])
+        kept, extra = line["rows_out"], line["extra"]
+        if stage == "pairs" and sum(line["quarantined"].values()):
+            lost = sum(line["quarantined"].values())
+            made = f"{place}{lost:,} rows gave no pair, and {kept:,} pairs were made"
+            told.append(f"{made}. Most were lost as: {reasons}.")
+        elif stage == "train_set" and extra.get("tried"):
+            unit = "(pair, order)s" if extra.get("kept_by_letter") else "pairs"
+            trained = extra.get("rows", kept)
+            text = f"{place}of {extra['tried']:,} judged {unit}, {trained:,} became training rows"
+            text = text if place else text[:1].upper() + text[1:]
+            told.append(text + (f". Left out: {reasons}." if reasons else "."))
     return told
 
 
@@ -30,14 +62,17 @@ def left_out(line: Line) -> list[tuple[str, int]]:
     are counted by unit: a (pair, order), pointwise a pair.
     """
     extra = line["extra"]
-    found = dict(line["quarantined"])
-    if line["stage"] == "train_set" and extra.get("tried") is not None:
+    _, stage = parts_of(line["stage"])
+    found = {reason.replace("_", " "): count for reason, count in line["quarantined"].items()}
+    if stage == "train_set" and extra.get("tried") is not None:
         found |= {
-            "never judged right": extra["tried"] - (extra.get("kept") or 0),
+            NEVER_RIGHT: extra["tried"] - (extra.get("kept") or 0),
             "to balance A and B": extra.get("dropped_by_balance") or 0,
             "unsure": extra.get("dropped_unsure") or 0,
         }
-    if line["stage"] == "judgments":
+        if extra.get("kept_by_letter"):  # only a preference needs a second judgment; pointwise rows are of both sides
+            found[NO_WRONG] = max(0, extra["tried"] - sum(found.values()) - extra.get("rows", line["rows_out"]))
+    if stage == "judgments":
         found["without a verdict"] = extra.get("unparsed") or 0
     return sorted(((reason, n) for reason, n in found.items() if n), key=lambda entry: -entry[1])
 
@@ -48,7 +83,8 @@ def spent(metrics: Sequence[Line]) -> list[dict[str, Any]]:
     """
     sums: dict[str, list[float]] = {}
     for line in metrics:
-        made = sums.setdefault(line["stage"].replace("_", " "), [0.0, 0.0])
+        phase, stage = parts_of(line["stage"])
+        made = sums.setdefault(f"{phase.upper()} {stage.replace('_', ' ')}".strip(), [0.0, 0.0])
         made[0] += line["seconds"]
         made[1] += line["completion_tokens"]
     whole = sum(seconds for seconds, _ in sums.values()) or 1.0
@@ -57,6 +93,28 @@ def spent(metrics: Sequence[Line]) -> list[dict[str, Any]]:
         for stage, (seconds, tokens) in sums.items()
     ]
     return sorted(rows, key=lambda row: -float(row["seconds"]))
+
+
+def where_time_went(metrics: Sequence[Line]) -> list[str]:
+    """The largest part of the time in a sentence, and how long the devices waited."""
+    rows = spent(metrics)
+    if not rows:
+        return []
+    whole, most = sum(float(row["seconds"]) for row in rows), rows[0]
+    told = [
+        f"Most of the time went into {most['stage']}: {duration(most['seconds'])} of {duration(whole)} "
+        f"({100 * most['share']:.0f} %)."
+    ]
+    account = summed(line["extra"]["device_time"] for line in metrics if "device_time" in line["extra"])
+    if account["total"]:
+        causes = sorted(account["idle"].items(), key=lambda cause: -cause[1])[:2]
+        waited = " and ".join(f"{name} ({duration(seconds)})" for name, seconds in causes)
+        share = 1 - account["busy"] / account["total"]
+        told.append(
+            f"The devices (GPUs, or the machine) did no work for {100 * share:.0f} % of their time"
+            + (f", mostly for: {waited}, in device-seconds." if causes else ".")
+        )
+    return told
 
 
 def duration(seconds: float) -> str:

@@ -7,12 +7,13 @@ synthetic); the others were seen in real runs (docs/report.md tells each, and wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeGuard
 
 from ray_app.findings.facts import ExplanationFacts, PairFacts, Share, VerdictFacts
 from ray_app.findings.settings import AlarmSettings
 from ray_app.findings.verdict import HELDOUT, VALIDATION, by_iteration, chance_of, main
+from ray_app.run.folder import DPO
 
 Line = Mapping[str, Any]
 
@@ -29,11 +30,14 @@ class Alarm:
     limit: float
     n: int
     rows: tuple[str, ...] = ()
+    phase: str = ""  # the second training of the iteration, where it is about that one's judgments, rows or judge
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that alarms look at, by iteration; None stands for pairs that are made once."""
+    """All that alarms look at, by iteration; None stands for pairs that are made once. Of a run that trains twice in an
+    iteration there is one of each `phase`, with that phase's lines by their stages' plain names.
+    """
 
     metrics: Sequence[Line]
     pairs: Mapping[int | None, PairFacts] = field(default_factory=dict)
@@ -42,6 +46,7 @@ class Evidence:
     another_first_judge: bool = False  # iteration 1 was judged by another model than the seed
     late_overlap: Mapping[str, int] = field(default_factory=dict)  # {benchmark: instructions that share text with it}
     votes: Mapping[tuple[int, str], VerdictFacts] = field(default_factory=dict)  # by iteration and set
+    phase: str = ""
 
 
 def alarms_of(evidence: Evidence, limits: AlarmSettings) -> list[Alarm]:
@@ -53,7 +58,8 @@ def alarms_of(evidence: Evidence, limits: AlarmSettings) -> list[Alarm]:
         *(a for iteration, facts in evidence.explanations.items() for a in _explanations(iteration, facts, limits)),
         *_evaluations(evidence, limits),
     ]
-    return sorted(found, key=lambda alarm: -1 if alarm.iteration is None else alarm.iteration)
+    placed = sorted(found, key=lambda alarm: -1 if alarm.iteration is None else alarm.iteration)
+    return [replace(alarm, phase=evidence.phase) for alarm in placed]
 
 
 def as_rows(alarms: Sequence[Alarm]) -> list[dict[str, Any]]:
@@ -152,9 +158,10 @@ def _explanations(iteration: int, facts: ExplanationFacts, limits: AlarmSettings
 
 def _evaluations(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
     sets, changes = (by_iteration(evidence.metrics, name) for name in ("headline", "change"))
+    second = {line["iteration"] for line in evidence.metrics if line["stage"] == f"{DPO}_evaluation"}
     for iteration, by_name in sets.items():
-        if iteration == 0:
-            continue  # the seed has learned nothing yet: its faults are no news
+        if iteration == 0 or iteration in second:
+            continue  # the seed has learned nothing yet; of two trainings the judge of the last one goes on
         yield from _verdicts(iteration, evidence, limits)
         yield from _shortcut(iteration, by_name, limits)
         yield from _falls(iteration, changes.get(iteration, {}), limits)

@@ -1,7 +1,5 @@
-"""The report's figures as plotly specifications ({"title", "note", "data", "layout"}). Pure: metrics in, data out.
-
-Colours and fonts are the page's, which knows whether it is light or dark; here are only numbers and names.
-https://plotly.com/javascript/reference/
+"""The report's figures as plotly specifications ({"title", "note", "data", "layout"}); what they are made of is in
+`plotting`. Pure: metrics in, data out.
 """
 
 from __future__ import annotations
@@ -9,18 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray_app.findings.verdict import by_iteration, main
+from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
+from ray_app.findings.plotting import PERCENT, Chart, Line, by_set, chart, line, of_stage, percent, times
+from ray_app.findings.verdict import main
 from ray_app.metrics.similarity import THIRDS
+from ray_app.run.folder import parts_of
 
-Line = Mapping[str, Any]
-Chart = dict[str, Any]
 GROUPS = 20  # more bars than that cannot be read
-PERCENT = {"range": [0, 100], "ticksuffix": " %"}
+MARKS = (("diamond", "◆"), ("triangle-up", "▲"), ("square", "■"), ("star", "★"), ("cross", "✚"))  # of other judges
 
 
-def charts(metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mapping[int, Sequence[Line]]) -> list[Chart]:
-    """All that there is something to show in. `summaries`: {set: summary.json} of the last iteration; `losses`: the
-    points of each iteration's training.
+def charts(
+    metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mapping[int | str, Sequence[Line]]
+) -> list[Chart]:
+    """All that there is something to show in. `summaries`: {set: summary.json} of the last judge; `losses`: the points
+    of each training, by its place on the axis of iterations.
     """
     made = [
         accuracy(metrics),
@@ -31,7 +32,8 @@ def charts(metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mappi
         by_group(metrics, "category"),
         by_group(metrics, "complexity"),
         calibration(summaries),
-        curves(losses),
+        curves({place: points for place, points in losses.items() if not _by_preference(points)}),
+        preferences({place: points for place, points in losses.items() if _by_preference(points)}),
         candidates(metrics),
         seconds(metrics),
         devices(metrics),
@@ -40,29 +42,9 @@ def charts(metrics: Sequence[Line], summaries: Mapping[str, Line], losses: Mappi
     return [chart for chart in made if chart["data"]]
 
 
-def chart(title: str, note: str, data: list[dict[str, Any]], y: Mapping[str, Any], x: str = "iteration") -> Chart:
-    """One figure. `x` names the axis; iterations are whole numbers. A `part` names the part of the page that it stands
-    in, where that is not Figures.
-    """
-    axis = {"title": {"text": x}} | ({"dtick": 1} if x == "iteration" else {})
-    data = [{**trace, "name": plain(trace["name"]), "x": [plain(value) for value in trace["x"]]} for trace in data]
-    return {"title": title, "note": note, "data": data, "layout": {"xaxis": axis, "yaxis": dict(y)}}
-
-
-def plain(value: Any) -> Any:
-    """A name as text: Plotly reads `<a href=…>` and other markup in names, which come from the user's files."""
-    return value.replace("<", "&lt;") if isinstance(value, str) else value
-
-
-def line(name: str, points: Sequence[tuple[Any, float | None]], **more: Any) -> dict[str, Any]:
-    known = [(x, y) for x, y in points if y is not None]
-    return {"type": "scatter", "mode": "lines+markers", "name": name, "x": [x for x, _ in known],
-            "y": [y for _, y in known], **more}  # fmt: skip
-
-
 def accuracy(metrics: Sequence[Line]) -> Chart:
     data = []
-    for number, (name, rows) in enumerate(_by_set(metrics).items()):
+    for number, (name, rows) in enumerate(by_set(metrics).items()):
         found = [(i, figure) for i, headline in rows if (figure := main(headline)) and figure["value"] is not None]
         if not found:
             continue
@@ -76,13 +58,34 @@ def accuracy(metrics: Sequence[Line]) -> Chart:
         }
         group = {"legendgroup": name, "colour": number}
         data.append(line(name, [(i, v) for (i, _), v in zip(found, values, strict=True)], error_y=error, **group))
-        baseline = [(i, _percent(headline, "length_baseline")) for i, headline in rows]
+        baseline = [(i, percent(headline, "length_baseline")) for i, headline in rows]
         if any(y is not None for _, y in baseline):
             dotted = {"mode": "lines", "line": {"dash": "dot", "width": 1}, "showlegend": False}
             data.append(line(f"{name}: always the longer", baseline, **dotted, **group))
+    others, told = _other_judges(metrics, list(by_set(metrics)))
+    data += others
     note = "Bars are 95 % intervals; dotted: what always the longer response scores on the same rows. "
-    note += "Chance is 50 % of pairs and 25 % of best-of-four rows."
+    note += f"Chance is 50 % of pairs and 25 % of best-of-four rows.{told}"
     return chart("Accuracy by iteration", note, data, PERCENT)
+
+
+def _other_judges(metrics: Sequence[Line], sets: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+    """Markers at 0 of the first judge, and of the seed with other prompts, in the colours of their sets; and the note
+    that tells their forms.
+    """
+    data: list[dict[str, Any]] = []
+    forms: dict[str, tuple[str, str]] = {}
+    for row in metrics:
+        figure, name = main(row["extra"].get("headline") or {}), row["extra"].get("set")
+        if row["stage"] not in (FIRST_JUDGE, BASELINE) or figure is None or figure["value"] is None:
+            continue
+        judge = judge_name(row)
+        symbol, _ = forms.setdefault(judge, MARKS[len(forms) % len(MARKS)])
+        colour = {"colour": sets.index(name)} if name in sets else {}
+        marks = {"mode": "markers", "marker": {"symbol": symbol, "size": 10}, "showlegend": False}
+        data.append(line(f"{name}: {judge}", [(0, 100 * figure["value"])], legendgroup=name, **marks, **colour))
+    told = "; ".join(f"{sign} {judge}" for judge, (_, sign) in forms.items())
+    return data, f" At 0 also: {told}." if told else ""
 
 
 def controls(metrics: Sequence[Line]) -> Chart:
@@ -92,8 +95,8 @@ def controls(metrics: Sequence[Line]) -> Chart:
         "position_consistent_accuracy": "right in both orders",
         **{f"accuracy_{third}_similar": f"accuracy, {third} similar third" for third in THIRDS},
     }
-    rows = _by_set(metrics).get("heldout", [])
-    data = [line(text, [(i, _percent(headline, name)) for i, headline in rows]) for name, text in names.items()]
+    rows = by_set(metrics).get("heldout", [])
+    data = [line(text, [(i, percent(headline, name)) for i, headline in rows]) for name, text in names.items()]
     measured = any(headline.get("mirrored_accuracy") for _, headline in rows)
     note = (
         "A judge that looks at the responses alone is never right of a pair and its mirror; a coin in 6 %."
@@ -106,13 +109,13 @@ def controls(metrics: Sequence[Line]) -> Chart:
 
 
 def rejection(metrics: Sequence[Line]) -> Chart:
-    trained = _stage(metrics, "train_set")
+    trained = of_stage(metrics, "train_set")
     data = [
-        line("kept: a correct judgment was drawn", [(i, _times(x.get("keep_rate"))) for i, x in trained]),
-        line("passed: the first judgment is correct", [(i, _times(x.get("pass_rate"))) for i, x in trained]),
+        line("kept: a correct judgment was drawn", [(i, times(x.get("keep_rate"))) for i, x in trained]),
+        line("passed: the first judgment is correct", [(i, times(x.get("pass_rate"))) for i, x in trained]),
         line(
             "judgments without a verdict",
-            [(i, _times(x.get("unparsed_rate"))) for i, x in _stage(metrics, "judgments")],
+            [(i, times(x.get("unparsed_rate"))) for i, x in of_stage(metrics, "judgments")],
         ),
     ]
     note = "Of (pair, order). From iteration 2 on these are pairs that the judge was trained on, unless made anew."
@@ -120,22 +123,28 @@ def rejection(metrics: Sequence[Line]) -> Chart:
 
 
 def explanations(metrics: Sequence[Line]) -> Chart:
-    rows = _stage(metrics, "train_set")
+    rows = of_stage(metrics, "train_set")
     data = [
-        line("bare verdicts", [(i, _times(x.get("bare_verdicts"))) for i, x in rows]),
-        line("distinct among the explanations", [(i, _times(x.get("distinct_explanations"))) for i, x in rows]),
+        line("bare verdicts", [(i, times(x.get("bare_verdicts"))) for i, x in rows]),
+        line("distinct among the explanations", [(i, times(x.get("distinct_explanations"))) for i, x in rows]),
         line("median words", [(i, x.get("explanation_words_median")) for i, x in rows], yaxis="y2"),
     ]
     made = chart("What trained judgments say besides the verdict", "Words on the right axis.", data, PERCENT)
     made["data"] = [d for d in data if d["x"]]
-    made["layout"]["yaxis2"] = {"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False}
+    made["layout"]["yaxis2"] = {
+        "overlaying": "y",
+        "side": "right",
+        "rangemode": "tozero",
+        "showgrid": False,
+        "tickformat": ".0f",
+    }
     return made
 
 
 def bias(metrics: Sequence[Line]) -> Chart:
     data = [
-        line(name, [(i, _percent(headline, "first_position_rate")) for i, headline in rows])
-        for name, rows in _by_set(metrics).items()
+        line(name, [(i, percent(headline, "first_position_rate")) for i, headline in rows])
+        for name, rows in by_set(metrics).items()
     ]
     return chart(
         "Position bias: verdicts for the response shown first", "50 % is even.", [d for d in data if d["x"]], PERCENT
@@ -143,14 +152,14 @@ def bias(metrics: Sequence[Line]) -> Chart:
 
 
 def by_group(metrics: Sequence[Line], what: str) -> Chart:
-    rows = _stage(metrics, "train_set")
+    rows = of_stage(metrics, "train_set")
     data = []
-    for iteration, extra in rows[:1] + rows[1:][-1:]:
+    for place, extra in rows[:1] + rows[1:][-1:]:
         groups = {k: v for k, v in (extra.get(f"pass_rate_by_{what}") or {}).items() if v.get("value") is not None}
         largest = sorted(groups, key=lambda name: -groups[name]["n"])[:GROUPS]
         names = sorted(largest, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
         text = [f"n = {groups[name]['n']}" for name in names]
-        bars = {"type": "bar", "name": f"iteration {iteration}", "x": names, "text": text}
+        bars = {"type": "bar", "name": f"iteration {place}", "x": names, "text": text, "textposition": "none"}
         if len(names) > 1:
             data.append({**bars, "y": [100 * groups[name]["value"] for name in names]})
     note = f"Share of (pair, order) whose first judgment is correct; at most the {GROUPS} largest groups."
@@ -171,22 +180,44 @@ def calibration(summaries: Mapping[str, Line]) -> Chart:
     return chart("Calibration of votes", note, data, PERCENT, "vote share, %")
 
 
-def curves(losses: Mapping[int, Sequence[Line]]) -> Chart:
+def curves(losses: Mapping[int | str, Sequence[Line]]) -> Chart:
+    return chart("Training loss", "Per target token.", _points(losses, "loss"), {"rangemode": "tozero"}, "step")
+
+
+def preferences(losses: Mapping[int | str, Sequence[Line]]) -> Chart:
+    """Of trainings by DPO, whose loss has two parts."""
+    note = (
+        "Of a right and a wrong judgment, without the part that keeps the right one likely. It begins at 0.69 (log 2), "
+    )
+    note += "where the model does not yet prefer the right one; lower is better."
+    return chart("Preference loss (DPO)", note, _points(losses, "dpo_loss"), {"rangemode": "tozero"}, "step")
+
+
+def _by_preference(points: Sequence[Line]) -> bool:
+    return any("dpo_loss" in point for point in points)
+
+
+def _points(losses: Mapping[int | str, Sequence[Line]], name: str) -> list[dict[str, Any]]:
+    """A line a training; one that made a single step is a marker."""
+    found = {
+        place: [(point.get("step", n + 1), point.get(name)) for n, point in enumerate(points)]
+        for place, points in losses.items()
+    }
     data = [
-        line(f"iteration {i}", [(n + 1, point.get("loss")) for n, point in enumerate(points)], mode="lines")
-        for i, points in losses.items()
+        line(f"iteration {place}", points, mode="lines" if len(points) > 1 else "markers")
+        for place, points in found.items()
     ]
-    return chart("Training loss", "Per target token.", [d for d in data if d["x"]], {"rangemode": "tozero"}, "step")
+    return [trace for trace in data if trace["x"]]
 
 
 def candidates(metrics: Sequence[Line]) -> Chart:
     data = []
-    for iteration, extra in _stage(metrics, "training"):
+    for place, extra in of_stage(metrics, "training"):
         scores = extra.get("candidates") or []
         if len(scores) > 1:
             chosen = ["circle" if s["step"] == extra.get("selected_step") else "circle-open" for s in scores]
-            points = [(s["step"], _times(s["accuracy"])) for s in scores]
-            data.append(line(f"iteration {iteration}", points, marker={"symbol": chosen, "size": 10}))
+            points = [(s["step"], times(s["accuracy"])) for s in scores]
+            data.append(line(f"iteration {place}", points, marker={"symbol": chosen, "size": 10}))
     note = "Validation accuracy of every saved step; the full marker became the checkpoint."
     return chart("Checkpoint selection", note, data, PERCENT, "step")
 
@@ -222,12 +253,14 @@ def tokens(metrics: Sequence[Line]) -> Chart:
 def _stacked(metrics: Sequence[Line], value: Any) -> list[dict[str, Any]]:
     sums: dict[str, dict[str, float]] = {}
     for row in metrics:
-        stage = sums.setdefault(row["stage"].replace("_", " "), {})
+        phase, name = parts_of(row["stage"])
+        stage = sums.setdefault(f"{phase.upper()} {name.replace('_', ' ')}".strip(), {})
         stage[_place(row)] = stage.get(_place(row), 0.0) + value(row)
     return _bars(sums)
 
 
 def _place(row: Line) -> str:
+    """The whole iteration: its second training is a colour of its own."""
     return "once" if row["iteration"] is None else str(row["iteration"])
 
 
@@ -244,25 +277,3 @@ def _bars(sums: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
         for number, (name, found) in enumerate(sums.items())
         if any(found.values())
     ]
-
-
-def _by_set(metrics: Sequence[Line]) -> dict[str, list[tuple[int, Line]]]:
-    found: dict[str, list[tuple[int, Line]]] = {}
-    for iteration, sets in by_iteration(metrics, "headline").items():
-        for name, headline in sets.items():
-            found.setdefault(name, []).append((iteration, headline))
-    return found
-
-
-def _stage(metrics: Sequence[Line], stage: str) -> list[tuple[int, Line]]:
-    return sorted(
-        ((row["iteration"], row["extra"]) for row in metrics if row["stage"] == stage), key=lambda e: e[0] or 0
-    )
-
-
-def _percent(headline: Line, name: str) -> float | None:
-    return _times((headline.get(name) or {}).get("value"))
-
-
-def _times(value: float | None) -> float | None:
-    return None if value is None else 100 * value

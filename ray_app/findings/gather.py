@@ -20,8 +20,8 @@ VOTE_COLUMNS = ("id", "order", "sample", "verdict")
 
 
 def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
-    """What alarms look at, of these iterations (None: of pairs that are made once). Metrics are those of the whole run:
-    they are few.
+    """What alarms look at, of these iterations (None: of pairs that are made once; they are looked at with the first
+    phase). Metrics are those of the whole phase: they are few.
     """
     metrics = tables.metrics()
     pairwise = tables.settings.get("judging", {}).get("mode", "pairwise") == "pairwise"
@@ -36,11 +36,12 @@ def gather(tables: RunTables, iterations: Collection[int | None]) -> Evidence:
     said = (*TRAIN_COLUMNS, "chosen" if recipe == "dpo" else "completion")  # a row's prompt and tokens are far more
     return Evidence(
         metrics,
-        another_first_judge=_another_first_judge(tables.settings),
+        phase=folder.phase,
+        another_first_judge=not folder.phase and _another_first_judge(tables.settings),
         late_overlap=tables.described.get("late_overlap", {}),
         pairs={
             i: _known(folder.stage_dir("pairs", i), lambda at: pair_facts(tables.rows(at, columns=PAIR_COLUMNS)))
-            for i in iterations
+            for i in ([] if folder.phase else iterations)
             if storage.list_files(folder.stage_dir("pairs", i), "shard-*.parquet")
         },
         explanations={
@@ -102,8 +103,13 @@ def _share(figure: Mapping[str, Any]) -> Share:
 
 
 def look(tables: RunTables, limits: AlarmSettings) -> list[dict[str, Any]]:
-    """Every alarm of a run, as it lies there now; nothing is written."""
-    return as_rows(alarms_of(gather(tables, [None, *tables.iterations()]), limits))
+    """Every alarm of a run, as it lies there now, in the order of its iterations; nothing is written."""
+    return sorted(as_rows(_found(tables, limits, [None, *tables.iterations()])), key=_place)
+
+
+def _found(tables: RunTables, limits: AlarmSettings, iterations: Collection[int | None]) -> list[Alarm]:
+    """What these iterations raise, in both trainings where there are two."""
+    return [alarm for phase in tables.phases() for alarm in alarms_of(gather(phase, iterations), limits)]
 
 
 def update(uri: str, limits: AlarmSettings, looked_at: Collection[int | None]) -> list[Alarm]:
@@ -111,7 +117,7 @@ def update(uri: str, limits: AlarmSettings, looked_at: Collection[int | None]) -
     Alarms of other iterations stay as they were written, so that no look reads the whole run again.
     """
     tables = RunTables(uri)
-    found = [alarm for alarm in alarms_of(gather(tables, looked_at), limits) if alarm.iteration in looked_at]
+    found = [alarm for alarm in _found(tables, limits, looked_at) if alarm.iteration in looked_at]
     kept = [row for row in tables.alarms() if row["iteration"] not in looked_at]
     write(uri, sorted([*kept, *as_rows(found)], key=_place))
     return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ray_app.findings.naming import lasting
 from ray_app.findings.verdict import main
 from ray_app.system.device_time import idle_share
 from ray_app.system.ray_metrics import of_iteration, set_gauge
@@ -19,13 +20,19 @@ def publish(run: str, metrics: Sequence[Line], alarms: Sequence[Line]) -> None:
         set_gauge(name, value, {"run": run, **tags})
 
 
-def readings(metrics: Iterable[Line], alarms: Sequence[Line]) -> Iterator[Reading]:
+def readings(metrics: Sequence[Line], alarms: Sequence[Line]) -> Iterator[Reading]:
     """(gauge, value, tags without the run's) of lines of metrics.jsonl and rows of alarms.json. Pure."""
     for line in metrics:
         yield from _stage(line)
+    for line in lasting(metrics):
+        figure = main(line["extra"].get("headline") or {})
+        if line["stage"] == "evaluation" and figure and figure["value"] is not None:
+            place = {"iteration": of_iteration(line["iteration"]), "set": str(line["extra"]["set"])}
+            yield "ste_accuracy", figure["value"], place
     yield "ste_alarms", len(alarms), {}
     for alarm in alarms:
-        tags = {"iteration": of_iteration(alarm["iteration"]), "alarm": str(alarm["name"])}
+        named = "_".join(part for part in (alarm.get("phase"), str(alarm["name"])) if part)  # as stages are named
+        tags = {"iteration": of_iteration(alarm["iteration"]), "alarm": named}
         yield "ste_alarm", alarm["value"], tags
 
 
@@ -43,6 +50,3 @@ def _stage(line: Line) -> Iterator[Reading]:
     for name in ("keep_rate", "pass_rate"):  # of a second training they say what the first has taught
         if line["stage"] == "train_set" and extra.get(name) is not None:
             yield f"ste_{name}", extra[name], iteration
-    figure = main(extra.get("headline") or {})
-    if line["stage"] == "evaluation" and figure and figure["value"] is not None:
-        yield "ste_accuracy", figure["value"], {**iteration, "set": str(extra["set"])}

@@ -4,6 +4,7 @@ a verdict of an evaluation to what taught the judge that gave it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 from ray_app.errors import InputError
 from ray_app.findings.facts import shown_text
 from ray_app.findings.run_tables import Row, RunTables
+from ray_app.run import storage
 from ray_app.run.folder import RunFolder
 from ray_app.train.data import row_id
 
 SHOWN = 160  # characters of a text
+GIVEN = "given"  # the strategy of pairs from files
+OWN_PAIRS = re.compile(r"(/iter_\d+)?/pairs/?$")  # how the URI of a run's pairs ends, where it is not the run's
 
 
 @dataclass
@@ -72,7 +76,7 @@ def _instructions(tables: RunTables, wanted: set[str]) -> dict[str, Row]:
     """{id: row} of the run's instructions; what it lacks, of the run whose pairs it took, if still there."""
     elsewhere = (tables.settings.get("pairs") or {}).get("from_run")
     found: dict[str, Row] = {}
-    for folder in (tables.folder, *([RunFolder(elsewhere)] if elsewhere else [])):
+    for folder in (tables.folder, *([RunFolder(OWN_PAIRS.sub("", elsewhere))] if elsewhere else [])):
         if wanted - found.keys():
             rows = tables.rows(folder.stage_dir("instructions"))
             found |= {row["instruction_id"]: row for row in rows if row["instruction_id"] in wanted - found.keys()}
@@ -113,10 +117,27 @@ def _pairs(tables: RunTables, column: str, value: str) -> Iterator[tuple[Row, in
 
 def _pair(tables: RunTables, pair: Row, iteration: int | None) -> Node:
     names = ("split", "strategy", "generator", "modified_instruction", "chosen", "rejected", "mirror")
-    facts = {name: shown_text(pair.get(name)) for name in names}
+    facts = {"origin": _origin(tables, pair, iteration), **{name: shown_text(pair.get(name)) for name in names}}
     wanted = [i for i in tables.iterations() if i > 0 and iteration in (None, i)]
     below = [node for i in wanted for phase in tables.phases() for node in _of_pair(phase, pair["pair_id"], i)]
     return Node(f"pair {pair['pair_id']}", facts, below)
+
+
+def _origin(tables: RunTables, pair: Row, iteration: int | None) -> str:
+    """Where a pair of the run comes from: its own stage, another run's pairs, or a file."""
+    elsewhere = (tables.settings.get("pairs") or {}).get("from_run")
+    given = pair["strategy"] == GIVEN
+    if elsewhere and (not given or _holds(tables, elsewhere, pair["pair_id"])):
+        return f"taken from the pairs of {elsewhere} (pairs.from_run)"
+    if given:
+        return f"from a file of pairs (pairs.source); its generator or file: {pair.get('generator')}"
+    return "made once, pairs" if iteration is None else f"made for iteration {iteration}, iter_{iteration:02d}/pairs"
+
+
+def _holds(tables: RunTables, elsewhere: str, identity: str) -> bool:
+    """Whether the pairs of another run (its folder, or that of its pairs) hold this one, as long as they are there."""
+    places = (storage.join(elsewhere, "pairs"), elsewhere)
+    return any(next(tables.rows_of(place, "pair_id", {identity}), None) for place in places)
 
 
 def _of_pair(tables: RunTables, identity: str, iteration: int) -> Iterator[Node]:

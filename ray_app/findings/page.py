@@ -17,12 +17,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ray_app.findings.account import duration, learned_from, left_out, spent
+from ray_app.findings import judges, naming
+from ray_app.findings.account import duration, learned_from, left_out, spent, thrown_away, where_time_went
 from ray_app.findings.charts import charts
+from ray_app.findings.naming import at, stage_name, where
 from ray_app.findings.reading import pairs_shown, readable
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
-from ray_app.findings.verdict import sentences
+from ray_app.findings.verdict import sentences, trusted
 from ray_app.run import storage
 
 REPORT = "report.html"
@@ -63,35 +65,33 @@ def render(
     served: Sequence[str] = (),
 ) -> str:
     """The page as text. `served`: tables whose every row the server beside the page has."""
-    metrics, iterations = tables.metrics(), tables.iterations()
-    sets = [line["extra"]["set"] for line in metrics if line["stage"] == "evaluation" and line["iteration"]]
-    last = tables.last_evaluated()
-    summaries = {name: tables.summary(last, name) for name in dict.fromkeys(sets)} if last else {}
-    losses = {i: found for i in iterations if (found := tables.training(i).get("metrics"))}
+    metrics = naming.with_first_judge(tables.metrics(), tables.settings)
     shown = readable(tables, alarms)
     data = {
         "run": tables.name,
-        "charts": charts(metrics, summaries, losses),
+        "charts": charts(metrics, _last_summaries(tables), _losses(tables)),
         "samples": shown,
         "pairs": pairs_shown(tables, shown),
         "marks": list(marks),
         "served": list(served),
     }
-    described = tables.described
-    packages = ", ".join(f"{name} {version}" for name, version in described.get("packages", {}).items())
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_asset("page.html.j2")).render(
         name=tables.name,
         subtitle=f"{len(metrics)} stages done, the last at {max((m['finished'] for m in metrics), default='?')}",
         parts=PARTS,
-        verdict=[*([OF_SFT] if len(tables.phases()) > 1 else []), *sentences(metrics, alarms)],
+        verdict=sentences(metrics, alarms, second=len(tables.phases()) > 1),
+        trusted=trusted(metrics, alarms),
         alarms=by_name(alarms),
+        judges=judges.table(metrics, _costs(tables, metrics)),
         stages=[_stage(line) for line in metrics],
         learned=learned_from(metrics),
+        thrown=thrown_away(metrics),
+        time=where_time_went(metrics),
         spent=[{**row, "seconds": duration(row["seconds"])} for row in spent(metrics)],
         settings=setting_rows(tables.settings, defaults, other.settings if other else None),
         other=other.name if other else None,
-        versions=f"version {described.get('version')}, revision {described.get('revision')}; {packages}",
+        versions=versions_of(tables.described),
         css=Markup(_asset("page.css")),
         js=Markup(_asset("page.js")),
         data=Markup(script_json(data)),
@@ -99,10 +99,36 @@ def render(
     )
 
 
-OF_SFT = (
-    "What this page says of judges is of the first training of each iteration (SFT). The judge that goes on is that of "
-    "the second (DPO), which no alarm looks at: its figures are in the run's table, and in iter_NN/dpo/evaluation."
-)
+def versions_of(described: Mapping[str, Any]) -> str:
+    """What a run was made with, in words; what it did not record is said."""
+    packages = ", ".join(f"{name} {number}" for name, number in (described.get("packages") or {}).items())
+    made = {"version": described.get("version"), "revision": described.get("revision"), "packages": packages}
+    return "Made with " + "; ".join(f"{name} {value or '(the run did not record it)'}" for name, value in made.items())
+
+
+def _last_summaries(tables: RunTables) -> dict[str, Any]:
+    """{set: summary.json} of the judge that goes on from the last evaluated iteration."""
+    evaluated = [(phase.last_evaluated() or 0, number, phase) for number, phase in enumerate(tables.phases())]
+    last, _, phase = max(evaluated)
+    lines = phase.metrics() if last else []
+    sets = [line["extra"]["set"] for line in lines if line["stage"] == "evaluation" and line["iteration"] == last]
+    return {name: phase.summary(last, name) for name in dict.fromkeys(sets)}
+
+
+def _losses(tables: RunTables) -> dict[int | str, Any]:
+    """The points of every training, by its place on the axis of iterations."""
+    found: dict[int | str, Any] = {}
+    for phase in tables.phases():
+        for i in phase.iterations():
+            place = at({"stage": phase.folder.stage_name("training"), "iteration": i})
+            if place is not None and (points := phase.training(i).get("metrics")):
+                found[place] = points
+    return found
+
+
+def _costs(tables: RunTables, metrics: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str, str], Any]:
+    """The block `cost` of every summary, by the place of its evaluation."""
+    return {place: tables.cost(*place) for place in map(judges.place_of, judges.evaluations(metrics))}
 
 
 def by_name(alarms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -110,9 +136,9 @@ def by_name(alarms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for alarm in alarms:
         before = found.get(alarm["name"], {"where": [], "rows": []})
-        where = "pairs" if alarm["iteration"] is None else f"iteration {alarm['iteration']}"
+        place = where(alarm["iteration"], alarm.get("phase", ""))
         rows = [*before["rows"], *alarm["rows"]]
-        found[alarm["name"]] = {**alarm, "where": [*before["where"], where], "rows": rows}
+        found[alarm["name"]] = {**alarm, "where": [*before["where"], place], "rows": rows}
     return list(found.values())
 
 
@@ -145,10 +171,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _stage(line: Mapping[str, Any]) -> dict[str, Any]:
-    named = f" {line['extra']['set']}" if "set" in line["extra"] else ""
     return {
         **line,
-        "stage": line["stage"].replace("_", " ") + named,
+        "stage": stage_name(line),
         "seconds": duration(line["seconds"]),
         "left_out": left_out(line),
     }

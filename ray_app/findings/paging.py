@@ -11,27 +11,38 @@ from ray_app.findings.run_tables import RunTables
 from ray_app.findings.samples import Sample
 from ray_app.judging.best_of import RATINGS_DIR
 from ray_app.run import storage
+from ray_app.run.folder import parts_of
 
 LARGEST = 200  # rows of a page
 
 
 def tables_of(tables: RunTables) -> list[str]:
     """Names of the tables there are, as `page_of` takes them: `pairs`, `judgments 2`, `evaluation 2 heldout`,
-    `ratings 2 rewardbench2`."""
+    `ratings 2 rewardbench2`; those of a second training as `dpo_judgments 2`.
+    """
     return [name for name in _names(tables) if _is_there(tables, name)]
 
 
 def _names(tables: RunTables) -> list[str]:
     """What tables a run may have, by its commits; none of them is read."""
-    made = ("pairs", "judgments", "train_set")
-    of_iterations = [f"{name} {i}" for i in tables.iterations() if i > 0 for name in made]
-    judged = [line for line in tables.metrics() if line["stage"] == "evaluation"]
-    of_sets = ("evaluation", "ratings")
-    sets = [f"{table} {line['iteration']} {line['extra']['set']}" for line in judged for table in of_sets]
-    return ["instructions", "pairs", *of_iterations, *sets]
+    found = ["instructions", "pairs"]
+    for phase in tables.phases():
+        named, numbers = phase.folder.stage_name, [i for i in phase.iterations() if i > 0]
+        found += [f"{named(name)} {i}" for i in numbers for name in ("pairs", "judgments", "train_set")]
+        judged = [line for line in phase.metrics() if line["stage"] == "evaluation"]
+        places = [f"{line['iteration']} {line['extra']['set']}" for line in judged]
+        found += [f"{named(table)} {place}" for place in places for table in ("evaluation", "ratings")]
+    return found
+
+
+def _of_phase(tables: RunTables, table: str) -> tuple[RunTables, str]:
+    """(the tables of the phase that a name begins with, the name without it)."""
+    phase, name = parts_of(table)
+    return (tables.phases()[-1] if phase else tables), name
 
 
 def _is_there(tables: RunTables, table: str) -> bool:
+    tables, table = _of_phase(tables, table)
     name, iteration, set_name = _parts(table)
     if name in ("evaluation", "ratings"):
         return next(tables.rows(_place(tables, name, iteration or 0, set_name)), None) is not None
@@ -58,6 +69,7 @@ def page_of(tables: RunTables, table: str, offset: int, limit: int, find: str = 
 
 
 def _samples(tables: RunTables, table: str) -> Iterator[Sample]:
+    tables, table = _of_phase(tables, table)
     name, iteration, set_name = _parts(table)
     if name in ("evaluation", "ratings"):
         return _evaluation(tables, name, iteration or 0, set_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ray_app.findings import samples
+from ray_app.findings import naming, samples
 from ray_app.findings.run_tables import Row, RunTables
 from ray_app.findings.samples import Sample
 from ray_app.train.data import row_id
@@ -15,25 +15,38 @@ RANDOM, EXTREME, OF_AN_ALARM = 15, 5, 8  # rows of each
 
 def readable(tables: RunTables, alarms: Sequence[Row]) -> list[Sample]:
     """Samples of every table, those of alarms first."""
-    seed, iterations = int(tables.settings.get("seed", 0)), [i for i in tables.iterations() if i > 0]
-    last = tables.last_evaluated()
-    alarmed = alarmed_ids(alarms)
+    seed, phases = int(tables.settings.get("seed", 0)), tables.phases()
+    alarmed = {phase.folder.phase: alarmed_ids(alarms, phase.folder.phase) for phase in phases}
+    lasts = [phase.last_evaluated() or 0 for phase in phases]
+    lasting = phases[-1] if lasts[-1] == max(lasts) else tables  # whose judge goes on
     found = [
         *instructions(tables, seed),
-        *pairs(tables, seed, None, alarmed),
-        *(row for i in iterations for row in pairs(tables, seed, i, alarmed)),
-        *(row for i in iterations for row in judgments(tables, seed, i, alarmed)),
-        *(row for i in iterations for row in training_rows(tables, seed, i, alarmed)),
-        *(wrong(tables, seed, last, alarmed) if last else ()),
-        *quarantined(tables, seed, iterations),
+        *(row for i in (None, *_trained(tables)) for row in pairs(tables, seed, i, alarmed[""])),
+        *(row for phase in phases for row in of_phase(phase, seed, alarmed[phase.folder.phase])),
+        *(wrong(lasting, seed, max(lasts), alarmed[lasting.folder.phase]) if max(lasts) else ()),
+        *(row for phase in phases for row in quarantined(phase, seed, _trained(phase))),
     ]
     return sorted(map(samples.shown, found), key=lambda sample: not sample["why"].startswith("alarm"))
 
 
-def alarmed_ids(alarms: Sequence[Row]) -> dict[str, str]:
-    """{id: its alarms, as they are searched for} of a few rows of each alarm."""
+def _trained(tables: RunTables) -> list[int]:
+    return [i for i in tables.iterations() if i > 0]
+
+
+def of_phase(tables: RunTables, seed: int, alarmed: dict[str, str]) -> Iterator[Sample]:
+    """Judgments and training rows. Those of a second training may have the ids of the first's, so they are told apart
+    by their ends.
+    """
+    phase, iterations = tables.folder.phase, _trained(tables)
+    for made in (judgments, training_rows):
+        for row in (row for i in iterations for row in made(tables, seed, i, alarmed)):
+            yield {**row, "id": f"{row['id']}/{phase}", "tags": [*row["tags"], phase.upper()]} if phase else row
+
+
+def alarmed_ids(alarms: Sequence[Row], phase: str = "") -> dict[str, str]:
+    """{id: its alarms, as they are searched for} of a few rows of each alarm of this phase."""
     found: dict[str, list[str]] = {}
-    for alarm in alarms:
+    for alarm in (alarm for alarm in alarms if alarm.get("phase", "") == phase):
         for identity in alarm["rows"][:OF_AN_ALARM]:
             found.setdefault(identity, []).append(f"alarm: {alarm['name']}")
     return {identity: ", ".join(dict.fromkeys(names)) for identity, names in found.items()}
@@ -120,10 +133,11 @@ def _vote_id(row: Mapping[str, Any]) -> str:
 
 def quarantined(tables: RunTables, seed: int, iterations: list[int]) -> Iterator[Sample]:
     """Some lost rows of every stage."""
-    places: list[tuple[str, int | None]] = [("instructions", None), ("pairs", None)]
+    phase = tables.folder.phase
+    places: list[tuple[str, int | None]] = [] if phase else [("instructions", None), ("pairs", None)]
     places += [(stage, i) for i in iterations for stage in ("pairs", "judgments", "train_set")]
     for stage, iteration in places:
         rows = tables.quarantine(tables.folder.stage_dir(stage, iteration))
-        where = stage if iteration is None else f"{stage}, iteration {iteration}"
+        where = stage if iteration is None else f"{stage}, {naming.where(iteration, phase)}"
         drawn = samples.at_random(rows, EXTREME, seed, lambda row: str(row["id"]))
         yield from samples.quarantine_samples(drawn, where)

@@ -88,6 +88,14 @@ class RunTables:
         """summary.json of a set; empty where it has none."""
         return self.json(storage.join(self.evaluation(iteration, name), "summary.json"))
 
+    def cost(self, stage: str, iteration: int, prompt: str, name: str) -> Row:
+        """What the verdicts of an evaluation cost, by its stage's full name; empty where that was not measured."""
+        phase, plain = parts_of(stage)
+        place = self.folder.of_phase(phase).stage_dir(plain, iteration)
+        for part in (prompt, name):
+            place = storage.join(place, part) if part else place
+        return dict(self.json(storage.join(place, "summary.json")).get("cost") or {})
+
     def training(self, iteration: int) -> Row:
         """What training wrote beside its checkpoint (losses, candidates); empty where there is none."""
         return self.json(storage.join(self.folder.checkpoint(iteration), "training.json"))

@@ -6,14 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name, lasting
+from ray_app.run.folder import DPO, parts_of
+
 Line = Mapping[str, Any]
 HELDOUT, VALIDATION = "heldout", "validation"
 MOSTLY_UNPARSED = 0.3  # from here on a seed's score says more of its form than of its judgment
+DOUBTS = {"synthetic_only", "shortcut_instruction"}  # alarms that speak against the verdict itself
+LITTLE = 0.1  # an accuracy that is not for sure further than that above chance is little
+WIDE = 0.05  # an interval that reaches further than that to a side leaves most questions open
 
 
 @dataclass(frozen=True)
 class SetResult:
-    """One set: the seed's accuracy, the last judge's, and what they are held against. Estimates as in a summary."""
+    """One set: the accuracy of the judge that goes on, and what it is held against. Estimates as in a summary."""
 
     name: str
     iteration: int
@@ -23,6 +29,8 @@ class SetResult:
     selected: bool  # whether the checkpoint was selected on this set
     chance: float  # what a coin scores
     seed_unparsed: float | None = None  # the seed's answers that hold no verdict: each counts as wrong
+    phase: str = ""  # of the judge: the second training of its iteration
+    others: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # (name, accuracy) of the first judge, other prompts, SFT
 
     @property
     def better_than_chance(self) -> bool:
@@ -36,29 +44,52 @@ class SetResult:
         low, high = self.last["low"], self.seed["high"] if self.seed else None
         return low is not None and high is not None and low > high
 
+    @property
+    def measured_seed(self) -> Mapping[str, Any] | None:
+        """The seed's accuracy, where there is one."""
+        return self.seed if self.seed and self.seed["value"] is not None else None
+
 
 def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     """The pairwise and best-of sets of the last evaluated iteration, each beside the seed's."""
-    found = by_iteration(metrics, "headline")
+    lines = lasting(metrics)
+    found = by_iteration(lines, "headline")
     if not found or max(found) == 0:
         return []
     last = max(found)
-    selected = any(
-        line["stage"] == "training" and line["iteration"] == last and len(line["extra"].get("candidates") or []) > 1
-        for line in metrics
-    )
+    of_last = [line for line in lines if line["iteration"] == last]
+    selected = any(line["stage"] == "training" and len(line["extra"].get("candidates") or []) > 1 for line in of_last)
+    phase = next(line["phase"] for line in of_last if line["stage"] == "evaluation")
     results = []
     for name, headline in found[last].items():
         seed = found.get(0, {}).get(name, {})
-        figure, before, unparsed = main(headline), main(seed), (seed.get("unparsed_rate") or {}).get("value")
+        figure, longer = main(headline), (headline.get("length_baseline") or {}).get("value")
         if figure is not None and figure["value"] is not None:
-            longer = (headline.get("length_baseline") or {}).get("value")
             results.append(
                 SetResult(
-                    name, last, before, figure, longer, selected and name == VALIDATION, chance_of(headline), unparsed
+                    *(name, last, main(seed), figure, longer, selected and name == VALIDATION, chance_of(headline)),
+                    seed_unparsed=(seed.get("unparsed_rate") or {}).get("value"),
+                    phase=phase,
+                    others=_others(metrics, name, last if phase else None),
                 )
             )
     return results
+
+
+def _others(metrics: Sequence[Line], name: str, second: int | None) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """(name, accuracy) of other judges on a set: the first judge, the seed with other prompts, and, of an iteration
+    with a second training, the judge before that.
+    """
+    found = []
+    for line in metrics:
+        stage = line["stage"]
+        before = stage == "evaluation" and second is not None and line["iteration"] == second
+        if line["extra"].get("set") != name or not (before or stage in (FIRST_JUDGE, BASELINE)):
+            continue
+        figure = main(line["extra"].get("headline") or {})
+        if figure is not None and figure["value"] is not None:
+            found.append(("after SFT alone" if before else judge_name(line), figure))
+    return tuple(found)
 
 
 def by_iteration(metrics: Sequence[Line], name: str) -> dict[int, dict[str, Line]]:
@@ -82,45 +113,82 @@ def main(headline: Line) -> Any:
     return next((headline[name] for name in ("accuracy", "vote_accuracy", "score") if headline.get(name)), None)
 
 
-def sentences(metrics: Sequence[Line], alarms: Sequence[Line]) -> list[str]:
-    """The verdict: what was learned, on what that rests, and what to distrust."""
+def sentences(metrics: Sequence[Line], alarms: Sequence[Line], second: bool = False) -> list[str]:
+    """The verdict: what was learned, on what that rests, and what to distrust. `second`: the run trains twice in an
+    iteration.
+    """
     results = set_results(metrics)
     if not results:
         return ["Nothing is trained and evaluated yet: there is nothing to say about learning."]
     gold = [result for result in results if result.name != HELDOUT]
-    said = [_learned(gold, results[0].iteration)]
+    judge = _judge_of(results[0], second or any(parts_of(line["stage"])[0] for line in metrics))
+    said = [_learned(gold, judge, {str(alarm["name"]) for alarm in alarms})]
     if alarms:
         names = ", ".join(sorted({str(alarm["name"]).replace("_", " ") for alarm in alarms}))
         said.append(f"Distrust it for: {names} (the alarms say why).")
     return said + [_told(result) for result in sorted(results, key=lambda result: result.name == HELDOUT)]
 
 
-def _learned(gold: Sequence[SetResult], iteration: int) -> str:
-    after = f"After {iteration} iteration{'s' * (iteration != 1)} the judge"
+def _judge_of(result: SetResult, second: bool) -> str:
+    """Whose figures these are, as a sentence begins."""
+    judge = f"after {result.iteration} iteration{'s' * (result.iteration != 1)} the judge"
+    if not second:
+        return judge
+    return f"{judge} (SFT, then {DPO.upper()})" if result.phase else f"{judge} (SFT; its DPO is not evaluated yet)"
+
+
+def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
     if not gold:
-        return f"{after} was evaluated on its own synthetic pairs alone: that says nothing about people's choices."
+        only = f"{judge} was evaluated on its own synthetic pairs alone"
+        return f"Not known: {only}: that says nothing about people's choices."
     measured = any(result.longer is not None for result in gold)
     bar = "chance and than always the longer response" if measured else "chance"
     good = [result for result in gold if result.better_than_chance]
     if not good:
-        return f"{after} is on no set with gold labels clearly better than {bar}."
+        return f"Not shown: {judge} is on no set with gold labels clearly better than {bar}."
     best = max(good, key=lambda result: float(result.last["value"]))
     size = f"at best {100 * best.last['value']:.0f} %"
-    others = "" if len(good) == len(gold) else f", and not on the other {len(gold) - len(good)}"
-    return f"{after} is better than {bar} on {', '.join(result.name for result in good)} ({size}){others}."
+    rest = len(gold) - len(good)
+    others = f", and not on the other {f'{rest} sets' if rest > 1 else 'set'}" if rest else ""
+    told = f"{judge} is better than {bar} on {', '.join(result.name for result in good)} ({size}){others}"
+    compared = [result for result in good if result.measured_seed]
+    if compared and not any(result.better_than_seed for result in compared):
+        return f"Not shown: {told}, but not clearly better there than the seed model, which was not trained."
+    little = all(result.last["low"] < result.chance + LITTLE for result in good)
+    answer = "Doubtful" if alarms & DOUBTS else "A little" if little else "Yes"
+    return f"{answer}: {told}."
 
 
 def _told(result: SetResult) -> str:
     name = "held-out synthetic pairs" if result.name == HELDOUT else result.name
     text = f"{name}: {_estimate(result.last)}"
-    if result.seed is not None and result.seed["value"] is not None:
-        text += f", the seed {_estimate(result.seed)}"
+    if result.measured_seed:
+        text += f", the seed {_estimate(result.measured_seed)}"
         text += "" if result.better_than_seed else " (not clearly better)"
         if result.seed_unparsed is not None and result.seed_unparsed >= MOSTLY_UNPARSED:
             text += f", {100 * result.seed_unparsed:.0f} % of its answers without a verdict"
+    text += "".join(f"; {other}: {_estimate(figure)}" for other, figure in result.others)
     if result.longer is not None:
         text += f"; always the longer: {100 * result.longer:.0f} %"
     return text + ("; the checkpoint was selected on it, so its figure flatters." if result.selected else ".")
+
+
+def trusted(metrics: Sequence[Line], alarms: Sequence[Line]) -> list[str]:
+    """Whether the figures can be trusted: what alarms say, and how exactly the best measured set is known."""
+    names = {str(alarm["name"]) for alarm in alarms}
+    if names:
+        many = f"{len(names)} alarm{'s were' if len(names) != 1 else ' was'} raised"
+        said = [f"Only with care: {many}. Each says what is wrong, how much, and what to try."]
+    else:
+        said = ["No alarm was raised: no figure is over its limit (settings: alarms). That alone is no proof."]
+    gold = [r for r in set_results(metrics) if r.name != HELDOUT and r.last["low"] is not None]
+    if gold:
+        best = min(gold, key=lambda result: float(result.last["high"] - result.last["low"]) or 1.0)
+        reach = (best.last["high"] - best.last["low"]) / 2
+        exact = f"{best.name} ({best.last['n']} rows), known to ± {100 * reach:.0f} points (95 % interval)"
+        wide = ": too little to tell most judges apart" if reach > WIDE else ""
+        said.append(f"The most exact figure on gold labels: {exact}{wide}.")
+    return said
 
 
 def _estimate(figure: Line) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ray_app.base.settings_parts import CommandSettings, Part, SamplingSettings
+from ray_app.base.settings_parts import CommandSettings, Part, PriceSettings, SamplingSettings
 from ray_app.engine.settings import EngineSettings
 from ray_app.findings.settings import AlarmSettings
 from ray_app.judging.settings import JudgingSettings
@@ -43,6 +43,7 @@ class EvaluationSettings(Part):
         (),
         description="the seed is evaluated with these prompts too (files, or shipped names), a row each in the table",
     )
+    price: PriceSettings = PriceSettings()
 
 
 class PromptSettings(Part):

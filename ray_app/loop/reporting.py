@@ -8,12 +8,14 @@ from typing import Any
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import RunError, first_line
 from ray_app.findings import gather, gauges, page
+from ray_app.findings.naming import where
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.stages.pairs import STAGE as PAIRS
 from ray_app.loop.step import Step
+from ray_app.loop.then_dpo import ThenDpoSettings
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,8 @@ def look_for_alarms(settings: IterateSettings, uri: str, step: Step, to_come: li
         log.exception("alarms could not be looked for")
         return
     for alarm in found:
-        where = "" if alarm.iteration is None else f", iteration {alarm.iteration}"
-        log.warning("alarm %s%s: %s. Try: %s", alarm.name, where, alarm.message, alarm.advice)
+        place = "" if alarm.iteration is None else f", {where(alarm.iteration, alarm.phase)}"
+        log.warning("alarm %s%s: %s. Try: %s", alarm.name, place, alarm.message, alarm.advice)
     if settings.alarms.on_alarm == "stop" and to_come:
         _stop_by([alarm.name for alarm in found])
 
@@ -97,6 +99,7 @@ def default_settings() -> dict[str, Any]:
         "generator": EngineSettings(model=""),
         "judge": EngineSettings(model=""),
         "first_judge": EngineSettings(model=""),  # by default there is none; where there is, its own defaults count
+        "then_dpo": ThenDpoSettings(),  # likewise
         "instructions": InstructionSettings(source=""),
     }
     values: dict[str, Any] = {

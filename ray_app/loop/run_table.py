@@ -81,7 +81,7 @@ def _row_of(line: Mapping[str, Any], prompts: list[str]) -> tuple[tuple[int, int
     if phase:
         return (iteration, 1), {"iteration": f"{iteration}{phase}", "phase": phase}
     if line["stage"] == FIRST_JUDGE:
-        return (-1, 0), {"iteration": "first"}
+        return (-1, 0), {"iteration": "first", "judge": line["extra"].get("judge")}
     if line["stage"] != BASELINE:
         return (iteration, 0), {"iteration": iteration}
     prompt = line["extra"]["prompt"]
@@ -117,7 +117,7 @@ def show_alarms(alarms: list[dict[str, Any]], console: Console | None = None) ->
     table.add_column("alarm", no_wrap=True)
     table.add_column("what")
     for alarm in alarms:
-        iteration = "-" if alarm["iteration"] is None else str(alarm["iteration"])
+        iteration = "-" if alarm["iteration"] is None else f"{alarm['iteration']}{alarm.get('phase', '')}"
         table.add_row(iteration, alarm["name"].replace("_", " "), alarm["message"])
     (console or Console(soft_wrap=False)).print(table)
 
@@ -127,6 +127,7 @@ def notes(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str
     said = []
     if any(row.get("selected") for row in rows):
         said.append("* the checkpoint was selected on this set: its figure flatters")
+    said += [f"first: the first judge, {row['judge']}" for row in rows if row.get("judge")]
     said += [f"{row['iteration']}: the seed model with the prompt {row['prompt']}" for row in rows if "prompt" in row]
     if any(row.get("phase") for row in rows):
         said.append("dpo: after a second training, from the SFT checkpoint on its judgments of the same pairs")

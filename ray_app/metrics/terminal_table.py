@@ -95,6 +95,8 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
         parts += _subsets(summary["subsets"], plain)
     if summary["length_gap_quartiles"]:
         parts.append(_quartiles(summary["length_gap_quartiles"], plain))
+    if summary.get("similarity_thirds"):
+        parts.append(_thirds(summary["similarity_thirds"], plain))
     return Group(*parts)
 
 
@@ -196,6 +198,18 @@ def _quartiles(quartiles: list[Mapping[str, Any]], plain: bool) -> Table:
         found = row["accuracy"]
         gap = f"{row['from']:+d} to {row['to']:+d}"
         table.add_row(gap, str(found["n"]), percent(found["value"]), interval(found))
+    return table
+
+
+def _thirds(thirds: list[Mapping[str, Any]], plain: bool) -> Table:
+    """Accuracy from the least to the most similar instructions of a pair, where the rows tell both."""
+    table = _table(plain)
+    for name in ("similarity of a pair's two instructions, thirds", "n", "acc.", "95 % int."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in thirds:
+        found = row["accuracy"]
+        span = f"{row['third']}: {row['from']:.2f} to {row['to']:.2f}"
+        table.add_row(span, str(found["n"]), percent(found["value"]), interval(found))
     return table
 
 

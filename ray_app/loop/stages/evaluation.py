@@ -14,8 +14,10 @@ from typing import Any
 
 from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
+from ray_app.base.settings_parts import PriceSettings
 from ray_app.benchmarks import Benchmark
 from ray_app.benchmarks.registry import benchmark_name, has_ratings
+from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.generation.couples import similarities
 from ray_app.generation.runner import StageResult
@@ -28,6 +30,7 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import VALIDATION, Inputs
 from ray_app.metrics import Outcome, compare, read_verdicts, write_verdicts
+from ray_app.metrics.cost import Prices
 from ray_app.metrics.verdict_file import join as joined
 from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
 
@@ -125,8 +128,10 @@ def _summed(
     benchmark, name, voting = gold.benchmark, gold.name, context.inputs.voting(iteration)
     protocol = protocol_for(judge.mode, benchmark)
     summary = protocol.summary(benchmark, answers, voting)
-    endpoint = judge.engine.kind == "openai"
-    summary["cost"] = cost_of(result, benchmark, answers, timed(result), endpoint=endpoint)
+    engine, price = context.runner.pools.resolved(judge.engine), context.settings.evaluation.price
+    timing = timed(result, engine.replicas * engine.gpus_per_replica)
+    endpoint = engine.kind == "openai"
+    summary["cost"] = cost_of(result, benchmark, answers, timing, endpoint=endpoint, prices=prices_of(price, engine))
     if "tables_at_once" in result.extra:
         summary["cost"]["notes"].append("seconds: this set's share, by rows, of all that were judged together")
     write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
@@ -138,6 +143,13 @@ def _summed(
     write_json_atomic(join(gold.directory, "summary.json"), summary)
     result = result.with_extra(context.since_checkpoint(judge.engine.model, result))
     return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change})
+
+
+def prices_of(given: PriceSettings, engine: EngineSettings) -> Prices:
+    """Those that fit an engine: of a run's judges the first may be an endpoint's, and the others engines on GPUs."""
+    if engine.kind == "openai":
+        return Prices(prompt_tokens=given.prompt_tokens, completion_tokens=given.completion_tokens)
+    return Prices(gpu_hour=given.gpu_hour if engine.on_gpu else None)
 
 
 def against_before(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ray_app.findings.account import duration, learned_from, left_out, spent
+from ray_app.findings.account import duration, learned_from, left_out, spent, thrown_away, where_time_went
 from ray_app.findings.run_tables import RunTables
 
 
@@ -35,7 +35,7 @@ def test_what_was_left_out_accounts_for_every_unit(tables: RunTables) -> None:
 
 def test_quarantined_rows_are_named_most_first() -> None:
     line = {"stage": "pairs", "quarantined": {"refused": 2, "too_similar": 7}, "extra": {}}
-    assert left_out(line) == [("too_similar", 7), ("refused", 2)]
+    assert left_out(line) == [("too similar", 7), ("refused", 2)]
 
 
 def test_what_it_learned_from(tables: RunTables) -> None:
@@ -44,9 +44,43 @@ def test_what_it_learned_from(tables: RunTables) -> None:
     (told,) = learned_from(tables.metrics())
     drawn = len(list(tables.judgments(1)))
     assert told.startswith(
-        f"Iteration 1: {len(rows)} training rows from {len(pairs)} pairs, of {drawn} judgments drawn"
+        f"Iteration 1: {len(rows)} training rows from {len(pairs)} pairs, chosen out of {drawn} judgments drawn"
     )
     assert learned_from([]) == []
+
+
+def test_a_second_training_is_told_apart(then_dpo: str) -> None:
+    first, second = learned_from(RunTables(then_dpo).metrics())
+    assert first.startswith("Iteration 1: 18 training rows from")
+    assert second.startswith("Iteration 1, DPO: 10 training rows (each a right and a wrong judgment) from 11 pairs")
+    assert "DPO judgments" in [row["stage"] for row in spent(RunTables(then_dpo).metrics())]
+
+
+def test_what_was_thrown_away_is_said(then_dpo: str) -> None:
+    """Of preferences, rows that lack a wrong judgment too: every unit is accounted for."""
+    first, second = thrown_away(RunTables(then_dpo).metrics())
+    assert first == (
+        "Iteration 1: of 22 judged (pair, order)s, 18 became training rows. Left out: never judged right 2, "
+        "to balance A and B 2."
+    )
+    assert second == (
+        "Iteration 1, DPO: of 22 judged (pair, order)s, 10 became training rows. Left out: no wrong judgment to set "
+        "beside 8, never judged right 3, to balance A and B 1."
+    )
+    pairs = {"stage": "pairs", "iteration": None, "rows_out": 3, "quarantined": {"too_similar": 7}, "extra": {}}
+    assert thrown_away([pairs]) == ["7 rows gave no pair, and 3 pairs were made. Most were lost as: too similar 7."]
+
+
+def test_where_the_time_went_is_said() -> None:
+    account = {"devices": 2, "seconds": 10.0, "busy": 15.0, "idle": {"engines start": 4.0, "other": 1.0}}
+    line = {"stage": "training", "iteration": 1, "seconds": 9.0, "completion_tokens": 0}
+    told = where_time_went([{**line, "extra": {"device_time": account}}, {**line, "seconds": 1.0, "extra": {}}])
+    assert told == [
+        "Most of the time went into training: 10 s of 10 s (100 %).",
+        "The devices (GPUs, or the machine) did no work for 25 % of their time, mostly for: engines start (4 s) and "
+        "other (1 s), in device-seconds.",
+    ]
+    assert where_time_went([]) == []
 
 
 def test_time_is_summed_by_stage(tables: RunTables) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray_app.findings.charts import controls, devices
+from ray_app.findings.charts import accuracy, controls, devices
 
 
 def evaluated(iteration: int, **figures: float) -> dict[str, Any]:
@@ -22,6 +22,16 @@ def test_controls_show_what_was_measured() -> None:
     }
     assert "Thirds of the pairs" in made["note"]
     assert "Thirds" not in controls([evaluated(0, mirrored_accuracy=0.5)])["note"]
+
+
+def test_other_judges_are_markers_at_the_seeds_place() -> None:
+    first = {**evaluated(0, accuracy=0.8), "stage": "first_judge_evaluation"}
+    first["extra"]["judge"] = "mixtral"
+    made = accuracy([evaluated(0, accuracy=0.5), evaluated(1, accuracy=0.7), first])
+    (marker,) = [trace for trace in made["data"] if trace["mode"] == "markers"]
+    assert (marker["name"], marker["x"], marker["y"]) == ("heldout: the first judge, mixtral", [0], [80])
+    assert marker["colour"] == made["data"][0]["colour"]
+    assert made["note"].endswith("At 0 also: ◆ the first judge, mixtral.")
 
 
 def test_the_time_of_the_devices_is_stacked_by_cause() -> None:

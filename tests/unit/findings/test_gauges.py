@@ -28,6 +28,18 @@ def test_every_figure_of_a_recorded_run(runs: Callable[[str], str]) -> None:
     assert {key[2] for key in found if key[0] == "ste_accuracy" and key[1] == "1"} == sets
 
 
+def test_of_two_trainings_the_last_judge_is_measured(then_dpo: str) -> None:
+    lines = RunTables(then_dpo).metrics()
+    for line in lines:
+        if line["stage"] == "dpo_evaluation" and line["extra"]["set"] == "validation":
+            line["extra"]["headline"]["accuracy"]["value"] = 0.875
+    made = list(readings(lines, [{"name": "refusals", "iteration": 1, "value": 0.4, "phase": "dpo"}]))
+    found = {(name, *sorted(tags.values())): value for name, value, tags in made}
+    assert len(found) == len(made)
+    assert found["ste_accuracy", "1", "validation"] == 0.875
+    assert found["ste_alarm", "1", "dpo_refusals"] == 0.4
+
+
 def test_readings_are_in_the_list_with_its_tags(runs: Callable[[str], str]) -> None:
     lines = RunTables(runs("pairwise")).metrics()
     for line in lines:

@@ -70,8 +70,31 @@ def test_pairs_that_were_made_elsewhere_lead_on_too(tables: RunTables, tmp_path:
         nodes = trace(RunTables(str(run)), pair["instruction_id"])
         assert nodes[0].title == title
         assert told_of in told(nodes)
+        assert f"origin=taken from the pairs of {elsewhere} (pairs.from_run)" in told(nodes)
         assert f"pair {pair['pair_id']}" in [below.title for below in nodes[0].below]
         assert f"pair {pair['pair_id']}" in told(trace(RunTables(str(run)), pair["pair_id"]))
+
+
+def test_a_pair_of_an_iteration_names_it(runs: Runs) -> None:
+    """Where pairs are made anew in each iteration; of a run that took these, their instruction is found too."""
+    tables = RunTables(runs("refresh"))
+    pair = next(iter(tables.pairs(1)))
+    assert "origin=made for iteration 1, iter_01/pairs" in told(trace(tables, pair["pair_id"]))
+    first = RunTables(runs("pairwise"))
+    assert "origin=made once, pairs" in told(trace(first, next(iter(first.pairs()))["pair_id"]))
+
+
+def test_pairs_of_another_runs_iteration_have_their_instruction(runs: Runs, tmp_path: Path) -> None:
+    made = RunTables(runs("refresh"))
+    pair = next(iter(made.pairs(1)))
+    run = tmp_path / "taking"
+    shutil.copytree(Path(made.folder.stage_dir("pairs", 1)), run / "pairs")
+    shutil.copy(Path(runs("refresh")) / "metrics.jsonl", run)
+    elsewhere = f"{made.folder.uri}/iter_01/pairs"
+    (run / "run.json").write_text(json.dumps({"settings": {"pairs": {"from_run": elsewhere}}}))
+    lineage = told(trace(RunTables(str(run)), pair["pair_id"]))
+    assert f"origin=taken from the pairs of {elsewhere}" in lineage
+    assert "source=pairs made elsewhere" not in lineage
 
 
 def test_an_unknown_id_is_named(tables: RunTables) -> None:

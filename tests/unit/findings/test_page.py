@@ -15,8 +15,9 @@ import pytest
 
 from ray_app import report
 from ray_app.errors import InputError
-from ray_app.findings import gather, page
+from ray_app.findings import gather, judges, page
 from ray_app.findings.gather import look, update
+from ray_app.findings.paging import page_of, tables_of
 from ray_app.findings.reading import readable
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
@@ -50,7 +51,7 @@ def test_the_page_needs_nothing_else(text: str) -> None:
 def test_it_answers_what_a_newcomer_asks(text: str) -> None:
     for question in ("Did it learn?", "Can I trust it?", "What was thrown away, and why", "Where did the time go?"):
         assert question in text
-    assert "After 1 iteration the judge" in text
+    assert "after 1 iteration the judge" in text
     assert "gate" not in re.findall(r"\{\{|\}\}|\{%", text)
 
 
@@ -86,6 +87,50 @@ def test_every_kind_of_run_has_a_page(runs: Runs, name: str) -> None:
     data = json.loads(element(written, "data"))
     assert data["samples"]
     assert data["charts"]
+
+
+def test_a_run_that_trains_twice_is_told_of_its_last_judge(then_dpo: str) -> None:
+    """Its verdict, alarms, figures and samples are of both trainings, each named; its judge is that of DPO."""
+    tables = RunTables(then_dpo)
+    strict = AlarmSettings(min_rows=1, unparsed=0.0, first_position=0.0)
+    alarms = look(tables, strict)
+    found = {(alarm["name"], alarm["phase"]) for alarm in alarms}
+    assert {("unparsed_judgments", ""), ("unparsed_judgments", "dpo"), ("position_bias", "dpo")} <= found
+    assert ("position_bias", "") not in found, "the SFT judge does not go on"
+    written = page.render(tables, alarms, {})
+    assert "the judge (SFT, then DPO)" in written
+    assert '<span class="tag">iteration 1, DPO</span>' in written
+    data = json.loads(element(written, "data"))
+    figures = {chart["title"]: chart for chart in data["charts"]}
+    assert figures["Accuracy by iteration"]["data"][0]["x"] == [0, 1, "1 DPO"]
+    assert figures["Accuracy by iteration"]["layout"]["xaxis"]["categoryarray"] == ["0", "1", "1 DPO"]
+    assert [trace["name"] for trace in figures["Preference loss (DPO)"]["data"]] == ["iteration 1 DPO"]
+    ids = [sample["id"] for sample in data["samples"] if sample["kind"] in ("judgment", "training row")]
+    assert len(ids) == len(set(ids))
+    why = {tag: [s["why"] for s in data["samples"] if tag in s["tags"] and s["kind"] == "judgment"] for tag in ("DPO",)}
+    assert "alarm: unparsed_judgments" in why["DPO"]
+    assert {"dpo_judgments 1", "dpo_evaluation 1 validation"} <= set(tables_of(tables))
+    assert page_of(tables, "dpo_judgments 1", 0, 3)
+
+
+def test_other_judges_stand_in_the_table(runs: Runs, text: str) -> None:
+    """The recorded run's first judge, by its model where the run recorded that."""
+    line = next(line for line in RunTables(runs("pairwise")).metrics() if line["stage"] == "first_judge_evaluation")
+    cost = {"per_1000": {"seconds": 2.5, "prompt_tokens": 123456.0, "price": None}, "notes": ["a note"]}
+    made = judges.table([{**line, "extra": {**line["extra"], "judge": "mixtral"}}], {judges.place_of(line): cost})
+    assert (made["rows"][0]["judge"], made["rows"][0]["set"]) == ("the first judge, mixtral", "validation")
+    assert made["columns"][-2:] == ["seconds", "prompt tokens"]
+    assert made["rows"][0]["cells"][-2:] == ["2.5", "123,456"]
+    assert made["notes"] == ["a note"]
+    assert "the first judge, first" in text, "the name of its model, from the settings"
+    assert judges.table([line], {})["rows"][0]["judge"] == "the first judge, whose model was not recorded"
+
+
+def test_what_a_run_did_not_record_is_said() -> None:
+    told = page.versions_of({"version": "1.2", "revision": "abc", "packages": {"ray": "2.6"}})
+    assert told == "Made with version 1.2; revision abc; packages ray 2.6"
+    told = page.versions_of({"revision": "abc"})
+    assert told == "Made with version (the run did not record it); revision abc; packages (the run did not record it)"
 
 
 def test_what_a_model_wrote_is_never_markup() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray_app.findings.verdict import sentences
+from ray_app.findings.verdict import sentences, trusted
 
 
 def figure(value: float, low: float, high: float, n: int = 300) -> dict[str, Any]:
@@ -26,7 +26,7 @@ HELDOUT = line("heldout", 1, 0.9, 0.85, 0.95)
 def test_better_is_said_only_of_what_is() -> None:
     good, *others = sentences([*SEED, line("validation", 1, 0.7, 0.65, 0.75, 0.5), HELDOUT], [])
     assert good == (
-        "After 1 iteration the judge is better than chance and than always the longer response on validation "
+        "Yes: after 1 iteration the judge is better than chance and than always the longer response on validation "
         "(at best 70 %)."
     )
     assert others[0] == "validation: 70.0 % [65–75] of 300, the seed 50.0 % [45–55] of 300; always the longer: 50 %."
@@ -42,7 +42,55 @@ def test_chance_of_best_of_four_is_a_quarter() -> None:
     best_of = line("rewardbench2", 1, 0.45, 0.43, 0.47)
     best_of["extra"]["headline"]["unparsed_rate"] = figure(0, 0, 0)
     (first, *_) = sentences([*SEED, best_of, HELDOUT], [])
-    assert first == "After 1 iteration the judge is better than chance on rewardbench2 (at best 45 %)."
+    assert first == "Yes: after 1 iteration the judge is better than chance on rewardbench2 (at best 45 %)."
+
+
+def test_a_seed_that_was_as_good_has_taught_nothing() -> None:
+    seed = line("validation", 0, 0.7, 0.65, 0.75)
+    (first, *_) = sentences([seed, line("validation", 1, 0.71, 0.66, 0.76)], [])
+    assert first == (
+        "Not shown: after 1 iteration the judge is better than chance on validation (at best 71 %), but not clearly "
+        "better there than the seed model, which was not trained."
+    )
+
+
+def test_the_judge_of_the_second_training_is_the_one_that_is_judged() -> None:
+    """It goes on; what SFT alone gave stands beside. Until it is evaluated, the first one's figures say so."""
+    sft, dpo = line("validation", 1, 0.6, 0.55, 0.65), line("validation", 1, 0.75, 0.7, 0.8)
+    first, told = sentences([*SEED, sft, {**dpo, "stage": "dpo_evaluation"}], [])
+    assert first.startswith("Yes: after 1 iteration the judge (SFT, then DPO) is better than chance")
+    assert told == (
+        "validation: 75.0 % [70–80] of 300, the seed 50.0 % [45–55] of 300; after SFT alone: 60.0 % [55–65] of 300."
+    )
+    (first, *_) = sentences([*SEED, sft], [], second=True)
+    assert "the judge (SFT; its DPO is not evaluated yet)" in first
+
+
+def test_a_small_lead_and_a_doubtful_one_are_no_plain_yes() -> None:
+    """The run that a shortcut fooled was better than a coin on some sets, by a few points."""
+    lines = [*SEED, line("validation", 1, 0.58, 0.56, 0.6)]
+    assert sentences(lines, [])[0].startswith("A little: after 1 iteration the judge is better than chance")
+    assert sentences(lines, [{"name": "synthetic_only"}])[0].startswith(
+        "Doubtful: after 1 iteration the judge is better"
+    )
+
+
+def test_other_judges_are_named() -> None:
+    first, prompted = (line("validation", 0, value, value - 0.05, value + 0.05) for value in (0.8, 0.55))
+    first |= {"stage": "first_judge_evaluation", "extra": {**first["extra"], "judge": "mixtral"}}
+    prompted |= {"stage": "baseline_evaluation", "extra": {**prompted["extra"], "prompt": "short"}}
+    told = sentences([*SEED, first, prompted, line("validation", 1, 0.7, 0.65, 0.75)], [])[1]
+    assert "; the first judge, mixtral: 80.0 % [75–85] of 300; the seed with the prompt short: 55.0 %" in told
+
+
+def test_whether_it_can_be_trusted() -> None:
+    exact, coarse = line("test", 1, 0.7, 0.67, 0.73, 0.5), line("validation", 1, 0.7, 0.4, 1.0, 0.5)
+    told = trusted([*SEED, coarse, exact], [])
+    assert told[0].startswith("No alarm was raised")
+    assert told[1].endswith("on gold labels: test (300 rows), known to ± 3 points (95 % interval).")
+    told = trusted([*SEED, coarse], [{"name": "meta_talk"}, {"name": "meta_talk"}])
+    assert told[0].startswith("Only with care: 1 alarm was raised.")
+    assert told[1].endswith("± 30 points (95 % interval): too little to tell most judges apart.")
 
 
 def test_what_was_not_measured_is_not_claimed() -> None:

@@ -50,6 +50,17 @@ def test_official_is_not_said_of_this_projects_own_reading() -> None:
     assert "parser rewardbench" in to_text({**summary, "parser": "rewardbench"}).splitlines()[0]
 
 
+def test_thirds_of_similarity_are_shown_where_rows_tell_it() -> None:
+    benchmark = load_benchmark(f"pairwise={FIXTURES / 'pairwise.jsonl'}")
+    told = [replace(row, similarity=i / 36) for i, row in enumerate(rows()[:36])]
+    text = to_text(summarise(benchmark, told, seed=0, resamples=50), 80)
+    shown = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(line.startswith("least: 0.00 to 0.31 12 ") for line in shown), text
+    assert any(line.startswith("most: 0.67 to 0.97 12 ") for line in shown), text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "similarity" not in to_text(summarise(benchmark, rows(), seed=0, resamples=50), 80)
+
+
 @pytest.mark.parametrize("k", [1, 32])
 @pytest.mark.parametrize("name", ["rewardbench", "judgebench", "mtbench_human", "llmbar", "pairwise"])
 def test_it_fits_80_columns_without_wrapping(name: str, k: int) -> None:

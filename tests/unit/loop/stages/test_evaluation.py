@@ -12,8 +12,10 @@ from loop_runs import DEMO
 
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import HELDOUT, PAIRS, TRAIN, pack_text
+from ray_app.base.settings_parts import PriceSettings
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Work, alone
+from ray_app.engine.settings import EndpointSettings, EngineSettings
 from ray_app.errors import InputError
 from ray_app.generation.runner import Job, Runner, StageResult
 from ray_app.judging.pairwise import HEADLINE
@@ -22,6 +24,7 @@ from ray_app.loop.stages import evaluation
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.steps import steps_of
+from ray_app.metrics.cost import Prices
 from ray_app.run import metrics_log
 from ray_app.run.folder import commit
 from ray_app.run.shards import ShardWriter, row_counts
@@ -262,3 +265,14 @@ def test_the_summary_of_a_set_says_what_it_took(context: Any) -> None:
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["cost"]["verdicts"] == summary["n"] == 8
     assert "price" not in summary["cost"]["per_1000"]
+
+
+def test_a_price_counts_for_the_judge_that_it_fits() -> None:
+    """Of one run the first judge may be an endpoint's, and those that it trains engines on GPUs."""
+    on_gpus, on_cpu = EngineSettings(model="m", device="cuda"), EngineSettings(model="m", device="cpu")
+    endpoint = EngineSettings(model="m", kind="openai", endpoint=EndpointSettings(base_url="http://x/v1"))
+    hour, tokens = PriceSettings(gpu_hour=2), PriceSettings(prompt_tokens=1, completion_tokens=3)
+    assert evaluation.prices_of(hour, on_gpus) == Prices(gpu_hour=2)
+    assert evaluation.prices_of(tokens, endpoint) == Prices(prompt_tokens=1, completion_tokens=3)
+    for price, engine in ((hour, endpoint), (hour, on_cpu), (tokens, on_gpus)):
+        assert evaluation.prices_of(price, engine) == Prices()

@@ -1,0 +1,101 @@
+"""Every judge of a run on every set, as rows of a table: accuracy, its controls, and what its verdicts cost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
+from ray_app.findings.verdict import HELDOUT, main
+from ray_app.run.folder import parts_of
+
+Line = Mapping[str, Any]
+BESIDE = {
+    "position_consistent_accuracy": "right in both orders",
+    "unparsed_rate": "no verdict",
+    "first_position_rate": "for the one shown first",
+    "mirrored_accuracy": "mirror too",
+    "length_baseline": "always the longer",
+}
+COSTS = {"seconds": "seconds", "prompt_tokens": "prompt tokens", "completion_tokens": "new tokens", "price": "price"}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One judge on one set. `headline` and `cost` as its summary has them."""
+
+    judge: str
+    name: str
+    headline: Line
+    cost: Line
+
+
+def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Line]) -> dict[str, Any]:
+    """{columns, rows, notes}: a column that no row has a figure for is left out. `costs`: the block `cost` of a summary
+    by `place_of` its line.
+    """
+    found = [judged for judged in _judged(metrics, costs) if (main(judged.headline) or {}).get("value") is not None]
+    shares = [name for name in BESIDE if any((one.headline.get(name) or {}).get("value") is not None for one in found)]
+    each = [name for name in COSTS if any(_each(one).get(name) is not None for one in found)]
+    columns = ["accuracy [95 %]", "n", *(BESIDE[name] for name in shares), *(COSTS[name] for name in each)]
+    rows = [
+        {
+            "judge": one.judge,
+            "set": "held-out pairs" if one.name == HELDOUT else one.name,
+            "cells": [
+                _estimate(main(one.headline)),
+                f"{main(one.headline)['n']:,}",
+                *(_percent(one.headline.get(name)) for name in shares),
+                *(_amount(_each(one).get(name)) for name in each),
+            ],
+        }
+        for one in found
+    ]
+    notes = dict.fromkeys(note for one in found for note in one.cost.get("notes", ()))
+    return {"columns": columns, "rows": rows, "notes": list(notes), "priced": bool(each)}
+
+
+def place_of(line: Line) -> tuple[str, int, str, str]:
+    """(stage, iteration, prompt, set) of the line of an evaluation: where its summary lies."""
+    extra = line["extra"]
+    return line["stage"], line["iteration"], str(extra.get("prompt") or ""), str(extra.get("set"))
+
+
+def evaluations(metrics: Sequence[Line]) -> list[Line]:
+    """The lines of all evaluations, those of judges that are not trained here first, then by iteration."""
+    stages = (FIRST_JUDGE, "evaluation", BASELINE)
+
+    def key(line: Line) -> tuple[int, str, int]:
+        phase, stage = parts_of(line["stage"])
+        return line["iteration"], phase, stages.index(stage)
+
+    return sorted((line for line in metrics if parts_of(line["stage"])[1] in stages), key=key)
+
+
+def _judged(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Line]) -> Iterator[Judged]:
+    for line in evaluations(metrics):
+        if line["extra"].get("headline"):
+            cost = costs.get(place_of(line)) or {}
+            yield Judged(judge_name(line), line["extra"]["set"], line["extra"]["headline"], cost)
+
+
+def _each(one: Judged) -> Line:
+    found: Line = one.cost.get("per_1000") or {}
+    return found
+
+
+def _estimate(figure: Line) -> str:
+    bounds = "" if figure["low"] is None else f" [{100 * figure['low']:.0f}–{100 * figure['high']:.0f}]"
+    return f"{100 * figure['value']:.1f} %{bounds}"
+
+
+def _percent(figure: Line | None) -> str:
+    return "–" if not figure or figure["value"] is None else f"{100 * figure['value']:.0f} %"
+
+
+def _amount(value: float | None) -> str:
+    """Three digits where there are no more before the point."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
