@@ -10,6 +10,7 @@ BIN    := $(VENV)/bin
 MODEL  := .cache/models/smollm2-135m-instruct
 READY  := $(VENV)/.ready
 # Two processes: half of a test with a real engine or trainer is imports and starts, on one core.
+SHORT  := not matrix and not long
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder
 
 export HF_HUB_OFFLINE ?= 1
@@ -22,18 +23,18 @@ demo: setup
 	$(BIN)/python -m ray_app.iterate --config configs/smollm2-135m-cpu.yaml
 
 test: setup
-	$(PYTEST) --durations=5 tests/unit
-	$(PYTEST) --durations=15 -m 'not matrix and not long' tests/orchestration tests/faults tests/integration tests/gpu
+	$(PYTEST) --durations=5 -m '$(SHORT)' tests/unit
+	$(PYTEST) --durations=15 -m '$(SHORT)' tests/orchestration tests/faults tests/integration tests/gpu
 
 unit: $(READY)
-	$(PYTEST) tests/unit
+	$(PYTEST) -m '$(SHORT)' tests/unit
 
 faults: setup
 	$(PYTEST) --durations=15 tests/faults
-	$(PYTEST) --durations=15 -m matrix tests/orchestration tests/integration
+	$(PYTEST) --durations=15 -m matrix tests/unit tests/orchestration tests/integration
 
 long: setup
-	$(PYTEST) --durations=15 -m long tests/orchestration tests/integration
+	$(PYTEST) --durations=15 -m long tests/unit tests/orchestration tests/integration
 
 # The report in a real browser, light and dark, wide and narrow, by keyboard.
 browser: $(READY) chromium

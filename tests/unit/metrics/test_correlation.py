@@ -87,7 +87,7 @@ def test_a_perfect_order_is_not_certain() -> None:
     assert (found["low"] or 1) < 0.95
 
 
-@pytest.mark.parametrize(("clusters", "rho"), [(6, 0.5), (12, 0.9)])
+@pytest.mark.parametrize(("clusters", "rho"), [(6, 0.5), pytest.param(12, 0.9, marks=pytest.mark.long)])
 def test_simulated_coverage(clusters: int, rho: float) -> None:
     """Two responses an instruction, half of each variable shared by them. 200 sets say 0.95 to within 0.03."""
     rng, covered, rounds = np.random.default_rng(7), 0, 200

@@ -1,23 +1,20 @@
-"""The writer as an actor: units come once, errors are not lost, the timer closes shards; then inside a real Ray."""
+"""The writer as an actor: units come once, errors are not lost, the timer closes shards."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import ray
 from closed import closed_units
 
 from ray_app.engine.base import UnitResult
 from ray_app.errors import RunError
 from ray_app.run import lease as lease_module
-from ray_app.run import writer_actor
 from ray_app.run.lease import Lease
 from ray_app.run.shards import row_counts
-from ray_app.run.writer_actor import Table, TableWriter, _WriterActor, start_writer
+from ray_app.run.writer_actor import Table, TableWriter, _WriterActor
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])
 
@@ -183,31 +180,3 @@ def test_each_lane_has_its_table_and_its_counts(tmp_path: Path) -> None:
     assert answered == [False, True]
     assert [counts.get("samples", 0) for counts in counters] == [0, 1]
     assert [row_counts(table.directory) for table in tables] == [(0, {"empty": 1}), (2, {"empty": 1})]
-
-
-@pytest.fixture
-def in_ray() -> Iterator[None]:
-    """The Ray that tests before this one have left running, else one of this test alone."""
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.usefixtures("in_ray")
-def test_in_ray_the_writer_is_on_this_node_and_keeps_to_the_lease(tmp_path: Path) -> None:
-    with Lease(str(tmp_path)) as lease:
-        writer = writer_actor.start_writer([Table(str(tmp_path / "pairs"), SCHEMA)], lease.fence)
-        ray.get([writer.add.remote([(0, result(f"u{i}", 3)), (0, quarantined(f"q{i}"))]) for i in range(100)])
-        assert ray.get(writer.progress.remote())["units"] == 200
-        assert ray.get(writer.finish.remote())[0]["samples"] == 100
-        assert row_counts(str(tmp_path / "pairs")) == (300, {"empty": 100})
-
-        fenced = start_writer([Table(str(tmp_path / "other"), SCHEMA)], lease.fence)
-        ray.get(fenced.add.remote([(0, result("a"))]))
-        lease_module.storage.write_json_atomic(lease.uri, {"owner": "other", "pid": 1, "host": "elsewhere"})
-        with pytest.raises(RunError, match="another driver took over"):
-            ray.get(fenced.finish.remote())
-    assert closed_units(str(tmp_path / "other"), ["id"]) == set()

@@ -290,7 +290,12 @@ DIES = {
 }
 
 
-@pytest.mark.parametrize("stage", DIES)
+OFTEN = ("iteration 1: dpo judgments", "iteration 1: dpo training")  # one that goes on by rows, one by a state
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param(name, marks=[pytest.mark.matrix] * (name not in OFTEN)) for name in DIES]
+)
 def test_a_run_killed_in_a_stage_of_dpo_goes_on_there(
     settings: Settings, seed: str, trainer: Trainer, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
