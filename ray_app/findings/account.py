@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray_app.findings.naming import where
+from ray_app.findings.naming import stage_words, where
 from ray_app.run.folder import parts_of
 from ray_app.system.device_time import summed
 
@@ -24,8 +24,7 @@ def learned_from(metrics: Sequence[Line]) -> list[str]:
         if stage != "train_set":
             continue
         extra, place = line["extra"], (phase, line["iteration"])
-        named = where(line["iteration"], phase)
-        text = f"{named[0].upper()}{named[1:]}: {extra.get('rows', line['rows_out']):,} training rows"
+        text = f"{_opening(line)}{extra.get('rows', line['rows_out']):,} training rows"
         text += " (each a right and a wrong judgment)" if phase else ""
         text += f" from {extra['pairs']:,} pairs" if extra.get("pairs") is not None else ""
         text += f", chosen out of {drawn[place]:,} judgments drawn" if place in drawn else ""
@@ -39,22 +38,26 @@ def thrown_away(metrics: Sequence[Line]) -> list[str]:
     """What was left out, in sentences: from instructions to pairs, and from judged units to training rows."""
     told = []
     for line in metrics:
-        phase, stage = parts_of(line["stage"])
-        place = "" if line["iteration"] is None else f"{where(line['iteration'], phase)}: "
-        place = place[:1].upper() + place[1:]
+        _, stage = parts_of(line["stage"])
+        place = _opening(line)
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out(line)[:REASONS])
         kept, extra = line["rows_out"], line["extra"]
-        if stage == "pairs" and sum(line["quarantined"].values()):
-            lost = sum(line["quarantined"].values())
+        if stage == "pairs" and (lost := sum(line["quarantined"].values())):
             made = f"{place}{lost:,} rows gave no pair, and {kept:,} pairs were made"
             told.append(f"{made}. Most were lost as: {reasons}.")
         elif stage == "train_set" and extra.get("tried"):
             unit = "(pair, order)s" if extra.get("kept_by_letter") else "pairs"
             trained = extra.get("rows", kept)
             text = f"{place}of {extra['tried']:,} judged {unit}, {trained:,} became training rows"
-            text = text if place else text[:1].upper() + text[1:]
             told.append(text + (f". Left out: {reasons}." if reasons else "."))
     return told
+
+
+def _opening(line: Line) -> str:
+    """How a sentence of a stage begins: `Iteration 1, DPO: `; nothing where the stage is of no iteration."""
+    phase, _ = parts_of(line["stage"])
+    place = "" if line["iteration"] is None else f"{where(line['iteration'], phase)}: "
+    return place[:1].upper() + place[1:]
 
 
 def left_out(line: Line) -> list[tuple[str, int]]:
@@ -83,8 +86,7 @@ def spent(metrics: Sequence[Line]) -> list[dict[str, Any]]:
     """
     sums: dict[str, list[float]] = {}
     for line in metrics:
-        phase, stage = parts_of(line["stage"])
-        made = sums.setdefault(f"{phase.upper()} {stage.replace('_', ' ')}".strip(), [0.0, 0.0])
+        made = sums.setdefault(stage_words(line["stage"]), [0.0, 0.0])
         made[0] += line["seconds"]
         made[1] += line["completion_tokens"]
     whole = sum(seconds for seconds, _ in sums.values()) or 1.0

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeGuard
 
 from ray_app.findings.facts import ExplanationFacts, PairFacts, Share, VerdictFacts
+from ray_app.findings.naming import evaluated_twice
 from ray_app.findings.settings import AlarmSettings
 from ray_app.findings.verdict import HELDOUT, VALIDATION, by_iteration, chance_of, main
-from ray_app.run.folder import DPO
 
 Line = Mapping[str, Any]
 
@@ -158,7 +158,7 @@ def _explanations(iteration: int, facts: ExplanationFacts, limits: AlarmSettings
 
 def _evaluations(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
     sets, changes = (by_iteration(evidence.metrics, name) for name in ("headline", "change"))
-    second = {line["iteration"] for line in evidence.metrics if line["stage"] == f"{DPO}_evaluation"}
+    second = evaluated_twice(evidence.metrics)
     for iteration, by_name in sets.items():
         if iteration == 0 or iteration in second:
             continue  # the seed has learned nothing yet; of two trainings the judge of the last one goes on

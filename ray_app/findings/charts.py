@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
+from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name, stage_words
 from ray_app.findings.plotting import PERCENT, Chart, Line, by_set, chart, line, of_stage, percent, times
-from ray_app.findings.verdict import main
+from ray_app.findings.verdict import measured
 from ray_app.metrics.similarity import THIRDS
-from ray_app.run.folder import parts_of
 
 GROUPS = 20  # more bars than that cannot be read
 MARKS = (("diamond", "◆"), ("triangle-up", "▲"), ("square", "■"), ("star", "★"), ("cross", "✚"))  # of other judges
@@ -45,7 +44,7 @@ def charts(
 def accuracy(metrics: Sequence[Line]) -> Chart:
     data = []
     for number, (name, rows) in enumerate(by_set(metrics).items()):
-        found = [(i, figure) for i, headline in rows if (figure := main(headline)) and figure["value"] is not None]
+        found = [(i, figure) for i, headline in rows if (figure := measured(headline))]
         if not found:
             continue
         values = [100 * figure["value"] for _, figure in found]
@@ -76,8 +75,8 @@ def _other_judges(metrics: Sequence[Line], sets: Sequence[str]) -> tuple[list[di
     data: list[dict[str, Any]] = []
     forms: dict[str, tuple[str, str]] = {}
     for row in metrics:
-        figure, name = main(row["extra"].get("headline") or {}), row["extra"].get("set")
-        if row["stage"] not in (FIRST_JUDGE, BASELINE) or figure is None or figure["value"] is None:
+        figure, name = measured(row["extra"].get("headline")), row["extra"].get("set")
+        if row["stage"] not in (FIRST_JUDGE, BASELINE) or figure is None:
             continue
         judge = judge_name(row)
         symbol, _ = forms.setdefault(judge, MARKS[len(forms) % len(MARKS)])
@@ -97,10 +96,10 @@ def controls(metrics: Sequence[Line]) -> Chart:
     }
     rows = by_set(metrics).get("heldout", [])
     data = [line(text, [(i, percent(headline, name)) for i, headline in rows]) for name, text in names.items()]
-    measured = any(headline.get("mirrored_accuracy") for _, headline in rows)
+    mirrored = any(headline.get("mirrored_accuracy") for _, headline in rows)
     note = (
         "A judge that looks at the responses alone is never right of a pair and its mirror; a coin in 6 %."
-        if measured
+        if mirrored
         else "No mirrored pairs in this run: whether the judge reads the instruction is not measured (pairs.mirror)."
     )
     if any(headline.get(f"accuracy_{third}_similar") for third in THIRDS for _, headline in rows):
@@ -253,8 +252,7 @@ def tokens(metrics: Sequence[Line]) -> Chart:
 def _stacked(metrics: Sequence[Line], value: Any) -> list[dict[str, Any]]:
     sums: dict[str, dict[str, float]] = {}
     for row in metrics:
-        phase, name = parts_of(row["stage"])
-        stage = sums.setdefault(f"{phase.upper()} {name.replace('_', ' ')}".strip(), {})
+        stage = sums.setdefault(stage_words(row["stage"]), {})
         stage[_place(row)] = stage.get(_place(row), 0.0) + value(row)
     return _bars(sums)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.naming import lasting
-from ray_app.findings.verdict import main
+from ray_app.findings.verdict import measured
 from ray_app.system.device_time import idle_share
 from ray_app.system.ray_metrics import of_iteration, set_gauge
 
@@ -25,8 +25,8 @@ def readings(metrics: Sequence[Line], alarms: Sequence[Line]) -> Iterator[Readin
     for line in metrics:
         yield from _stage(line)
     for line in lasting(metrics):
-        figure = main(line["extra"].get("headline") or {})
-        if line["stage"] == "evaluation" and figure and figure["value"] is not None:
+        figure = measured(line["extra"].get("headline"))
+        if line["stage"] == "evaluation" and figure:
             place = {"iteration": of_iteration(line["iteration"]), "set": str(line["extra"]["set"])}
             yield "ste_accuracy", figure["value"], place
     yield "ste_alarms", len(alarms), {}

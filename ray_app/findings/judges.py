@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
-from ray_app.findings.verdict import HELDOUT, main
+from ray_app.findings.verdict import HELDOUT, estimate, measured
 from ray_app.run.folder import parts_of
 
 Line = Mapping[str, Any]
@@ -23,10 +23,11 @@ COSTS = {"seconds": "seconds", "prompt_tokens": "prompt tokens", "completion_tok
 
 @dataclass(frozen=True)
 class Judged:
-    """One judge on one set. `headline` and `cost` as its summary has them."""
+    """One judge on one set. `headline` and `cost` as its summary has them; `accuracy` is the headline's."""
 
     judge: str
     name: str
+    accuracy: Line
     headline: Line
     cost: Line
 
@@ -35,7 +36,7 @@ def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Lin
     """{columns, rows, notes}: a column that no row has a figure for is left out. `costs`: the block `cost` of a summary
     by `place_of` its line.
     """
-    found = [judged for judged in _judged(metrics, costs) if (main(judged.headline) or {}).get("value") is not None]
+    found = list(_judged(metrics, costs))
     shares = [name for name in BESIDE if any((one.headline.get(name) or {}).get("value") is not None for one in found)]
     each = [name for name in COSTS if any(_each(one).get(name) is not None for one in found)]
     columns = ["accuracy [95 %]", "n", *(BESIDE[name] for name in shares), *(COSTS[name] for name in each)]
@@ -44,8 +45,8 @@ def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Lin
             "judge": one.judge,
             "set": "held-out pairs" if one.name == HELDOUT else one.name,
             "cells": [
-                _estimate(main(one.headline)),
-                f"{main(one.headline)['n']:,}",
+                estimate(one.accuracy),
+                f"{one.accuracy['n']:,}",
                 *(_percent(one.headline.get(name)) for name in shares),
                 *(_amount(_each(one).get(name)) for name in each),
             ],
@@ -75,19 +76,14 @@ def evaluations(metrics: Sequence[Line]) -> list[Line]:
 
 def _judged(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Line]) -> Iterator[Judged]:
     for line in evaluations(metrics):
-        if line["extra"].get("headline"):
+        if accuracy := measured(headline := line["extra"].get("headline")):
             cost = costs.get(place_of(line)) or {}
-            yield Judged(judge_name(line), line["extra"]["set"], line["extra"]["headline"], cost)
+            yield Judged(judge_name(line), line["extra"]["set"], accuracy, headline, cost)
 
 
 def _each(one: Judged) -> Line:
     found: Line = one.cost.get("per_1000") or {}
     return found
-
-
-def _estimate(figure: Line) -> str:
-    bounds = "" if figure["low"] is None else f" [{100 * figure['low']:.0f}–{100 * figure['high']:.0f}]"
-    return f"{100 * figure['value']:.1f} %{bounds}"
 
 
 def _percent(figure: Line | None) -> str:

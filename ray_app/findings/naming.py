@@ -38,16 +38,19 @@ def where(iteration: int | None, phase: str = "") -> str:
     return f"iteration {iteration}" + (f", {phase.upper()}" if phase else "")
 
 
+def stage_words(stage: str) -> str:
+    """A stage's full name in words: `train set`, `DPO train set`."""
+    phase, plain = parts_of(stage)
+    return f"{phase.upper()} {plain.replace('_', ' ')}".strip()
+
+
 def stage_name(line: Line) -> str:
     """A stage in words: `DPO judgments`, `evaluation validation`, `evaluation validation (the first judge, x)`."""
-    phase, stage = parts_of(line["stage"])
-    extra = line["extra"]
-    named = " ".join(part for part in (phase.upper(), _plain(stage), str(extra.get("set") or "")) if part)
-    return f"{named} ({judge_name(line)})" if stage in (FIRST_JUDGE, BASELINE) else named
-
-
-def _plain(stage: str) -> str:
-    return "evaluation" if stage in (FIRST_JUDGE, BASELINE) else stage.replace("_", " ")
+    _, stage = parts_of(line["stage"])
+    of_others = stage in (FIRST_JUDGE, BASELINE)
+    words = "evaluation" if of_others else stage_words(line["stage"])
+    named = f"{words} {line['extra'].get('set') or ''}".strip()
+    return f"{named} ({judge_name(line)})" if of_others else named
 
 
 def judge_name(line: Line) -> str:
@@ -69,11 +72,16 @@ def with_first_judge(metrics: Sequence[Line], settings: Mapping[str, Any]) -> li
     ]
 
 
+def evaluated_twice(metrics: Iterable[Line]) -> set[int]:
+    """Iterations whose second training is evaluated: its judge goes on, not the first one's."""
+    return {line["iteration"] for line in metrics if line["stage"] == f"{DPO}_evaluation"}
+
+
 def lasting(metrics: Sequence[Line]) -> list[Line]:
     """The lines of evaluations and trainings by their stages' plain names: of an iteration whose second training is
     evaluated those of that one, as its judge goes on; of the others those of the first. `phase` says which.
     """
-    second = {line["iteration"] for line in metrics if line["stage"] == f"{DPO}_evaluation"}
+    second = evaluated_twice(metrics)
     named = [(line, *parts_of(line["stage"])) for line in metrics]
     return [
         {**line, "stage": stage, "phase": phase}

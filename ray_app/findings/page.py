@@ -108,8 +108,7 @@ def versions_of(described: Mapping[str, Any]) -> str:
 
 def _last_summaries(tables: RunTables) -> dict[str, Any]:
     """{set: summary.json} of the judge that goes on from the last evaluated iteration."""
-    evaluated = [(phase.last_evaluated() or 0, number, phase) for number, phase in enumerate(tables.phases())]
-    last, _, phase = max(evaluated)
+    phase, last = tables.lasting()
     lines = phase.metrics() if last else []
     sets = [line["extra"]["set"] for line in lines if line["stage"] == "evaluation" and line["iteration"] == last]
     return {name: phase.summary(last, name) for name in dict.fromkeys(sets)}

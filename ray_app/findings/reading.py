@@ -17,13 +17,12 @@ def readable(tables: RunTables, alarms: Sequence[Row]) -> list[Sample]:
     """Samples of every table, those of alarms first."""
     seed, phases = int(tables.settings.get("seed", 0)), tables.phases()
     alarmed = {phase.folder.phase: alarmed_ids(alarms, phase.folder.phase) for phase in phases}
-    lasts = [phase.last_evaluated() or 0 for phase in phases]
-    lasting = phases[-1] if lasts[-1] == max(lasts) else tables  # whose judge goes on
+    lasting, last = tables.lasting()
     found = [
         *instructions(tables, seed),
         *(row for i in (None, *_trained(tables)) for row in pairs(tables, seed, i, alarmed[""])),
         *(row for phase in phases for row in of_phase(phase, seed, alarmed[phase.folder.phase])),
-        *(wrong(lasting, seed, max(lasts), alarmed[lasting.folder.phase]) if max(lasts) else ()),
+        *(wrong(lasting, seed, last, alarmed[lasting.folder.phase]) if last else ()),
         *(row for phase in phases for row in quarantined(phase, seed, _trained(phase))),
     ]
     return sorted(map(samples.shown, found), key=lambda sample: not sample["why"].startswith("alarm"))

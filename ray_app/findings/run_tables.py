@@ -63,6 +63,12 @@ class RunTables:
         found = [line["iteration"] for line in self.metrics() if line["stage"] == "evaluation" and line["iteration"]]
         return max(found, default=None)
 
+    def lasting(self) -> tuple[RunTables, int]:
+        """(the phase whose judge goes on, its last evaluated iteration); 0 where none but the seed was evaluated."""
+        phases = self.phases()
+        last, number = max((phase.last_evaluated() or 0, number) for number, phase in enumerate(phases))
+        return (phases[number] if last else self), last
+
     def pairs(self, iteration: int | None = None) -> Iterator[Row]:
         """Pairs made once, or those of an iteration that made its own."""
         own = self.folder.stage_dir("pairs", iteration)

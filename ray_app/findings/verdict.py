@@ -44,11 +44,6 @@ class SetResult:
         low, high = self.last["low"], self.seed["high"] if self.seed else None
         return low is not None and high is not None and low > high
 
-    @property
-    def measured_seed(self) -> Mapping[str, Any] | None:
-        """The seed's accuracy, where there is one."""
-        return self.seed if self.seed and self.seed["value"] is not None else None
-
 
 def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     """The pairwise and best-of sets of the last evaluated iteration, each beside the seed's."""
@@ -63,11 +58,11 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     results = []
     for name, headline in found[last].items():
         seed = found.get(0, {}).get(name, {})
-        figure, longer = main(headline), (headline.get("length_baseline") or {}).get("value")
-        if figure is not None and figure["value"] is not None:
+        longer = (headline.get("length_baseline") or {}).get("value")
+        if figure := measured(headline):
             results.append(
                 SetResult(
-                    *(name, last, main(seed), figure, longer, selected and name == VALIDATION, chance_of(headline)),
+                    *(name, last, measured(seed), figure, longer, selected and name == VALIDATION, chance_of(headline)),
                     seed_unparsed=(seed.get("unparsed_rate") or {}).get("value"),
                     phase=phase,
                     others=_others(metrics, name, last if phase else None),
@@ -86,8 +81,7 @@ def _others(metrics: Sequence[Line], name: str, second: int | None) -> tuple[tup
         before = stage == "evaluation" and second is not None and line["iteration"] == second
         if line["extra"].get("set") != name or not (before or stage in (FIRST_JUDGE, BASELINE)):
             continue
-        figure = main(line["extra"].get("headline") or {})
-        if figure is not None and figure["value"] is not None:
+        if figure := measured(line["extra"].get("headline")):
             found.append(("after SFT alone" if before else judge_name(line), figure))
     return tuple(found)
 
@@ -111,6 +105,12 @@ def chance_of(headline: Line) -> float:
 def main(headline: Line) -> Any:
     """The accuracy of a set's headline (or its votes', or a score); None where there is none."""
     return next((headline[name] for name in ("accuracy", "vote_accuracy", "score") if headline.get(name)), None)
+
+
+def measured(headline: Line | None) -> Any:
+    """The same; None too where no row gave it a value."""
+    figure = main(headline or {})
+    return figure if figure and figure["value"] is not None else None
 
 
 def sentences(metrics: Sequence[Line], alarms: Sequence[Line], second: bool = False) -> list[str]:
@@ -151,7 +151,7 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
     rest = len(gold) - len(good)
     others = f", and not on the other {f'{rest} sets' if rest > 1 else 'set'}" if rest else ""
     told = f"{judge} is better than {bar} on {', '.join(result.name for result in good)} ({size}){others}"
-    compared = [result for result in good if result.measured_seed]
+    compared = [result for result in good if result.seed]
     if compared and not any(result.better_than_seed for result in compared):
         return f"Not shown: {told}, but not clearly better there than the seed model, which was not trained."
     little = all(result.last["low"] < result.chance + LITTLE for result in good)
@@ -161,13 +161,13 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
 
 def _told(result: SetResult) -> str:
     name = "held-out synthetic pairs" if result.name == HELDOUT else result.name
-    text = f"{name}: {_estimate(result.last)}"
-    if result.measured_seed:
-        text += f", the seed {_estimate(result.measured_seed)}"
+    text = f"{name}: {_of_rows(result.last)}"
+    if result.seed:
+        text += f", the seed {_of_rows(result.seed)}"
         text += "" if result.better_than_seed else " (not clearly better)"
         if result.seed_unparsed is not None and result.seed_unparsed >= MOSTLY_UNPARSED:
             text += f", {100 * result.seed_unparsed:.0f} % of its answers without a verdict"
-    text += "".join(f"; {other}: {_estimate(figure)}" for other, figure in result.others)
+    text += "".join(f"; {other}: {_of_rows(figure)}" for other, figure in result.others)
     if result.longer is not None:
         text += f"; always the longer: {100 * result.longer:.0f} %"
     return text + ("; the checkpoint was selected on it, so its figure flatters." if result.selected else ".")
@@ -191,6 +191,11 @@ def trusted(metrics: Sequence[Line], alarms: Sequence[Line]) -> list[str]:
     return said
 
 
-def _estimate(figure: Line) -> str:
+def estimate(figure: Line) -> str:
+    """An accuracy with its interval, in percent."""
     bounds = "" if figure["low"] is None else f" [{100 * figure['low']:.0f}–{100 * figure['high']:.0f}]"
-    return f"{100 * figure['value']:.1f} %{bounds} of {figure['n']}"
+    return f"{100 * figure['value']:.1f} %{bounds}"
+
+
+def _of_rows(figure: Line) -> str:
+    return f"{estimate(figure)} of {figure['n']}"
