@@ -151,8 +151,8 @@ def parsers_compared(settings: EvaluateSettings, own: dict[str, Any]) -> dict[st
 
 def parser_of(summary: dict[str, Any]) -> str | None:
     """The parser by which a summary's verdicts were read; None where they were given, or it tells no cost yet."""
-    read_here = summary.get("parser", LAST) if "cost" in summary else summary.get("parser")
-    return None if read_here is None else str(read_here)
+    parser: str | None = summary.get("parser", LAST if "cost" in summary else None)
+    return parser
 
 
 def score_given(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, Any]:

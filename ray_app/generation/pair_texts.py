@@ -180,12 +180,12 @@ def changed_sentence(original: str, modified: str) -> bool:
     of their words, in a long prompt that is a sentence, and asks for something else.
     """
     before, after = words(original), words(modified)
-    known = {tuple(before[at : at + 3]) for at in range(len(before) - 2)}
+    known, grams = set(_grams(before)), _grams(after)
     run = 0
-    for at in range(len(after) - 2):
-        run = 0 if tuple(after[at : at + 3]) in known else run + 1
+    for at, gram in enumerate(grams):
+        run = 0 if gram in known else run + 1
         # Trigrams of a run reach two words into what stands around it, but for the text's own ends.
-        if run >= NEW_WORDS + 2 or (run >= NEW_WORDS and (run == at + 1 or at == len(after) - 3)):
+        if run >= NEW_WORDS + 2 or (run >= NEW_WORDS and (run == at + 1 or at == len(grams) - 1)):
             return True
     return False
 
@@ -195,8 +195,8 @@ def echoes(instruction: str, response: str) -> bool:
     asked, said = words(instruction), words(response)
     if len(said) < 3 or len(said) * 4 < len(asked):
         return False
-    known = {tuple(asked[at : at + 3]) for at in range(len(asked) - 2)}
-    found = [tuple(said[at : at + 3]) in known for at in range(len(said) - 2)]
+    known = set(_grams(asked))
+    found = [gram in known for gram in _grams(said)]
     return sum(found) >= ECHO * len(found)
 
 
@@ -204,10 +204,14 @@ def similarity(a: str, b: str) -> float:
     """Jaccard similarity of word trigrams, in [0, 1]; texts under three words are compared as word sets."""
     first, second = words(a), words(b)
     size = min(3, len(first), len(second)) or 1
-    grams_a = {tuple(first[i : i + size]) for i in range(len(first) - size + 1)}
-    grams_b = {tuple(second[i : i + size]) for i in range(len(second) - size + 1)}
+    grams_a, grams_b = set(_grams(first, size)), set(_grams(second, size))
     union = grams_a | grams_b
     return len(grams_a & grams_b) / len(union) if union else 1.0
+
+
+def _grams(found: list[str], size: int = 3) -> list[tuple[str, ...]]:
+    """Every `size` words that stand in a row."""
+    return [tuple(found[at : at + size]) for at in range(len(found) - size + 1)]
 
 
 def length_ratio(a: str, b: str) -> float:

@@ -94,9 +94,12 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
     if summary["subsets"]:
         parts += _subsets(summary["subsets"], plain)
     if summary["length_gap_quartiles"]:
-        parts.append(_quartiles(summary["length_gap_quartiles"], plain))
+        spans = [(f"{row['from']:+d} to {row['to']:+d}", row) for row in summary["length_gap_quartiles"]]
+        parts.append(_spans("length gap: gold longer by (characters)", spans, plain))
     if summary.get("similarity_thirds"):
-        parts.append(_thirds(summary["similarity_thirds"], plain))
+        thirds = summary["similarity_thirds"]
+        spans = [(f"{row['third']}: {row['from']:.2f} to {row['to']:.2f}", row) for row in thirds]
+        parts.append(_spans("similarity of a pair's two instructions, thirds", spans, plain))
     return Group(*parts)
 
 
@@ -190,25 +193,13 @@ def _rows(block: Mapping[str, Any]) -> int:
     return max((estimate["n"] for estimate in block.values()), default=0)
 
 
-def _quartiles(quartiles: list[Mapping[str, Any]], plain: bool) -> Table:
+def _spans(title: str, rows: list[tuple[str, Mapping[str, Any]]], plain: bool) -> Table:
+    """Accuracy by spans of something that `title` names: (a span, its entry of the summary)."""
     table = _table(plain)
-    for name in ("length gap: gold longer by (characters)", "n", "acc.", "95 % int."):
+    for name in (title, "n", "acc.", "95 % int."):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in quartiles:
+    for span, row in rows:
         found = row["accuracy"]
-        gap = f"{row['from']:+d} to {row['to']:+d}"
-        table.add_row(gap, str(found["n"]), percent(found["value"]), interval(found))
-    return table
-
-
-def _thirds(thirds: list[Mapping[str, Any]], plain: bool) -> Table:
-    """Accuracy from the least to the most similar instructions of a pair, where the rows tell both."""
-    table = _table(plain)
-    for name in ("similarity of a pair's two instructions, thirds", "n", "acc.", "95 % int."):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in thirds:
-        found = row["accuracy"]
-        span = f"{row['third']}: {row['from']:.2f} to {row['to']:.2f}"
         table.add_row(span, str(found["n"]), percent(found["value"]), interval(found))
     return table
 
