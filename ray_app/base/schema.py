@@ -29,6 +29,7 @@ Text = str | list[Message]
 CHOSEN_FIRST, REJECTED_FIRST = "chosen_first", "rejected_first"  # orders inside a run: gold is known
 AB, BA = "ab", "ba"  # orders of pairwise files: gold may be unknown
 TRAIN, HELDOUT = "train", "heldout"
+GIVEN_STRATEGY = "given"  # of a file's pairs; those of another run keep the strategy that made them
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TOKENS = pa.list_(pa.int32())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,6 +23,14 @@ class Part(BaseModel):
     """A section of the tree: unknown keys fail, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def at_defaults(part: BaseModel, names: Iterable[str]) -> set[str]:
+    """Those of a section's settings that have their default values. Newer settings are left out of fingerprints by it,
+    so that runs that were begun before they existed continue.
+    """
+    fields = type(part).model_fields
+    return {name for name in names if getattr(part, name) == fields[name].default}
 
 
 class SamplingSettings(Part):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_app.base.schema import GIVEN_STRATEGY
 from ray_app.errors import InputError
 from ray_app.findings.facts import shown_text
 from ray_app.findings.run_tables import Row, RunTables
@@ -17,7 +18,6 @@ from ray_app.run.folder import RunFolder
 from ray_app.train.data import row_id
 
 SHOWN = 160  # characters of a text
-GIVEN = "given"  # the strategy of pairs from files
 OWN_PAIRS = re.compile(r"(/iter_\d+)?/pairs/?$")  # how the URI of a run's pairs ends, where it is not the run's
 
 
@@ -126,7 +126,7 @@ def _pair(tables: RunTables, pair: Row, iteration: int | None) -> Node:
 def _origin(tables: RunTables, pair: Row, iteration: int | None) -> str:
     """Where a pair of the run comes from: its own stage, another run's pairs, or a file."""
     elsewhere = (tables.settings.get("pairs") or {}).get("from_run")
-    given = pair["strategy"] == GIVEN
+    given = pair["strategy"] == GIVEN_STRATEGY
     if elsewhere and (not given or _holds(tables, elsewhere, pair["pair_id"])):
         return f"taken from the pairs of {elsewhere} (pairs.from_run)"
     if given:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
-from ray_app.base.schema import PAIRS, Text, content_id, split_of, unpack_text
+from ray_app.base.schema import GIVEN_STRATEGY, PAIRS, Text, content_id, split_of, unpack_text
 from ray_app.base.texts import as_text, conversation_fault
 from ray_app.benchmarks.files import Numbered, Types, columns_of, read_numbered
 from ray_app.errors import InputError
@@ -31,7 +31,6 @@ from ray_app.run.storage import join
 
 STAGE = "pairs"
 GIVEN = "given_pairs"  # the stage of faults of given pairs: no unit of a strategy is done by them
-STRATEGY = "given"  # of a file's pairs; those of another run keep the strategy that made them
 ANY: Types = object
 CHOSEN: Mapping[str, Types] = {"instruction": ANY, "chosen": ANY, "rejected": ANY}
 UNLABELLED: Mapping[str, Types] = {"instruction": ANY, "response_a": ANY, "response_b": ANY, "id": ANY}
@@ -106,7 +105,7 @@ class GivenPairs:
             "category": name_in(row, "category"),
             "complexity": complexity if type(complexity) is int and 1 <= complexity <= 10 else None,
         }
-        made = Made(STRATEGY, generator, group=identity).row(source, text, other, str(chosen), str(rejected))
+        made = Made(GIVEN_STRATEGY, generator, group=identity).row(source, text, other, str(chosen), str(rejected))
         fault = self._pair_fault(made)
         return (None, _lost(f"{numbered.where} id {str(row.get('id'))[:80]}", fault, row)) if fault else (made, None)
 

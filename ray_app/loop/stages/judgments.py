@@ -11,6 +11,7 @@ from typing import Any
 import ray.data
 
 from ray_app.base.schema import TRAIN
+from ray_app.base.settings_parts import at_defaults
 from ray_app.engine.base import sampling_from
 from ray_app.errors import RunError
 from ray_app.generation.programs.asking import AskedFirst, Asking
@@ -49,8 +50,7 @@ def uncovered(part: JudgingSettings) -> set[str]:
     """What the fingerprint leaves out: what is decided later, in the training set, and a newer setting that changes
     nothing, so that runs that were begun before it existed continue.
     """
-    unused = {name for name in NEWER if getattr(part, name) == type(part).model_fields[name].default}
-    return {"balance", "max_draws", "min_pass_rate"} | unused
+    return {"balance", "max_draws", "min_pass_rate"} | at_defaults(part, NEWER)
 
 
 def run(context: Context, iteration: int, judge: Judge) -> StageResult:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ray_app.base.model_files import model_identity
 from ray_app.base.schema import INSTRUCTIONS, PAIRS, content_id, unpack_text
+from ray_app.base.settings_parts import at_defaults
 from ray_app.errors import InputError, RunError
 from ray_app.generation.couples import couples
 from ray_app.generation.pair_gate import last_turn
@@ -65,8 +66,7 @@ def settings_of(settings: IterateSettings, inputs: Inputs) -> dict[str, Any]:
         named = {"verdicts"} if part.verdicts else set()
         return {"pairs": part.model_dump(mode="json", include=set(OF_GIVEN) | named), **checked}
     # What a run does without stays out, so that runs that were begun before it existed continue.
-    unused = {name for name in NEWER if getattr(part, name) == part.__class__.model_fields[name].default}
-    unused |= set() if part.ask_generator else {"ask_sampling"}
+    unused = at_defaults(part, NEWER) | (set() if part.ask_generator else {"ask_sampling"})
     others = {name for strategy in STRATEGIES.values() for name in strategy.own} - STRATEGIES[part.strategy].own
     return {
         "seed": settings.seed,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import get_args
 
+from ray_app.base.schema import GIVEN_STRATEGY
 from ray_app.generation.programs.pair import WAYS
 from ray_app.loop.data_settings import PairSettings
-from ray_app.loop.given_pairs import STRATEGY as GIVEN
 from ray_app.loop.pair_strategies import STRATEGIES
 
 
 def test_every_strategy_is_known_by_its_name() -> None:
     named = get_args(PairSettings.model_fields["strategy"].annotation)
-    assert sorted(named) == sorted([*STRATEGIES, GIVEN])
+    assert sorted(named) == sorted([*STRATEGIES, GIVEN_STRATEGY])
     assert {strategy for strategy, _ in WAYS} <= STRATEGIES.keys()
     own = [name for strategy in STRATEGIES.values() for name in strategy.own]
     assert len(own) == len(set(own)), "a setting is one strategy's or everybody's"
