@@ -9,8 +9,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := .cache/models/smollm2-135m-instruct
 READY  := $(VENV)/.ready
-# Two processes: half of a test with a real engine or trainer is imports and starts, on one core.
 SHORT  := not matrix and not long
+# Two processes: half of a test with a real engine or trainer is imports and starts, on one core.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder
 
 export HF_HUB_OFFLINE ?= 1

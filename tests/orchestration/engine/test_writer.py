@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import ray
 from closed import closed_units
+from finished_units import SCHEMA, quarantined, result
 
-from ray_app.engine.base import UnitResult
 from ray_app.errors import RunError
 from ray_app.run import lease as lease_module
 from ray_app.run import writer_actor
@@ -18,16 +17,6 @@ from ray_app.run.shards import row_counts
 from ray_app.run.writer_actor import Table, start_writer
 
 pytestmark = pytest.mark.usefixtures("cluster")
-SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])
-
-
-def result(name: str, rows: int = 1) -> UnitResult:
-    counters = {"completion_tokens": 10.0, "samples": 1.0}
-    return UnitResult(name, rows=[{"id": name, "value": i} for i in range(rows)], counters=counters)
-
-
-def quarantined(name: str, reason: str = "empty") -> UnitResult:
-    return UnitResult(name, quarantine=[{"id": name, "stage": "pairs", "reason": reason, "detail": ""}])
 
 
 def test_it_is_on_this_node_and_keeps_to_the_lease(tmp_path: Path) -> None:

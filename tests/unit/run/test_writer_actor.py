@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from closed import closed_units
+from finished_units import SCHEMA, quarantined, result
 
 from ray_app.engine.base import UnitResult
 from ray_app.errors import RunError
@@ -15,17 +15,6 @@ from ray_app.run import lease as lease_module
 from ray_app.run.lease import Lease
 from ray_app.run.shards import row_counts
 from ray_app.run.writer_actor import Table, TableWriter, _WriterActor
-
-SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])
-
-
-def result(name: str, rows: int = 1) -> UnitResult:
-    counters = {"completion_tokens": 10.0, "samples": 1.0}
-    return UnitResult(name, rows=[{"id": name, "value": i} for i in range(rows)], counters=counters)
-
-
-def quarantined(name: str, reason: str = "empty") -> UnitResult:
-    return UnitResult(name, quarantine=[{"id": name, "stage": "pairs", "reason": reason, "detail": ""}])
 
 
 def test_rows_quarantine_and_counters_arrive(tmp_path: Path) -> None:

@@ -37,30 +37,33 @@ def steps(settings: IterateSettings) -> list[Step]:
 
 
 def changed(settings: Any, **more: Any) -> set[str]:
-    """Steps of two iterations whose own settings or inputs differ, not those that only follow; by stage."""
-    return changed_and_invalid(settings, **more)[0]
+    return changed_of(*of_both(settings, **more))
 
 
-def changed_and_invalid(settings: Any, **more: Any) -> tuple[set[str], list[str]]:
-    """Stages as `changed` gives them, and all steps of two iterations that can no longer be used."""
-    old, new = steps(settings(**BASE)), steps(settings(**{**BASE, **more}))
+def invalid(settings: Any, **more: Any) -> list[str]:
+    return invalid_of(*of_both(settings, **more))
+
+
+def of_both(settings: Any, **more: Any) -> tuple[list[Step], list[Step]]:
+    """Steps of two iterations without and with other settings."""
+    return steps(settings(**BASE)), steps(settings(**{**BASE, **more}))
+
+
+def changed_of(old: list[Step], new: list[Step]) -> set[str]:
+    """Steps whose own settings or inputs differ, not those that only follow; by stage."""
     assert [str(step) for step in old] == [str(step) for step in new]
     found = set()
     for before, after in zip(old, new, strict=True):
         told = [d for d in differences(before.fingerprint, after.fingerprint) if d != "the stage before it changed"]
         if told:
             found.add(before.stage)
-    return found, unusable(old, new)
+    return found
 
 
-def unusable(old: list[Step], new: list[Step]) -> list[str]:
+def invalid_of(old: list[Step], new: list[Step]) -> list[str]:
+    """Steps that can no longer be used; the new run may have others too."""
     by_name = {str(step): step.fingerprint.digest for step in new}
     return [str(step) for step in old if by_name.get(str(step)) != step.fingerprint.digest]
-
-
-def invalid(settings: Any, **more: Any) -> list[str]:
-    """Steps of two iterations that can no longer be used, where the new run may have others too."""
-    return unusable(steps(settings(**BASE)), steps(settings(**{**BASE, **more})))
 
 
 def test_the_order_of_the_loop(settings: Any) -> None:
@@ -235,9 +238,9 @@ EVALUATIONS = [f"iteration {i}: {name}" for i in (0, 1, 2) for name in EACH[3:]]
 def test_a_setting_invalidates_its_stage_and_what_follows(
     settings: Any, more: dict[str, Any], own: set[str], following: list[str]
 ) -> None:
-    found, lost = changed_and_invalid(settings, **more)
-    assert found == own
-    assert set(lost) == set(following)
+    old, new = of_both(settings, **more)
+    assert changed_of(old, new) == own
+    assert set(invalid_of(old, new)) == set(following)
 
 
 @pytest.mark.parametrize("more", [{"pairs_per_prompt": 2}, {"unparsed_as_wrong": True}])
