@@ -2,6 +2,11 @@
 
     python benchmarks/handoff.py engine --model PATH --output engine.json     one engine; on a GPU it sleeps ten times
     python benchmarks/handoff.py account runs/NAME --output account.json      of a run that has ended
+    python benchmarks/handoff.py compare runs/NAME fresh/NAME --output compare.json
+
+`compare` holds a run whose engines slept against a copy of its folder that went on with engines that never sleep: the
+verdicts on every evaluation set, and the rows trained on. Copy the run's folder, remove the stages to do again from the
+copy, and give the same command `--runs fresh --pools.sleep never --pools.standby never`.
 
 `engine` asks the same questions, one at a time, of the engine as it started, after every waking, with the weights of
 another checkpoint, and of engines that start on that checkpoint by themselves. What each says (greedy tokens, and the
@@ -20,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 import ray
 from judge_bench import held
 
@@ -171,6 +177,51 @@ def account(run: str) -> dict[str, Any]:
     return found
 
 
+def verdicts(folder: Path) -> dict[str, Any]:
+    """What was found for every row of an evaluated set, with the votes of each order."""
+    return {row["id"]: row for row in map(json.loads, (folder / "verdicts.jsonl").read_text().splitlines())}
+
+
+def of_set(one: Path, other: Path) -> dict[str, Any]:
+    """How alike two runs judged a set: rows with the same verdicts, and the first measure of both with intervals."""
+    first, second = verdicts(one), verdicts(other)
+    overall = [json.loads((folder / "summary.json").read_text())["overall"] for folder in (one, other)]
+    measure = next(iter(overall[0]))  # accuracy, or what stands for it in a benchmark of its own kind
+    was, is_now = (told[measure] for told in overall)
+    return {
+        "n": len(first),
+        "same_rows": first.keys() == second.keys(),
+        "same_verdicts": sum(second.get(row) == told for row, told in first.items()),
+        measure: [was, is_now],
+        "within_interval": was["low"] is None or was["low"] <= is_now["value"] <= was["high"],
+    }
+
+
+def trained_on(folder: Path) -> dict[tuple[Any, ...], str]:
+    """The texts of a training set, by pair, order and sample."""
+    rows = [row for file in sorted(folder.glob("shard-*.parquet")) for row in parquet.read_table(file).to_pylist()]
+    return {(row["pair_id"], row["order"], row["sample"]): row["completion"][0]["content"] for row in rows}
+
+
+def compare(one: Path, other: Path) -> dict[str, Any]:
+    """Every evaluated set and training set that both folders have, by iteration."""
+    found: dict[str, Any] = {}
+    for folder in sorted(other.glob("iter_*/evaluation/*")):
+        if (folder / "summary.json").is_file():
+            name = folder.relative_to(other)
+            found[str(name)] = of_set(one / name, folder)
+    for folder in sorted(other.glob("iter_*/train_set")):
+        first, second = trained_on(one / folder.relative_to(other)), trained_on(folder)
+        units = [{key[:2] for key in rows} for rows in (first, second)]
+        found[str(folder.relative_to(other))] = {
+            "rows": [len(first), len(second)],
+            "units_in_both": len(units[0] & units[1]),
+            "same_sample": len(first.keys() & second.keys()),
+            "same_text": sum(second.get(key) == text for key, text in first.items()),
+        }
+    return found
+
+
 def report(options: argparse.Namespace, found: dict[str, Any]) -> None:
     """Write what is known so far: a call on a borrowed machine may be cut off."""
     if options.output:
@@ -188,8 +239,16 @@ def main() -> None:
     one.add_argument("--sleeps", type=int, default=10)
     whole = parts.add_parser("account")
     whole.add_argument("run")
+    two = parts.add_parser("compare")
+    two.add_argument("run", type=Path)
+    two.add_argument("fresh", type=Path)
     options = parser.parse_args()
-    found = engine(options) if options.part == "engine" else account(options.run)
+    if options.part == "engine":
+        found = engine(options)
+    elif options.part == "account":
+        found = account(options.run)
+    else:
+        found = compare(options.run, options.fresh)
     report(options, found)
     print(json.dumps(found, indent=1))
 
