@@ -60,7 +60,7 @@ def environment_of(wait: str) -> dict[str, str]:
 def run_engine(arguments: argparse.Namespace, wait: str, results: Any) -> None:
     """All of one engine: {schedule: {k: [tokens/s]}}."""
     settings = EngineSettings(
-        model=arguments.model, device="cpu", dtype="float32", max_model_len=1024, max_num_seqs=32,
+        model=arguments.model, device="cpu", dtype=arguments.dtype, max_model_len=1024, max_num_seqs=32,
         cpu_threads=arguments.threads, env=environment_of(wait),
     )  # fmt: skip
     os.environ.update(environment(settings))
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--waits", nargs="+", default=["default", "PASSIVE", "ACTIVE"])
     parser.add_argument("--schedules", nargs="+", default=list(POLICIES), choices=list(POLICIES))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
@@ -120,7 +121,8 @@ def main() -> None:
     if arguments.output:
         flags = Path("/proc/cpuinfo").read_text()
         name = next((line.split(":")[1].strip() for line in flags.splitlines() if "model name" in line), "")
-        about = {"processor": name, "cores": cores, "kernel": platform.release(), "threads": arguments.threads}
+        about = {"processor": name, "cores": cores, "kernel": platform.release(), "threads": arguments.threads,
+                 "dtype": arguments.dtype}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps({**about, "lines": lines}, indent=1) + "\n")
 
