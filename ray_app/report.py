@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ from ray_app.errors import InputError
 
 class ReportSettings(CommandSettings):
     """`python -m ray_app.report`: report.html of a run, or the lineage of one row."""
+
+    stands_alone: ClassVar[str] = "RUN [trace ID] "
 
     run: str = Field(description="the run folder, or its URI; may stand alone, without --run")
     trace: str | None = Field(None, description="an id of the run: print what it came from and what came of it")

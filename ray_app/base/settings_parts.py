@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,7 @@ class CommandSettings(BaseSettings):
         env_nested_delimiter="__",
         nested_model_default_partial_update=True,
     )
+    stands_alone: ClassVar[str] = ""  # what may stand before the options without a name, as `--help` shows it
 
 
 class Part(BaseModel):

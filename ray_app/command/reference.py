@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ray_app.base.settings_parts import CommandSettings
 from ray_app.errors import InputError
 
 NARROWEST, WIDEST, NAME_WIDTH = 60, 110, 26
@@ -103,10 +104,12 @@ def help_text(cls: type[BaseModel], program: str, section: str = "", width: int 
     rows = list(settings_of(cls))
     single, sections = [row for row in rows if row.section is None], [row for row in rows if row.section]
     first = (cls.__doc__ or "").strip().splitlines()[0].replace("`", "")
-    lines = [textwrap.fill(first, columns), "", f"usage: {program} [--config FILE] [--NAME VALUE …]", ""]
+    takes = cls.stands_alone if issubclass(cls, CommandSettings) else ""
+    lines = [textwrap.fill(first, columns), "", f"usage: {program} {takes}[--config FILE] [--NAME VALUE …]", ""]
     lines += [_line("--config", "YAML file of settings; environment and options come after it", columns)]
     lines += [_setting_line(row, columns) for row in single]
-    lines += ["", f"sections (--help {sections[0].name} tells one, --help {ALL} all; docs/settings.md):"]
+    if sections:
+        lines += ["", f"sections (--help {sections[0].name} tells one, --help {ALL} all; docs/settings.md):"]
     lines += [_line(f"--{row.name}.…", row.description, columns) for row in sections]
     return "\n".join(lines)
 

@@ -14,8 +14,9 @@ from ray_app.command import reference
 from ray_app.command.load_settings import run_command
 from ray_app.command.settings import EvaluateSettings, JudgeSettings
 from ray_app.loop.config import IterateSettings
+from ray_app.report import ReportSettings
 
-COMMANDS = (IterateSettings, JudgeSettings, EvaluateSettings)
+COMMANDS = (IterateSettings, JudgeSettings, EvaluateSettings, ReportSettings)
 
 
 def every(cls: type[BaseModel], defaults: BaseModel | None = None, prefix: str = "") -> Iterator[reference.Setting]:
@@ -72,7 +73,7 @@ def test_a_section_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[s
     assert told.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["iterate", "judge", "evaluate"])
+@pytest.mark.parametrize("command", ["iterate", "judge", "evaluate", "report"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     code = (
         f"import sys, runpy; sys.argv = ['x', '--help']\ntry:\n    runpy.run_module('ray_app.{command}', "
