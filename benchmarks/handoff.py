@@ -3,6 +3,7 @@
     python benchmarks/handoff.py engine --model PATH --output engine.json     one engine; on a GPU it sleeps ten times
     python benchmarks/handoff.py account runs/NAME --output account.json      of a run that has ended
     python benchmarks/handoff.py compare runs/NAME fresh/NAME --output compare.json
+    scripts/gpu_handoff.sh                                                    all of that on one GPU
 
 `compare` holds a run whose engines slept against a copy of its folder that went on with engines that never sleep: the
 verdicts on every evaluation set, and the rows trained on. Copy the run's folder, remove the stages to do again from the
