@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from loop_runs import ROOT, Loop
+from loop_runs import ROOT, TRIALS, Loop
 
 from ray_app.command.load_settings import leave
 
@@ -21,7 +21,20 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 EXIT = pytest.StashKey[int]()
-LONGEST = ("tests/integration/train/", "tests/faults/test_kill.py", "tests/orchestration/engine/test_streaming.py")
+# From the longest on: what is left at the end keeps one process waiting for the other.
+LONGEST = (
+    "tests/integration/train/",
+    "tests/integration/test_loop.py",
+    "tests/integration/engine/",
+    "tests/faults/test_stop.py",
+    "tests/integration/test_recorded_runs.py",
+    "tests/integration/test_selection_in_loop.py",
+    "tests/integration/test_cluster_job.py",
+    "tests/orchestration/engine/test_streaming.py",
+    "tests/orchestration/engine/test_client.py",
+    "tests/integration/",
+    "tests/faults/",
+)
 # Folders whose tests share a Ray, an engine or a training run.
 SHARED = ("tests/integration/engine", "tests/integration/train", "tests/gpu/train", "tests/orchestration/on_gpus")
 MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
@@ -29,7 +42,9 @@ MODEL = ROOT / ".cache" / "models" / "smollm2-135m-instruct"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that both processes end at about the same time."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(
+        key=lambda item: next((i for i, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -48,6 +63,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if not hasattr(session.config, "workerinput"):  # the last to end
+        shutil.rmtree(TRIALS, ignore_errors=True)
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # of the rest pytest still has to tell
         session.config.stash[EXIT] = int(exitstatus)
 

@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -98,6 +100,18 @@ class Ended:
         return lines[0]
 
 
+# The trial of a seed (`ray_app.train.trial`) takes a third of a small run. The first run of a session makes it, and the
+# others find it in their folder, as a command does that goes on; for other settings the product makes another one.
+TRIAL = "seed_trial.json"
+TRIALS = Path(tempfile.gettempdir()) / f"ste-trials-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+
+
+def trial_of(settings: dict[str, Any]) -> Path:
+    """Where the trial of runs like this one lies, once there has been one."""
+    decides = {name: settings.get(name) for name in ("judge", "train", "judging", "prompts")}
+    return TRIALS / f"{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]}.json"
+
+
 class Loop:
     """One run folder and the command that works on it."""
 
@@ -111,7 +125,10 @@ class Loop:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """The command in the background, in a process group of its own. Its output goes to files: pipes would block."""
-        number = len(self.processes)
+        number, known, own = len(self.processes), trial_of(self.settings), self.run / TRIAL
+        if known.is_file() and not own.exists():
+            self.run.mkdir(parents=True, exist_ok=True)
+            shutil.copy(known, own)
         command = [sys.executable, "-m", "ray_app.iterate", "--config", str(self.config), *options]
         with open(self.folder / f"out-{number}", "w") as out, open(self.folder / f"err-{number}", "w") as err:
             process = subprocess.Popen(
@@ -130,7 +147,11 @@ class Loop:
     def ended(self, process: subprocess.Popen[str], timeout: float = 800) -> Ended:
         """Wait for the end of a command."""
         code = process.wait(timeout)
-        number = self.processes.index(process)
+        number, known, own = self.processes.index(process), trial_of(self.settings), self.run / TRIAL
+        if own.is_file() and not known.exists():
+            TRIALS.mkdir(exist_ok=True)
+            shutil.copy(own, half := known.with_suffix(f".{os.getpid()}"))
+            half.replace(known)
         return Ended(code, (self.folder / f"out-{number}").read_text(), (self.folder / f"err-{number}").read_text())
 
     def __call__(self, *options: str, timeout: float = 800) -> Ended:

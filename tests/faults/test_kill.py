@@ -1,4 +1,6 @@
-"""kill -9 of the driver in each stage, Ctrl-C in one: the same command goes on, and redoes nothing that is closed."""
+"""kill -9 of the driver in each stage, Ctrl-C in one: the same command goes on, and redoes nothing that is closed. The
+short form, which `make test` has, is in test_stop.py.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +30,6 @@ Make = Callable[..., Loop]
 @pytest.fixture
 def killable(loop: Make, shallow: str) -> Loop:
     return loop(**killable_settings(shallow))
-
-
-@pytest.mark.timeout(1200)
-def test_kill_9_in_judgments_and_in_training(killable: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The short form of the matrix below: a stage that resumes by rows, and the one that resumes by a state."""
-    killing = Killing(killable)
-    killing.at(killing.inside("iter_01/judgments"), *held("judge", ROW))
-    assert not killing.committed("iter_01/judgments")
-    with monkeypatch.context() as stand_in:
-        stand_in.setenv("PYTHONPATH", str(ROOT / "tests" / "stand_ins"))
-        killing.at(killing.inside("iter_01/train_state", "**/progress-000002.json"), *trained_until(3, tmp_path))
-    assert not killing.committed("iter_01/training")
-    killable.succeeds()
-    killing.compare()
-    whole_and_once(killable)
 
 
 @pytest.mark.matrix

@@ -73,19 +73,33 @@ class Stopping(Killing):
         assert not (self.loop.run / "lease.json").exists()
         self.compare()
 
+    def killed(self, reached: Callable[[], bool], *options: str) -> None:
+        """`kill -9`, once."""
+        super().at(reached, *options)
+
 
 @pytest.mark.timeout(1200)
-def test_ctrl_c_in_pairs_and_in_training(
+def test_a_run_that_is_stopped_killed_and_stopped_again_is_whole(
     loop: Callable[..., Loop], shallow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The short form of the matrix below: our own handler, and the stage whose library has one of its own."""
+    """The short form of the matrices, of stops below and of kills in test_kill.py: our own handler, no handler, and the
+    stage whose library has a handler of its own.
+    """
     run = loop(**killable_settings(shallow))
     stopping = Stopping(run, signal.SIGINT)
     stopping.at(stopping.inside("pairs"), *held("generator", f"{MODIFY}.*{ROW}"))
+    stopping.killed(stopping.inside("iter_01/judgments"), *held("judge", ROW))
+    assert not stopping.committed("iter_01/judgments")
     with monkeypatch.context() as stand_in:
         stand_in.setenv("PYTHONPATH", str(ROOT / "tests" / "stand_ins"))
         stopping.at(stopping.inside("iter_01/train_state", "**/progress-000002.json"), *trained_until(3, tmp_path))
+    assert not stopping.committed("iter_01/training")
+    first_step = run.files("iter_01/train_state/**/progress-000001.json")
+    run.succeeds()
     stopping.compare()
+    assert len(first_step) == 1  # training went on behind it
+    assert run.files("iter_01/train_state/**/progress-000001.json") == first_step
+    whole_and_once(run)
 
 
 @SIGNALS

@@ -19,19 +19,21 @@ def test_dpo_lowers_its_loss_and_raises_the_margin(cluster, dpo_file, shallow, t
     assert points[-1]["margin"] > 0.05
 
 
-@pytest.fixture(scope="module")
-def lora_run(cluster, sft_file, model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lora")
+def with_adapters(seed, rows, folder):
     settings = small(lora={"rank": 8, "alpha": 32}, lr=2e-3, lr_min=2e-4, recompute="full", bf16=False)
-    return folder, run(settings, folder, sft_file, model)
+    result = run(settings, folder, rows, seed)
+    assert result.losses[-1] < result.losses[0]
 
 
-def test_merged_lora_speaks_like_adapter_and_base(lora_run, model):
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_merged_lora_speaks_like_adapter_and_base(cluster, sft_file, model, tmp_path):
+    """The whole model: of its first layers no text can be read."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, result = lora_run
-    assert result.losses[-1] < result.losses[0]
+    folder = tmp_path
+    with_adapters(model, sft_file, folder)
     tokenizer = AutoTokenizer.from_pretrained(model)
     prompts = [
         tokenizer.apply_chat_template(judged(i)["prompt"], add_generation_prompt=True, return_dict=False)
@@ -47,13 +49,14 @@ def test_merged_lora_speaks_like_adapter_and_base(lora_run, model):
     assert any("[[" in text for text in texts)
 
 
-def test_merged_weights_are_base_plus_scaled_factors(lora_run, model):
-    folder, _ = lora_run
+def test_merged_weights_are_base_plus_scaled_factors(cluster, sft_file, shallow, tmp_path):
+    folder = tmp_path
+    with_adapters(shallow, sft_file, folder)
     merged = load_file(folder / "checkpoint" / "model.safetensors")
     adapter = load_file(folder / "checkpoint" / "adapter" / "adapter_model.safetensors")
-    base = load_file(f"{model}/model.safetensors")
+    base = load_file(f"{shallow}/model.safetensors")
     assert set(merged) == set(base)
-    name = "model.layers.3.mlp.down_proj"
+    name = "model.layers.1.mlp.down_proj"
     down, up = (adapter[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
     wanted = base[f"{name}.weight"].float() + 4.0 * (up.float() @ down.float())
     torch.testing.assert_close(merged[f"{name}.weight"], wanted, rtol=1e-5, atol=1e-6)
