@@ -118,6 +118,8 @@ def test_a_modified_instruction_is_of_the_same_language(modified: str, fault: st
     original = "Name a bird that sings at night, and is not the owl of the wood."
     assert pair_fault(original, modified, GOOD, WORSE, [], ALL) == fault
     assert language_of("Quack!") is None
+    assert language_of("Hãy viết một bài thơ về ông của tôi.") == "vi"
+    assert language_of("import re\nfrom os import path\nfrom json import loads\n") in (None, "en")
     assert not another_language("Quack!", modified)
 
 
