@@ -121,8 +121,13 @@ def main() -> None:
     if arguments.output:
         flags = Path("/proc/cpuinfo").read_text()
         name = next((line.split(":")[1].strip() for line in flags.splitlines() if "model name" in line), "")
-        about = {"processor": name, "cores": cores, "kernel": platform.release(), "threads": arguments.threads,
-                 "dtype": arguments.dtype}
+        about = {
+            "processor": name,
+            "cores": cores,
+            "kernel": platform.release(),
+            "threads": arguments.threads,
+            "dtype": arguments.dtype,
+        }
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps({**about, "lines": lines}, indent=1) + "\n")
 

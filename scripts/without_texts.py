@@ -26,6 +26,7 @@ import yaml
 
 from ray_app.base.ngrams import words
 from ray_app.base.verdict import explanation
+from ray_app.findings.page import TEXTLESS
 from ray_app.generation.pair_texts import is_meta_talk, is_refusal
 from ray_app.loop.config import IterateSettings
 
@@ -142,7 +143,7 @@ def copy(run: Path, folder: Path, prompt: str) -> None:
     texts = Texts(prompt)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps(settings_of(run), indent=1) + "\n")
+    (folder / "run.json").write_text(json.dumps({**settings_of(run), TEXTLESS: True}, indent=1) + "\n")
     rows: Iterable[Row] = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line(row, texts)) + "\n" for row in rows))
     for pattern, masked in TABLES:

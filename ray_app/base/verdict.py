@@ -60,11 +60,20 @@ def parse_verdict(text: str, letters: str = "AB") -> str | None:
     return found[-1] if found and found[-1] in letters else None
 
 
-_MARKS = re.compile(r"\[\[[^\[\]\n]{0,12}\]\]")
+# A mark, and the words that only announce it ("Your final verdict is: **[[A]]**").
+_MARKS = re.compile(
+    r"(?:\b(?:(?:so|thus|hence|therefore|overall|finally|in conclusion)\W+)?(?:(?:my|your|our|the)\W+)?"
+    r"(?:(?:final|overall)\W+)?(?:verdict|answer|judge?ment|decision|choice|conclusion|rating|score)"
+    r"(?:\W+(?:is|would be|must be))?\W*)?"
+    r"\[\[[^\[\]\n]{0,12}\]\]",
+    re.IGNORECASE,
+)
 
 
 def explanation(text: str) -> str:
-    """What a judgment says besides its verdict: its own text without the marks; empty where reasoning was cut off."""
+    """What a judgment says besides its verdict: its own text without the marks, and without the words that only
+    announce them; empty where reasoning was cut off.
+    """
     return _MARKS.sub(" ", own_text(text) or "").strip()
 
 

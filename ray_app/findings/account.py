@@ -12,6 +12,7 @@ from ray_app.system.device_time import summed
 REASONS = 4  # of a sentence; the table has them all
 NEVER_RIGHT = "never judged right"
 NO_WRONG = "no wrong judgment to set beside"
+BESIDE = "pairs, with judgments beside them"
 Line = Mapping[str, Any]
 
 
@@ -81,13 +82,18 @@ def left_out(line: Line) -> list[tuple[str, int]]:
 
 
 def spent(metrics: Sequence[Line]) -> list[dict[str, Any]]:
-    """{stage, seconds, share, tokens} over all iterations, the longest first. Stages side by side overlap, so shares
-    are of the sum of all seconds, not of the time that passed.
+    """{stage, seconds, share, tokens} over all iterations, the longest first: of the clock's time while a command was
+    at work on the run. What ran side by side is one line. Of runs without an account (`device_time`) the stages' own
+    seconds, which may overlap.
     """
+    known = any("device_time" in line["extra"] for line in metrics)
     sums: dict[str, list[float]] = {}
     for line in metrics:
-        made = sums.setdefault(stage_words(line["stage"]), [0.0, 0.0])
-        made[0] += line["seconds"]
+        made = sums.setdefault(
+            BESIDE if known and line["extra"].get("side_by_side") else stage_words(line["stage"]), [0.0, 0.0]
+        )
+        account = line["extra"].get("device_time")
+        made[0] += (account["seconds"] if account else 0.0) if known else line["seconds"]
         made[1] += line["completion_tokens"]
     whole = sum(seconds for seconds, _ in sums.values()) or 1.0
     rows = [
@@ -98,15 +104,17 @@ def spent(metrics: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def where_time_went(metrics: Sequence[Line]) -> list[str]:
-    """The largest part of the time in a sentence, and how long the devices waited."""
+    """In sentences: the largest part of the time, what starts of engines took of it, how long the devices waited."""
     rows = spent(metrics)
     if not rows:
         return []
     whole, most = sum(float(row["seconds"]) for row in rows), rows[0]
     told = [
-        f"Most of the time went into {most['stage']}: {duration(most['seconds'])} of {duration(whole)} "
-        f"({100 * most['share']:.0f} %)."
+        f"The run took {duration(whole)}, as far as its stages are done. The largest part went into {most['stage']}: "
+        f"{duration(most['seconds'])} ({100 * most['share']:.0f} %)."
     ]
+    if starting := sum(line["extra"].get("weights_seconds") or 0.0 for line in metrics):
+        told.append(f"Engines started, or took other weights, for {duration(starting)} of it.")
     account = summed(line["extra"]["device_time"] for line in metrics if "device_time" in line["extra"])
     if account["total"]:
         causes = sorted(account["idle"].items(), key=lambda cause: -cause[1])[:2]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name, stage_words
-from ray_app.findings.plotting import PERCENT, Chart, Line, by_set, chart, line, of_stage, percent, times
-from ray_app.findings.verdict import measured
+from ray_app.findings.plotting import PERCENT, Chart, Line, by_set, chart, enough, line, of_stage, percent, times
+from ray_app.findings.verdict import COIN, chance_of, measured
 from ray_app.metrics.similarity import THIRDS
 
 GROUPS = 20  # more bars than that cannot be read
@@ -63,9 +63,25 @@ def accuracy(metrics: Sequence[Line]) -> Chart:
             data.append(line(f"{name}: always the longer", baseline, **dotted, **group))
     others, told = _other_judges(metrics, list(by_set(metrics)))
     data += others
-    note = "Bars are 95 % intervals; dotted: what always the longer response scores on the same rows. "
-    note += f"Chance is 50 % of pairs and 25 % of best-of-four rows.{told}"
-    return chart("Accuracy by iteration", note, data, PERCENT)
+    known = [headline for rows in by_set(metrics).values() for _, headline in rows]
+    note = "Bars are 95 % intervals"
+    note += (
+        "; dotted: what always the longer response scores on the same rows" if _any(known, "length_baseline") else ""
+    )
+    note += ". Chance is 50 % of pairs (the thin line)"
+    note += " and 25 % of best-of-four rows" if any(chance_of(headline) < COIN for headline in known) else ""
+    made = chart("Accuracy by iteration", f"{note}.{told}", data, PERCENT)
+    made["layout"]["shapes"] = [_level(100 * COIN)]
+    return made
+
+
+def _any(headlines: Sequence[Line], name: str) -> bool:
+    return any((headline.get(name) or {}).get("value") is not None for headline in headlines)
+
+
+def _level(y: float) -> dict[str, Any]:
+    """A thin line over the whole width."""
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": "#888", "width": 1}}
 
 
 def _other_judges(metrics: Sequence[Line], sets: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
@@ -95,8 +111,9 @@ def controls(metrics: Sequence[Line]) -> Chart:
         **{f"accuracy_{third}_similar": f"accuracy, {third} similar third" for third in THIRDS},
     }
     rows = by_set(metrics).get("heldout", [])
-    data = [line(text, [(i, percent(headline, name)) for i, headline in rows]) for name, text in names.items()]
+    data = [line(text, [(i, enough(headline, name)) for i, headline in rows]) for name, text in names.items()]
     mirrored = any(headline.get("mirrored_accuracy") for _, headline in rows)
+    title = "Does the instruction matter? (held-out pairs)" if mirrored else "Held-out pairs, looked at closely"
     note = (
         "A judge that looks at the responses alone is never right of a pair and its mirror; a coin in 6 %."
         if mirrored
@@ -104,7 +121,7 @@ def controls(metrics: Sequence[Line]) -> Chart:
     )
     if any(headline.get(f"accuracy_{third}_similar") for third in THIRDS for _, headline in rows):
         note += " Thirds of the pairs, by the similarity of their two instructions."
-    return chart("Does the instruction matter? (held-out pairs)", note, [d for d in data if d["x"]], PERCENT)
+    return chart(title, note, [d for d in data if d["x"]], PERCENT)
 
 
 def rejection(metrics: Sequence[Line]) -> Chart:
@@ -135,14 +152,15 @@ def explanations(metrics: Sequence[Line]) -> Chart:
         "side": "right",
         "rangemode": "tozero",
         "showgrid": False,
-        "tickformat": ".0f",
+        "tickformat": "d",
+        "dtick": max(1, round(max(data[2]["y"], default=0) / 5)),
     }
     return made
 
 
 def bias(metrics: Sequence[Line]) -> Chart:
     data = [
-        line(name, [(i, percent(headline, "first_position_rate")) for i, headline in rows])
+        line(name, [(i, enough(headline, "first_position_rate")) for i, headline in rows])
         for name, rows in by_set(metrics).items()
     ]
     return chart(
@@ -156,12 +174,14 @@ def by_group(metrics: Sequence[Line], what: str) -> Chart:
     for place, extra in rows[:1] + rows[1:][-1:]:
         groups = {k: v for k, v in (extra.get(f"pass_rate_by_{what}") or {}).items() if v.get("value") is not None}
         largest = sorted(groups, key=lambda name: -groups[name]["n"])[:GROUPS]
-        names = sorted(largest, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+        names = sorted(
+            largest, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else -groups[name]["n"])
+        )
         text = [f"n = {groups[name]['n']}" for name in names]
         bars = {"type": "bar", "name": f"iteration {place}", "x": names, "text": text, "textposition": "none"}
         if len(names) > 1:
             data.append({**bars, "y": [100 * groups[name]["value"] for name in names]})
-    note = f"Share of (pair, order) whose first judgment is correct; at most the {GROUPS} largest groups."
+    note = f"Of a pair in one order: is its first judgment correct? At most the {GROUPS} largest groups, largest first."
     return chart(f"Pass rate by {what}", note, data, PERCENT, what)
 
 

@@ -28,6 +28,7 @@ from ray_app.findings.verdict import sentences, trusted
 from ray_app.run import storage
 
 REPORT = "report.html"
+TEXTLESS = "texts_left_out"  # of run.json, in a copy that scripts/without_texts.py made
 PARTS = [
     ("verdict", "Did it learn?"),
     ("alarms", "Can I trust it?"),
@@ -78,7 +79,7 @@ def render(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_asset("page.html.j2")).render(
         name=tables.name,
-        subtitle=f"{len(metrics)} stages done, the last at {max((m['finished'] for m in metrics), default='?')}",
+        subtitle=subtitle_of(tables, metrics),
         parts=PARTS,
         verdict=sentences(metrics, alarms, second=len(tables.phases()) > 1),
         trusted=trusted(metrics, alarms),
@@ -97,6 +98,14 @@ def render(
         data=Markup(script_json(data)),
         plotly=Markup(_plotly()),
     )
+
+
+def subtitle_of(tables: RunTables, metrics: Sequence[Mapping[str, Any]]) -> str:
+    """What was trained, and how far the run is."""
+    seed = (tables.settings.get("judge") or {}).get("model")
+    told = f"seed model {seed}; " if seed else ""
+    told += f"{len(metrics)} stages done, the last at {max((m['finished'] for m in metrics), default='?')}"
+    return told + (". The texts of its data were taken out of this copy." if tables.described.get(TEXTLESS) else "")
 
 
 def versions_of(described: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from ray_app.run.folder import parts_of
 
 Line = Mapping[str, Any]
 Chart = dict[str, Any]
+FEW = 5  # rows, below which their share is not drawn
 PERCENT = {"range": [-3, 103], "tick0": 0, "dtick": 20, "ticksuffix": " %"}  # a marker at an end is shown whole
 
 
@@ -26,6 +27,9 @@ def chart(title: str, note: str, data: list[dict[str, Any]], y: Mapping[str, Any
         axis |= _axis([value for trace in data for value in trace["x"]])
     elif x == "step":  # whole numbers too, and few of them
         axis |= {"dtick": max(1, round(max((value for trace in data for value in trace["x"]), default=1) / 8))}
+    if y == PERCENT:
+        told = {"hovertemplate": "%{x}: %{y:.1f} %<extra>%{fullData.name}</extra>"}
+        data = [told | trace for trace in data]
     data = [{**trace, "name": plain(trace["name"]), "x": [plain(value) for value in trace["x"]]} for trace in data]
     return {"title": title, "note": note, "data": data, "layout": {"xaxis": axis, "yaxis": dict(y)}}
 
@@ -71,6 +75,12 @@ def of_stage(metrics: Sequence[Line], stage: str) -> list[tuple[int | str, Line]
 
 def percent(headline: Line, name: str) -> float | None:
     return times((headline.get(name) or {}).get("value"))
+
+
+def enough(headline: Line, name: str) -> float | None:
+    """The same, where it is a share of at least FEW rows: one of two rows is no 50 %."""
+    found = headline.get(name) or {}
+    return times(found.get("value")) if found.get("n", FEW) >= FEW else None
 
 
 def times(value: float | None) -> float | None:

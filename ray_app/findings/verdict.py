@@ -11,9 +11,12 @@ from ray_app.run.folder import DPO, parts_of
 
 Line = Mapping[str, Any]
 HELDOUT, VALIDATION = "heldout", "validation"
+COIN = 0.5  # what it scores of pairs
 MOSTLY_UNPARSED = 0.3  # from here on a seed's score says more of its form than of its judgment
 DOUBTS = {"synthetic_only", "shortcut_instruction"}  # alarms that speak against the verdict itself
 LITTLE = 0.1  # an accuracy that is not for sure further than that above chance is little
+CONSTANT = 0.1  # a judge whose verdicts are nearly all of one place
+FEW = 10  # rows with a verdict, below which no share of them is told
 WIDE = 0.05  # an interval that reaches further than that to a side leaves most questions open
 
 
@@ -29,6 +32,8 @@ class SetResult:
     selected: bool  # whether the checkpoint was selected on this set
     chance: float  # what a coin scores
     seed_unparsed: float | None = None  # the seed's answers that hold no verdict: each counts as wrong
+    unparsed: float | None = None  # the same of the judge that goes on
+    first: float | None = None  # its verdicts that are for the response shown first
     phase: str = ""  # of the judge: the second training of its iteration
     others: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # (name, accuracy) of the first judge, other prompts, SFT
 
@@ -58,12 +63,14 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     results = []
     for name, headline in found[last].items():
         seed = found.get(0, {}).get(name, {})
-        longer = (headline.get("length_baseline") or {}).get("value")
+        longer = _value(headline, "length_baseline")
         if figure := measured(headline):
             results.append(
                 SetResult(
                     *(name, last, measured(seed), figure, longer, selected and name == VALIDATION, chance_of(headline)),
-                    seed_unparsed=(seed.get("unparsed_rate") or {}).get("value"),
+                    seed_unparsed=_value(seed, "unparsed_rate"),
+                    unparsed=_value(headline, "unparsed_rate"),
+                    first=_value(headline, "first_position_rate"),
                     phase=phase,
                     others=_others(metrics, name, last if phase else None),
                 )
@@ -99,7 +106,12 @@ def chance_of(headline: Line) -> float:
     """What a coin scores on a set: one half of pairs, a quarter of best-of-four rows, which have an accuracy and a rate
     of unparsed answers alone.
     """
-    return 0.25 if set(headline) == {"accuracy", "unparsed_rate"} else 0.5
+    return 0.25 if set(headline) == {"accuracy", "unparsed_rate"} else COIN
+
+
+def _value(headline: Line, name: str) -> float | None:
+    found: float | None = (headline.get(name) or {}).get("value")
+    return found
 
 
 def main(headline: Line) -> Any:
@@ -122,7 +134,7 @@ def sentences(metrics: Sequence[Line], alarms: Sequence[Line], second: bool = Fa
         return ["Nothing is trained and evaluated yet: there is nothing to say about learning."]
     gold = [result for result in results if result.name != HELDOUT]
     judge = _judge_of(results[0], second or any(parts_of(line["stage"])[0] for line in metrics))
-    said = [_learned(gold, judge, {str(alarm["name"]) for alarm in alarms})]
+    said = [_learned(gold, judge, {str(alarm["name"]) for alarm in alarms}), *_form(gold)]
     if alarms:
         names = ", ".join(sorted({str(alarm["name"]).replace("_", " ") for alarm in alarms}))
         said.append(f"Distrust it for: {names} (the alarms say why).")
@@ -159,6 +171,41 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
     return f"{answer}: {told}."
 
 
+def _form(gold: Sequence[SetResult]) -> list[str]:
+    """What the figures say of the form of the judge's answers rather than of its judgment."""
+    said = []
+    learned = [r for r in gold if r.unparsed is not None and (r.seed_unparsed or 0) >= MOSTLY_UNPARSED > 2 * r.unparsed]
+    if learned:
+        was, now = _range([r.seed_unparsed or 0.0 for r in learned]), _range([r.unparsed or 0.0 for r in learned])
+        text = f"It learned to give a verdict at all: {was} of the seed's answers hold none, now {now}"
+        both = [(r.name, shares) for r in learned if (shares := _among_verdicts(r))]
+        figures = ", ".join(f"{name} {100 * before:.0f} → {100 * after:.0f} %" for name, (before, after) in both)
+        said.append(text + (f". Right among the verdicts that there are: {figures}." if figures else "."))
+    constant = [r for r in gold if r.first is not None and min(r.first, 1 - r.first) <= CONSTANT]
+    if constant:
+        places = {"second" if (r.first or 0) < 0.5 else "first" for r in constant}
+        place = f"shown {places.pop()}" if len(places) == 1 else "in one place"
+        names = ", ".join(r.name for r in constant)
+        said.append(
+            f"On {names} nearly all its verdicts are for the response {place}, whatever it says: a constant answer is "
+            "right in half of all pairs."
+        )
+    return said
+
+
+def _among_verdicts(result: SetResult) -> tuple[float, float] | None:
+    """(seed, now): right among the answers that hold a verdict; None where the seed gave too few of them."""
+    if result.seed is None or result.seed["n"] * (1 - (result.seed_unparsed or 0)) < FEW:
+        return None
+    before = result.seed["value"] / (1 - (result.seed_unparsed or 0))
+    return before, result.last["value"] / (1 - (result.unparsed or 0))
+
+
+def _range(shares: Sequence[float]) -> str:
+    low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low}–{high} %"
+
+
 def _told(result: SetResult) -> str:
     name = "held-out synthetic pairs" if result.name == HELDOUT else result.name
     text = f"{name}: {_of_rows(result.last)}"
@@ -185,7 +232,7 @@ def trusted(metrics: Sequence[Line], alarms: Sequence[Line]) -> list[str]:
     if gold:
         best = min(gold, key=lambda result: float(result.last["high"] - result.last["low"]) or 1.0)
         reach = (best.last["high"] - best.last["low"]) / 2
-        exact = f"{best.name} ({best.last['n']} rows), known to ± {100 * reach:.0f} points (95 % interval)"
+        exact = f"{best.name} (n = {best.last['n']}), known to ± {100 * reach:.0f} points (95 % interval)"
         wide = ": too little to tell most judges apart" if reach > WIDE else ""
         said.append(f"The most exact figure on gold labels: {exact}{wide}.")
     return said

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_app.base.verdict import Count, both_orders, count, neutralise, parse_score, parse_verdict, votes_needed
+from ray_app.base.ngrams import words
+from ray_app.base.verdict import (
+    Count,
+    both_orders,
+    count,
+    explanation,
+    neutralise,
+    parse_score,
+    parse_verdict,
+    votes_needed,
+)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +154,20 @@ def test_another_verdict_behind_is_not_the_one_before_it() -> None:
     assert parse_verdict("One could say [[A]], but neither is better: [[C]]") is None
     assert parse_verdict("One could say [[C]], but A is better: [[A]]") == "A"
     assert parse_verdict("[[D]]", "ABCD") == "D"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[A]]", ""),
+        ("Your final verdict is [[A]]", ""),
+        ("Final verdict: **[[B]]**", ""),
+        ("Therefore, my answer must be: [[B]]", ""),
+        ("Score: [[7.5]]", ""),
+        ("B is right, since 2 + 2 = 4. My final verdict is: [[B]]", "B is right since 2 2 4"),
+        ("The answer of A is wrong. [[B]]", "The answer of A is wrong"),
+        ("The verdict is clear: A explains more [[A]]", "The verdict is clear A explains more"),
+    ],
+)
+def test_words_that_only_announce_a_verdict_explain_nothing(text: str, said: str) -> None:
+    assert words(explanation(text)) == words(said)

@@ -76,7 +76,7 @@ def test_where_the_time_went_is_said() -> None:
     line = {"stage": "training", "iteration": 1, "seconds": 9.0, "completion_tokens": 0}
     told = where_time_went([{**line, "extra": {"device_time": account}}, {**line, "seconds": 1.0, "extra": {}}])
     assert told == [
-        "Most of the time went into training: 10 s of 10 s (100 %).",
+        "The run took 10 s, as far as its stages are done. The largest part went into training: 10 s (100 %).",
         "The devices (GPUs, or the machine) did no work for 25 % of their time, mostly for: engines start (4 s) and "
         "other (1 s), in device-seconds.",
     ]
@@ -92,6 +92,27 @@ def test_time_is_summed_by_stage(tables: RunTables) -> None:
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert rows[0]["share"] == pytest.approx(max(sums.values()) / sum(sums.values()))
     assert spent([]) == []
+
+
+def test_what_ran_side_by_side_is_one_part_of_the_time() -> None:
+    """Ten minutes of the clock in which two stages worked are no twenty."""
+
+    def made(stage: str, seconds: float, account: float | None, **extra: Any) -> dict[str, Any]:
+        told = {} if account is None else {"device_time": {"devices": 2, "seconds": account, "busy": 1.0, "idle": {}}}
+        return {"stage": stage, "iteration": 1, "seconds": seconds, "completion_tokens": 5, "extra": {**extra, **told}}
+
+    lines = [
+        made("pairs", 590.0, 600.0, side_by_side=True, weights_seconds=30.0),
+        made("judgments", 600.0, None, side_by_side=True),
+        made("judgments", 90.0, 100.0),
+        made("evaluation", 50.0, 100.0),
+        made("evaluation", 50.0, None),
+    ]
+    found = {row["stage"]: (row["seconds"], row["tokens"]) for row in spent(lines)}
+    assert found == {"pairs, with judgments beside them": (600, 10), "judgments": (100, 5), "evaluation": (100, 10)}
+    first, starts, _ = where_time_went(lines)
+    assert first.endswith("into pairs, with judgments beside them: 10 min (75 %).")
+    assert starts == "Engines started, or took other weights, for 30 s of it."
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.4, "0 s"), (119, "119 s"), (300, "5 min"), (9000, "2.5 h")])

@@ -204,7 +204,7 @@ def real_run(run: Path) -> Evidence:
 
 def test_the_real_run_that_a_shortcut_fooled_is_caught() -> None:
     found = names(real_run(COMMITTED))
-    assert {"shortcut_length", "meta_talk", "bare_verdicts", "few_phrasings", "synthetic_only"} <= found
+    assert {"shortcut_length", "meta_talk", "bare_verdicts", "synthetic_only"} <= found
 
 
 @pytest.mark.skipif(not EVIDENCE.is_dir(), reason="STE_EVIDENCE names no folder with the real run")

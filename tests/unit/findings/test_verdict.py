@@ -87,7 +87,7 @@ def test_whether_it_can_be_trusted() -> None:
     exact, coarse = line("test", 1, 0.7, 0.67, 0.73, 0.5), line("validation", 1, 0.7, 0.4, 1.0, 0.5)
     told = trusted([*SEED, coarse, exact], [])
     assert told[0].startswith("No alarm was raised")
-    assert told[1].endswith("on gold labels: test (300 rows), known to ± 3 points (95 % interval).")
+    assert told[1].endswith("on gold labels: test (n = 300), known to ± 3 points (95 % interval).")
     told = trusted([*SEED, coarse], [{"name": "meta_talk"}, {"name": "meta_talk"}])
     assert told[0].startswith("Only with care: 1 alarm was raised.")
     assert told[1].endswith("± 30 points (95 % interval): too little to tell most judges apart.")
@@ -101,6 +101,33 @@ def test_what_was_not_measured_is_not_claimed() -> None:
 def test_synthetic_pairs_alone_say_nothing() -> None:
     (first, *_) = sentences([SEED[1], HELDOUT], [])
     assert "on its own synthetic pairs alone: that says nothing" in first
+
+
+def with_form(made: dict[str, Any], unparsed: float, first: float) -> dict[str, Any]:
+    shares = {"unparsed_rate": figure(unparsed, 0, 1), "first_position_rate": figure(first, 0, 1)}
+    made["extra"]["headline"] |= shares
+    return made
+
+
+def test_a_judge_that_learned_the_form_alone_is_told() -> None:
+    """The seed names a response in 10 % of its answers, and is right in half of those; the judge always says B."""
+    seed = with_form(line("validation", 0, 0.05, 0.03, 0.08), 0.9, 0.5)
+    now = with_form(line("validation", 1, 0.5, 0.45, 0.55), 0, 0.02)
+    learned, form, constant, *_ = sentences([seed, now], [])
+    assert learned.startswith("Not shown")
+    assert form == (
+        "It learned to give a verdict at all: 90 % of the seed's answers hold none, now 0 %. Right among the verdicts "
+        "that there are: validation 50 → 50 %."
+    )
+    assert constant.startswith("On validation nearly all its verdicts are for the response shown second")
+    few = with_form(line("validation", 0, 0.01, 0, 0.02), 0.98, 0.5)
+    assert sentences([few, now], [])[1].endswith("98 % of the seed's answers hold none, now 0 %.")
+
+
+def test_a_judge_that_judges_is_not_blamed_for_its_form() -> None:
+    seed = with_form(line("validation", 0, 0.45, 0.4, 0.5), 0.1, 0.5)
+    told = sentences([seed, with_form(line("validation", 1, 0.7, 0.65, 0.75), 0, 0.55)], [])
+    assert not [text for text in told if "learned to give" in text or "constant" in text]
 
 
 def test_a_set_that_selected_the_checkpoint_is_marked() -> None:
