@@ -138,7 +138,8 @@ def run_steps(
             for made, result in [(head, first.with_extra({"device_time": pools.clock.take()})), *others]:
                 commit(made.directory, record_of(made, result, since))
                 done.add(made.directory)
-                log.info("%s: done in %.0f s, %d rows", made, time.monotonic() - started, result.rows_out)
+                lost = f", {sum(result.quarantined.values())} lost" if result.quarantined else ""
+                log.info("%s: done in %.0f s, %d rows%s", made, time.monotonic() - started, result.rows_out, lost)
             to_come = [s for s in todo if s.directory not in done]
             saying.do(functools.partial(say, settings, folder, steps, [s for s, _ in results], to_come))
             if settings.alarms.on_alarm == "stop" or not to_come:  # else the next step need not wait for figures

@@ -26,6 +26,7 @@ from ray_app.system.stopping import stopped
 log = logging.getLogger(__name__)
 QUIET_S, TERMINAL_S = 10.0, 1.0
 ASK_S = 5.0
+FEW = 0.1  # of a stage's rows: the first to end are the short ones
 SILENT_S = 30.0  # of a shard writer: then the log tells of it
 
 
@@ -97,9 +98,11 @@ class Progress:
 
     def _tell(self, index: int, units: int, tokens: int | None) -> None:
         part, seconds = self.parts[index], time.monotonic() - self.started
-        rate = line_of_tokens(tokens, self.before[part.engines], seconds)
-        left = f"{seconds * (part.total - units) / units:,.0f} s left" if units else "no row is finished yet"
-        told = ", ".join(text for text in (f"{units} of {part.total} rows", rate, left) if text)
+        of_all = sum(other.engines == part.engines for other in self.parts) > 1
+        rate = line_of_tokens(tokens, self.before[part.engines], seconds, of_all)
+        told = ", ".join(
+            text for text in (f"{units} of {part.total} rows", rate, left(units, part.total, seconds)) if text
+        )
         self.lines[index] = f"{part.label}: {told}"
         job_line.tell(" | ".join(line for line in self.lines if line))
         if self.bar:
@@ -117,12 +120,19 @@ def _measure(part: Part, units: int, tokens: int | None) -> None:
         set_gauge("ste_tokens_made", tokens, tags)
 
 
-def line_of_tokens(tokens: int | None, before: int, seconds: float) -> str:
-    """What engines have made in `seconds`; nothing where it is not known. Pure."""
+def left(units: int, total: int, seconds: float) -> str:
+    """How long the rest will take, by what `units` of `total` took; nothing while they are too few to tell. Pure."""
+    if not units:
+        return "no row is finished yet"
+    return f"about {seconds * (total - units) / units:,.0f} s left" if units >= FEW * total else ""
+
+
+def line_of_tokens(tokens: int | None, before: int, seconds: float, of_all: bool = False) -> str:
+    """What engines have made in `seconds`; nothing where it is not known. `of_all`: for several stages. Pure."""
     if tokens is None:
         return ""
     made = max(0, tokens - before)  # an engine that was built anew counts from nothing
-    return f"{made:,} tokens, {made / seconds:,.0f} tok/s"
+    return f"{made:,} tokens{' for both stages' if of_all else ''}, {made / seconds:,.0f} tok/s"
 
 
 def _tokens(engines: tuple[Any, ...]) -> int | None:

@@ -61,7 +61,7 @@ def test_tokens_are_told_before_the_first_row(told: Told) -> None:
     with Progress(Part("pairs", 64, writer, engines), Part("judgments", 128, writer, engines)):
         assert told.enough.wait(60)
     pairs, judgments = told.lines[:2]
-    assert pairs.startswith("pairs: 0 of 64 rows, 7 tokens, ")
+    assert pairs.startswith("pairs: 0 of 64 rows, 7 tokens for both stages, ")
     assert pairs.endswith("no row is finished yet")
     assert judgments == "judgments: 0 of 128 rows, no row is finished yet"
 

@@ -1,10 +1,10 @@
-"""What the progress line says of tokens."""
+"""What the progress line says of tokens, and of the time that is left."""
 
 from __future__ import annotations
 
 import pytest
 
-from ray_app.system.progress import line_of_tokens
+from ray_app.system.progress import left, line_of_tokens
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,10 @@ from ray_app.system.progress import line_of_tokens
 )
 def test_tokens_in_words(tokens: int | None, before: int, seconds: float, told: str) -> None:
     assert line_of_tokens(tokens, before, seconds) == told
+
+
+def test_how_long_it_takes_is_told_once_enough_is_done() -> None:
+    """Of 78 rows the first two are the shortest: by them the rest would take hours."""
+    assert left(0, 78, 30.0) == "no row is finished yet"
+    assert left(2, 78, 30.0) == ""
+    assert left(39, 78, 30.0) == "about 30 s left"
