@@ -20,6 +20,7 @@ def learned_from(metrics: Sequence[Line]) -> list[str]:
     """A sentence a trained iteration: how many judgments it was trained on, of what, out of how many drawn."""
     stages = [(line, *parts_of(line["stage"])) for line in metrics]
     drawn = {(phase, line["iteration"]): line["rows_out"] for line, phase, stage in stages if stage == "judgments"}
+    cut = {(phase, line["iteration"]): line["extra"] for line, phase, stage in stages if stage == "training"}
     told = []
     for line, phase, stage in stages:
         if stage != "train_set":
@@ -31,6 +32,9 @@ def learned_from(metrics: Sequence[Line]) -> list[str]:
         text += f", chosen out of {drawn[place]:,} judgments drawn" if place in drawn else ""
         if extra.get("explanation_words_median") is not None:
             text += f"; half of them say {extra['explanation_words_median']:g} words or more besides the verdict"
+        steps = cut.get(place, {})
+        if steps.get("cut_from"):
+            text += f"; train.max_steps ended training after {steps['steps']} of {steps['cut_from']} steps"
         told.append(text + ".")
     return told
 

@@ -74,6 +74,7 @@ class TrainResult:
     scores: list[Score] = field(default_factory=list)
     quarantine: list[dict[str, str]] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict, compare=False)  # of the call, not of the fit
+    cut_from: int | None = None  # the steps of all epochs, where `train.max_steps` made them fewer
 
 
 def fit(
@@ -123,14 +124,16 @@ def fit(
         refs, lengths, quarantine = encoded.result()
     if not lengths:
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
-    steps = total_steps(lengths, plan_settings(settings, seed), settings.epochs, settings.max_steps)
+    plan = plan_settings(settings, seed)
+    steps, whole = (total_steps(lengths, plan, settings.epochs, most) for most in (settings.max_steps, None))
     keep = settings.keep_candidates and validation is not None
     job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep, revision=revision)
-    log.info("training %s: %d rows, %d steps on %d workers", run_name, len(lengths), steps, settings.workers)
+    cut = f" of {whole} (train.max_steps)" if steps < whole else ""
+    log.info("training %s: %d rows, %d steps%s on %d workers", run_name, len(lengths), steps, cut, settings.workers)
     scores, progress = train_and_select(job, validation, make_room, spent, standby)
     seconds = time.monotonic() - started
     result = result_of(progress, list_candidates(work_dir), scores, len(lengths), seconds, quarantine)
-    result = replace(result, spent=dict(spent))
+    result = replace(result, spent=dict(spent), cut_from=whole if cut else None)
     commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "")
     return result
 

@@ -257,5 +257,6 @@ def numbers(result: TrainResult) -> dict[str, Any]:
         "first_loss": result.losses[0] if result.losses else None,
         "last_loss": result.losses[-1] if result.losses else None,
         "selected_step": result.selected,
+        **({"cut_from": result.cut_from} if result.cut_from else {}),
         "candidates": [asdict(score) for score in result.scores],
     }

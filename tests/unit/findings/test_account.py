@@ -47,6 +47,9 @@ def test_what_it_learned_from(tables: RunTables) -> None:
         f"Iteration 1: {len(rows)} training rows from {len(pairs)} pairs, chosen out of {drawn} judgments drawn"
     )
     assert learned_from([]) == []
+    cut = {"stage": "training", "iteration": 1, "extra": {"steps": 4, "cut_from": 6}}
+    (told,) = learned_from([*(line for line in tables.metrics() if line["stage"] == "train_set"), cut])
+    assert told.endswith("; train.max_steps ended training after 4 of 6 steps.")
 
 
 def test_a_second_training_is_told_apart(then_dpo: str) -> None:
