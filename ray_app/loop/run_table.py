@@ -74,6 +74,14 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     return [rows[i] for i in sorted(rows)]
 
 
+def before_all(metrics: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was done once: instructions and pairs, and the judgments that ran beside them."""
+    told = [
+        line["extra"]["device_time"] for line in metrics if line["iteration"] is None and "device_time" in line["extra"]
+    ]
+    return {"iteration": "-", "device_time": summed(told)}
+
+
 def _row_of(line: Mapping[str, Any], prompts: list[str]) -> tuple[tuple[int, int], dict[str, Any]]:
     """The place of a line's row, and what names it. `prompts` are those seen so far; a new one is added."""
     iteration = line["iteration"]
@@ -104,7 +112,7 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
         console.print(_changes(rows))
     console.print(_stages(metrics))
     if any("device_time" in row for row in rows):
-        console.print(_device_time(rows))
+        console.print(_device_time([before_all(metrics), *rows]))
 
 
 def show_alarms(alarms: list[dict[str, Any]], console: Console | None = None) -> None:

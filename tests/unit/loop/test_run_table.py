@@ -206,3 +206,5 @@ def test_the_time_of_the_devices_is_summed_over_an_iteration() -> None:
     text = shown([*lines, line("evaluation", 1, set="b", headline=HEADLINE, device_time=second)])
     assert "1 150 20 other 15, workers start 15" in " ".join(text.split())
     assert "device-seconds" not in shown([line("training", 1)])
+    whole = shown([line("pairs", None, device_time=first), *lines]).splitlines()
+    assert [text.split()[:3] for text in whole if text.strip()][-2:] == [["-", "100", "20"], ["1", "100", "20"]]
