@@ -5,6 +5,7 @@ Read from committed stages only. Figures are percent; accuracy counts unparsed a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ OF_TRAINING_SET = (
     "distinct_explanations",
 )
 LEAST_TOLD_S = 0.5  # of a cause of idleness in the table
+FEWER_UNPARSED = 0.1  # that many points of a change may be form
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE, BASELINE)
 
 
@@ -213,7 +215,9 @@ def _thirds(headline: Mapping[str, Any] | None) -> dict[str, Any]:
 def _changes(rows: list[dict[str, Any]]) -> Table:
     title = "Accuracy against the iteration before"
     title += " (dpo: against the SFT checkpoint)" if any(row.get("phase") for row in rows) else ""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    table = Table(
+        title=title, caption=_of_form(rows), caption_justify="left", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT
+    )
     table.add_column("iter", justify="right")
     table.add_column("set", no_wrap=True)
     for name in ("change [95 %]", "better : worse", "p (McNemar)"):
@@ -227,6 +231,17 @@ def _changes(rows: list[dict[str, Any]]) -> Table:
                 str(row["iteration"]), name, f"{100 * found['value']:+.1f}{bounds}", counts, f"{test['p_value']:.2g}"
             )
     return table
+
+
+def _of_form(rows: list[dict[str, Any]]) -> str | None:
+    """What of a change is that answers have a verdict now: one without counts as wrong."""
+    found = []
+    for before, row in itertools.pairwise(row for row in rows if "prompt" not in row and row["iteration"] != "first"):
+        for name in row["changes"]:
+            was, now = ((r["sets"].get(name) or {}).get("unparsed_rate", {}).get("value") for r in (before, row))
+            if was is not None and now is not None and was - now >= FEWER_UNPARSED:
+                found.append(f"{row['iteration']} {name} {100 * was:.0f} to {100 * now:.0f}")
+    return f"much of it is form: answers without a verdict, %: {', '.join(found)}" if found else None
 
 
 def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:

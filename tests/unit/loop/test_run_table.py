@@ -125,6 +125,17 @@ def test_no_change_no_table_of_changes() -> None:
     assert "against the iteration before" not in text
 
 
+def test_what_of_a_change_is_form_is_said() -> None:
+    """A seed that gives no verdict is wrong by that alone: what it gains by giving one is no judgment."""
+    change = {"difference": figure(0.5, 0.3, 0.7), "mcnemar": {"b_better": 12, "a_better": 0, "p_value": 0.0005}}
+    silent, spoken = ({**HEADLINE, "unparsed_rate": figure(rate)} for rate in (0.98, 0.0))
+    seed = line("evaluation", 0, set="test", headline=silent)
+    text = shown([seed, line("evaluation", 1, set="test", headline=spoken, change=change)])
+    assert "much of it is form: answers without a verdict, %: 1 test 98 to 0" in " ".join(text.split())
+    text = shown([seed, line("evaluation", 1, set="test", headline=silent, change=change)])
+    assert "form" not in text
+
+
 def test_votes_that_stopped_early_have_no_single_sample_accuracy() -> None:
     headline = {"vote_accuracy": figure(0.75, 0.5, 1.0)}
     assert "75.0 [50–100]" in shown([line("evaluation", 0, set="test", headline=headline)])
