@@ -16,7 +16,7 @@ def start_ray(**options: Any) -> None:
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            ray.init(**options)
+            ray.init(address="local", **options)
             return
         except Exception:  # Ray raises no class of its own for this
             ray.shutdown()

@@ -109,11 +109,13 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
     # Here the engines are the work: with Ray's 15 every other process of this machine would run before them.
     os.environ.setdefault("RAY_worker_niceness", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that the default is on
+    _tell_of_cluster()
     others = [child.pid for child in psutil.Process().children()]
     for attempt in range(1, STARTS + 1):
         try:
             with _lean_node(settings):
                 ray.init(
+                    address="local",  # else Ray joins a cluster that `ray start` began here, and refuses `num_cpus`
                     num_cpus=settings.num_cpus or max(4, os.cpu_count() or 1),
                     object_store_memory=int(settings.object_store_gib * 2**30),
                     include_dashboard=settings.dashboard,
@@ -130,6 +132,16 @@ def _start_local(settings: RaySettings, options: dict[str, object]) -> None:
             log.warning("a local Ray did not start in time, and is started again")
     dashboard = f"; dashboard http://{ray._private.worker.get_dashboard_url()}" if settings.dashboard else ""
     log.info("started a local Ray: %s%s", resources(), dashboard)
+
+
+def _tell_of_cluster() -> None:
+    """Of a cluster that `ray start` began on this machine, and that is not meant as long as nobody names it."""
+    address = ray._private.utils.read_ray_address()
+    if not address:
+        return
+    with contextlib.suppress(InputError):  # a file that a cluster has left
+        _require_listener(address)
+        log.info("the Ray cluster at %s is not used: --ray.address %s or auto would", address, address)
 
 
 def _disconnect() -> None:

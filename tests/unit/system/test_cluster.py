@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,23 @@ def test_a_local_ray_that_does_not_start_in_time_is_started_again(
         for process in [other, *begun]:
             process.kill()
             process.wait()
+
+
+def test_a_cluster_of_this_machine_is_not_joined_unasked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`ray start` leaves its address in a file, which `ray.init` follows where no address is given."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setattr(cluster.ray, "cluster_resources", dict)
+    caplog.set_level("INFO", logger="ray_app.system.cluster")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setattr(cluster.ray._private.utils, "read_ray_address", lambda: address)
+        cluster._start_local(RaySettings(dashboard=False), {})
+    told = f"the Ray cluster at {address} is not used: --ray.address {address} or auto would"
+    assert asked[0]["address"] == "local"
+    assert told in caplog.messages
+    caplog.clear()
+    cluster._start_local(RaySettings(dashboard=False), {})  # nothing listens there now
+    assert [line for line in caplog.messages if "not used" in line] == []
