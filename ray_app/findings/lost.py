@@ -103,12 +103,13 @@ def _text(value: Any) -> str:
 
 def with_instructions(tables: RunTables, lost: Sequence[Sample]) -> list[Sample]:
     """The same, with the instruction that each was made of where a table of the run still has it."""
-    wanted = {made["id"].split("/")[0] for made in lost}
+    units = {made["id"].split("/")[0] for made in lost if "/" in made["id"]}  # of a pair, by its order or side
+    rows = {made["id"] for made in lost} - units
     texts: dict[str, str] = {}
     folder = tables.folder
-    sources = [(folder.stage_dir("instructions"), "instruction_id", "text")]
-    sources += [(folder.stage_dir("pairs", i), "pair_id", "instruction") for i in (None, *tables.iterations())]
-    for directory, column, text in sources:
+    sources = [(folder.stage_dir("instructions"), "instruction_id", "text", rows)]
+    sources += [(folder.stage_dir("pairs", i), "pair_id", "instruction", units) for i in (None, *tables.iterations())]
+    for directory, column, text, wanted in sources:
         missing = wanted - set(texts)
         for row in tables.rows_of(directory, column, missing) if missing else ():
             texts[row[column]] = shown_text(row[text])

@@ -62,7 +62,7 @@ const identity = (row) => Object.fromEntries(["kind", "id", ...PLACE].filter((na
 const textsOf = (row) => [...row.fields, ...(row.prompt ?? [])].map(([, text]) => text);
 const wordsOf = (row) => [row.id, ...row.why, ...row.tags, ...textsOf(row)].join("\n").toLowerCase();
 const words = new Map(data.samples.map((row) => [row, wordsOf(row)]));
-let shown = [], at = 0, unfolded = false, came = "";
+let shown = [], at = 0, unfolded = false;
 
 // Marks: those of --marks, then those that this browser kept of the run. Lines of before named no place: they mark every
 // row of their kind and id.
@@ -186,7 +186,8 @@ function choose(number) {
 
 function openAddress() {
   if (!location.hash.startsWith("#row=")) return false;
-  came = decodeURIComponent(location.hash.slice(5));
+  let came;
+  try { came = decodeURIComponent(location.hash.slice(5)); } catch { return false; } // an address that was cut off
   for (const id of ["kind", "tag", "search"]) byId(id).value = "";
   filter();
   const number = shown.findIndex((row) => key(row) === came);

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ray_app.findings.lost import LostFrom, details, lost_samples, told
+from collections.abc import Callable
+
+from ray_app.findings.lost import LostFrom, details, lost_samples, told, with_instructions
+from ray_app.findings.run_tables import RunTables
 from ray_app.findings.samples import Place
 
 SETTINGS = {"pairs": {"sampling": {"max_tokens": 128}, "modify_sampling": {"max_tokens": 96}}}
@@ -25,6 +28,16 @@ def test_a_record_that_was_cut_off_is_read_as_far_as_it_goes() -> None:
         assert found["chosen"] == "one \n two"
         assert found["rejected"].endswith("…") or length == len(whole) - 1
     assert details(str({"responses": [("text", True), ("long " * 9, None)]})[:40])["responses"].startswith("text: True")
+
+
+def test_a_lost_unit_has_the_instruction_of_its_pair(runs: Callable[[str], str]) -> None:
+    tables = RunTables(runs("pairwise"))
+    pair = next(tables.pairs())
+    row = {"id": f"{pair['pair_id']}/chosen_first", "reason": "timeout", "detail": "no answer"}
+    made = list(lost_samples([row, {**row, "id": "x/y"}], LostFrom("judgments", Place(1), ""), [], SETTINGS))
+    known, unknown = with_instructions(tables, made)
+    assert dict(known["fields"])["instruction"] == pair["instruction"]
+    assert unknown == made[1]
 
 
 def test_other_details_are_shown_as_they_are() -> None:
