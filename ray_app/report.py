@@ -85,7 +85,10 @@ def read_marks(file: str, run: str) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            mark = {name: str(row[name]) for name in ("run", "kind", "id", "mark")}
+            mark: dict[str, Any] = {name: str(row[name]) for name in ("run", "kind", "id", "mark")}
+            if row.get("iteration") is not None:  # files of before said neither iteration, nor phase, nor set
+                mark["iteration"] = int(row["iteration"])
+            mark |= {name: str(row[name]) for name in ("phase", "set") if row.get(name)}
         except (ValueError, KeyError, TypeError) as fault:
             raise InputError(f"--marks: {file} line {number} is no mark of a report") from fault
         if mark["run"] == run:

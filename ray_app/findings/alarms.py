@@ -31,6 +31,7 @@ class Alarm:
     n: int
     rows: tuple[str, ...] = ()
     phase: str = ""  # the second training of the iteration, where it is about that one's judgments, rows or judge
+    set: str = ""  # the evaluation set that the rows are of
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,9 @@ def _of_sets(
         worst = max(over, key=lambda s: over[s][1])
         share, off = over[worst]
         shown = (examples or {}).get(worst, share)
-        yield Alarm(name, iteration, message.format(sets=told), advice, off, limit, share.of, tuple(shown.ids))
+        yield Alarm(
+            name, iteration, message.format(sets=told), advice, off, limit, share.of, tuple(shown.ids), set=worst
+        )
 
 
 def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: AlarmSettings) -> Iterator[Alarm]:

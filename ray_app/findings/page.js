@@ -55,29 +55,101 @@ async function figures() {
   document.body.dataset.ready = "yes";
 }
 
-// Samples.
-const marks = new Map(data.marks.map((mark) => [`${mark.kind}|${mark.id}`, mark.mark]));
-const key = (sample) => `${sample.kind}|${sample.id}`;
-const words = new Map(data.samples.map((s) => [s, [s.id, s.why, ...s.tags, ...s.fields.map((f) => f[1])].join("\n").toLowerCase()]));
-let shown = [], at = 0;
+// Samples. A row is named by five words: rows of several iterations, trainings and sets have the same ids.
+const PLACE = ["iteration", "phase", "set"], OUTCOMES = { right: "✓", wrong: "✗", "no verdict": "–" };
+const key = (row) => [row.kind, row.id, ...PLACE.map((name) => row[name] ?? "")].join("|");
+const identity = (row) => Object.fromEntries(["kind", "id", ...PLACE].filter((name) => row[name] !== undefined).map((name) => [name, row[name]]));
+const textsOf = (row) => [...row.fields, ...(row.prompt ?? [])].map(([, text]) => text);
+const wordsOf = (row) => [row.id, ...row.why, ...row.tags, ...textsOf(row)].join("\n").toLowerCase();
+const words = new Map(data.samples.map((row) => [row, wordsOf(row)]));
+let shown = [], at = 0, unfolded = false;
+
+// Marks: those of --marks, then those that this browser kept of the run. Lines of before named no place: they mark every
+// row of their kind and id.
+const KEPT = `ste-report-marks ${data.run} ${data.begun}`;
+const marks = new Map(), placeless = [];
+
+function keptMarks() {
+  try { return JSON.parse(localStorage.getItem(KEPT) ?? "[]"); } catch { return []; } // a browser may forbid it
+}
+
+function keepMarks() {
+  try { localStorage.setItem(KEPT, JSON.stringify([...marks.values()])); } catch { /* they can still be exported */ }
+}
+
+function takeMarks(rows) {
+  const names = new Set(data.samples.map(key));
+  for (const line of placeless) {
+    const exact = names.has(key(line));
+    for (const row of rows) {
+      const old = row.kind === line.kind && [row.id, `${row.id}/${row.phase}`].includes(line.id);
+      if (!old || (exact && key(row) !== key(line)) || marks.has(key(row))) continue;
+      marks.set(key(row), { ...identity(row), mark: line.mark });
+      line.taken = true;
+    }
+  }
+}
+
+for (const { run, ...line } of data.marks) {
+  if (PLACE.some((name) => line[name] !== undefined)) marks.set(key(line), line);
+  else placeless.push(line);
+}
+for (const line of keptMarks()) marks.set(key(line), line);
+takeMarks(data.samples);
+const markOf = (row) => marks.get(key(row))?.mark ?? null;
 
 function fill(select, values) {
   for (const value of [...new Set(values)].sort()) select.append(element("option", value, { value }));
 }
 
+// What tells a row from its neighbours in the list.
+function briefly(row) {
+  const fields = new Map(row.fields);
+  if (row.kind === "evaluation" && fields.has("verdict")) return `verdict ${fields.get("verdict")}, gold ${fields.get("gold") ?? "–"}: ${fields.get("instruction") ?? row.id}`;
+  if (row.kind === "quarantine") return `${row.tags[0].replaceAll("_", " ")}: ${fields.get("instruction") ?? row.id}`;
+  const names = { judgment: ["judgment"], "training row": ["completion", "chosen"] }[row.kind] ?? [];
+  return names.map((name) => fields.get(name)).find(Boolean) ?? row.fields[0]?.[1] ?? row.id;
+}
+
+function entry(row, number) {
+  const made = element("li"), outcome = row.tags.find((tag) => tag in OUTCOMES);
+  if (outcome) made.append(element("span", OUTCOMES[outcome], { class: "outcome", role: "img", "aria-label": outcome }), " ");
+  const kind = row.kind === "quarantine" ? row.tags[1] : row.kind; // the stage that lost it
+  const place = [kind, row.iteration === 0 ? "the seed" : row.iteration && `iteration ${row.iteration}`, row.phase?.toUpperCase(), row.set];
+  made.append(element("span", `${place.filter(Boolean).join(", ")}: ${row.why.join(", ")}`), element("b", markOf(row) ?? "", { class: "mark" }));
+  made.append(element("small", briefly(row)));
+  made.addEventListener("click", () => choose(number));
+  return made;
+}
+
 function filter(table) {
   const kind = byId("kind").value, tag = byId("tag").value, text = byId("search").value.toLowerCase();
-  shown = data.samples.filter((s) => (!kind || s.kind === kind)
-    && (!table || s.table === table) && (!tag || s.tags.includes(tag) || marks.get(key(s)) === tag) && (!text || s.find === text || words.get(s).includes(text)));
-  at = 0;
-  byId("list").replaceChildren(...shown.map((sample, number) => {
-    const row = element("li");
-    row.append(element("span", `${sample.kind}: ${sample.why}`), element("small", sample.fields.length ? sample.fields[0][1] : sample.id));
-    row.addEventListener("click", () => show(number));
-    return row;
-  }));
-  byId("count").textContent = `${shown.length} of ${data.samples.length}`;
+  shown = data.samples.filter((row) => (!kind || row.kind === kind)
+    && (!table || row.table === table) && (!tag || row.tags.includes(tag) || markOf(row) === tag) && (!text || row.find === text || words.get(row).includes(text)));
+  byId("list").replaceChildren(...shown.map(entry));
+  byId("count").textContent = counted(kind, tag, text || table);
   show(0);
+}
+
+// How many rows are shown, of how many: the page holds a sample of a run.
+const KINDS = { "training row": "training rows", quarantine: "lost rows", evaluation: "verdicts" };
+const told = (count) => count.toLocaleString("en");
+const whole = (kind, tag) => data.totals[tag ? `${kind} ${tag}` : kind];
+
+function counted(kind, tag, narrowed) {
+  const total = narrowed ? undefined : kind ? whole(kind, tag) : tag ? undefined : Object.keys(data.totals).filter((name) => !name.startsWith("evaluation ")).reduce((sum, name) => sum + data.totals[name], 0);
+  const name = [tag, kind ? KINDS[kind] ?? `${kind}s` : "rows"].filter(Boolean).join(" ");
+  const all = data.served.length ? "all under “All rows of”" : "all with report --serve";
+  if (total === undefined) return `${told(shown.length)} of the ${told(data.samples.length)} rows in this page, which are a sample; ${all}`;
+  return shown.length >= total ? `all ${told(total)} ${name}` : `sample: ${told(shown.length)} of ${told(total)} ${name}; ${all}`;
+}
+
+// Only the list itself scrolls to its row: the page stays where its reader is.
+function reveal(row) {
+  const list = byId("list");
+  const above = row.offsetTop - list.scrollTop, below = above + row.offsetHeight - list.clientHeight;
+  if (above < 0) list.scrollTop += above;
+  else if (below > 0) list.scrollTop += below;
 }
 
 function show(number) {
@@ -88,21 +160,55 @@ function show(number) {
   place.replaceChildren();
   if (!sample) { place.append(element("p", "Nothing fits.")); return; }
   rows[at].setAttribute("aria-current", "true");
-  rows[at].scrollIntoView({ block: "nearest" });
+  reveal(rows[at]);
   place.scrollTop = 0;
-  place.append(element("h3", `${sample.kind} ${sample.id}`), element("p", sample.why, { class: "quiet" }));
+  place.append(element("h3", `${sample.kind} ${sample.id}`), element("p", sample.why.join(", "), { class: "quiet" }));
   const tags = element("p");
-  for (const tag of sample.tags) tags.append(element("span", tag, { class: "tag" }), " ");
+  for (const tag of sample.tags) tags.append(element("span", tag in OUTCOMES ? `${OUTCOMES[tag]} ${tag}` : tag, { class: "tag" }), " ");
   const buttons = element("p", undefined, { class: "marks" });
   for (const mark of ["good", "bad", "unsure"]) {
-    const button = element("button", mark, { type: "button", "aria-pressed": String(marks.get(key(sample)) === mark) });
+    const button = element("button", mark, { type: "button", "aria-pressed": String(markOf(sample) === mark) });
     button.addEventListener("click", () => setMark(mark));
     buttons.append(button, " ");
   }
   const list = element("dl");
   const pair = pairOf(sample), before = pair.length ? 2 : sample.fields.length; // a judgment and its verdict, then its pair
   for (const [name, text] of [...sample.fields.slice(0, before), ...pair, ...sample.fields.slice(before)]) list.append(element("dt", name), element("dd", text));
-  place.append(tags, buttons, list);
+  place.append(tags, buttons, list, ...promptOf(sample, pair));
+}
+
+// A row that its reader has chosen has an address.
+function choose(number) {
+  show(number);
+  if (!shown[at]) return;
+  try { history.replaceState(null, "", `#row=${encodeURIComponent(key(shown[at]))}`); } catch { /* an embedded page has none */ }
+}
+
+function openAddress() {
+  if (!location.hash.startsWith("#row=")) return false;
+  let came;
+  try { came = decodeURIComponent(location.hash.slice(5)); } catch { return false; } // an address that was cut off
+  for (const id of ["kind", "tag", "search"]) byId(id).value = "";
+  filter();
+  const number = shown.findIndex((row) => key(row) === came);
+  if (number < 0) { byId("count").textContent = `The row of this address is not in this page: ${came.split("|").filter(Boolean).join(", ")}`; return true; }
+  show(number);
+  return true;
+}
+
+// What was asked, by roles: of a training row as it was learned, of a judgment from the judge's prompt and its pair.
+function promptOf(sample, pair) {
+  const texts = { instruction: pair[0]?.[1], response: pair[1]?.[1], response_a: pair[1]?.[1], response_b: pair[2]?.[1] };
+  const complete = pair.length > (["chosen", "rejected"].includes(sample.pair?.[1]) ? 1 : 2);
+  const rebuilt = complete ? data.judge_prompt.map(([role, text]) => [role, text.replace(/\{\{ (\w+) \}\}/g, (found, name) => texts[name] ?? found)]) : [];
+  const turns = sample.prompt ?? rebuilt;
+  if (!turns.length) return [];
+  const fold = element("details", undefined, { class: "prompt" });
+  fold.open = unfolded;
+  fold.addEventListener("toggle", () => { unfolded = fold.open; });
+  fold.append(element("summary", `The judge's prompt (${turns.map(([role]) => role).join(", ")})`));
+  for (const [role, text] of turns) fold.append(element("h4", role), element("div", text, { class: "turn" }));
+  return [fold];
 }
 
 // What a judgment was shown: its pair, in the order in which it stood.
@@ -118,18 +224,18 @@ function pairOf(sample) {
 function setMark(mark) {
   const sample = shown[at];
   if (!sample) return;
-  if (mark === null || marks.get(key(sample)) === mark) marks.delete(key(sample));
-  else marks.set(key(sample), mark);
-  show(at);
+  const chosen = markOf(sample) === mark ? null : mark; // one that was taken away is kept as such: --marks may still have it
+  marks.set(key(sample), { ...identity(sample), mark: chosen });
+  keepMarks();
+  byId("list").children[at].replaceWith(entry(sample, at));
+  choose(at);
 }
 
 function exportMarks() {
-  const lines = [...marks].map(([place, mark]) => {
-    const [kind, ...id] = place.split("|");
-    return JSON.stringify({ run: data.run, kind, id: id.join("|"), mark });
-  });
+  const made = [...marks.values(), ...placeless.filter((line) => !line.taken)].filter((line) => line.mark);
+  const lines = made.map(({ taken, ...line }) => JSON.stringify({ run: data.run, ...line }) + "\n");
   const link = element("a", undefined, { download: `${data.run}-marks.jsonl` });
-  link.href = URL.createObjectURL(new Blob([lines.map((line) => line + "\n").join("")], { type: "application/jsonl" }));
+  link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
   link.click();
 }
 
@@ -137,8 +243,10 @@ document.addEventListener("keydown", (event) => {
   const typing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName);
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (typing) { if (event.key === "Escape") event.target.blur(); return; }
-  const act = { j: () => show(at + 1), k: () => show(at - 1), g: () => setMark("good"), b: () => setMark("bad"),
-    u: () => setMark("unsure"), x: () => setMark(null), "/": () => byId("search").focus() }[event.key];
+  const next = () => choose(at + 1), before = () => choose(at - 1);
+  const inList = event.target === byId("list") ? { ArrowDown: next, ArrowUp: before } : {};
+  const act = { j: next, k: before, g: () => setMark("good"), b: () => setMark("bad"),
+    u: () => setMark("unsure"), x: () => setMark(null), "/": () => byId("search").focus(), ...inList }[event.key];
   if (act) { event.preventDefault(); act(); }
 });
 for (const button of document.querySelectorAll("[data-find]")) {
@@ -146,29 +254,34 @@ for (const button of document.querySelectorAll("[data-find]")) {
     byId("kind").value = ""; byId("tag").value = ""; byId("search").value = button.dataset.find;
     filter();
     byId("samples").scrollIntoView();
-    byId("list").focus();
+    byId("list").focus({ preventScroll: true });
   });
 }
 for (const button of document.querySelectorAll("[data-kind]")) {
-  button.hidden = !data.samples.some((s) => s.kind === button.dataset.kind);
+  const { kind, tag = "" } = button.dataset;
+  const count = data.samples.filter((row) => row.kind === kind && (!tag || row.tags.includes(tag))).length;
+  const total = whole(kind, tag) ?? count;
+  button.hidden = !count;
+  button.textContent += count < total ? ` (${told(count)} of ${told(total)})` : ` (${told(count)})`;
   button.addEventListener("click", () => {
-    byId("kind").value = button.dataset.kind; byId("tag").value = ""; byId("search").value = "";
+    byId("kind").value = kind; byId("tag").value = tag; byId("search").value = "";
     filter();
-    byId("list").focus();
+    byId("list").focus({ preventScroll: true });
   });
 }
 // Every row of a table, page by page, where a server stands behind the page (report --serve).
 async function more() {
   const table = byId("table").value, find = byId("search").value.toLowerCase();
-  const offset = data.samples.filter((s) => s.table === table && s.find === find).length;
+  const offset = data.samples.filter((row) => row.table === table && row.find === find).length;
   const answer = await fetch(`rows?${new URLSearchParams({ table, offset, find })}`);
   const { rows = [], pairs = {} } = await answer.json();
   Object.assign(data.pairs, pairs);
   for (const row of rows) {
     Object.assign(row, { table, find });
     data.samples.push(row);
-    words.set(row, [row.id, row.why, ...row.tags, ...row.fields.map((f) => f[1])].join("\n").toLowerCase());
+    words.set(row, wordsOf(row));
   }
+  takeMarks(rows);
   byId("kind").value = ""; byId("tag").value = "";
   filter(find ? undefined : table);
   byId("count").textContent += rows.length ? `, ${rows.length} came` : ", no more";
@@ -178,9 +291,12 @@ if (data.served.length) {
   for (const name of data.served) byId("table").append(element("option", name, { value: name }));
   byId("more").addEventListener("click", more);
 }
-fill(byId("kind"), data.samples.map((s) => s.kind));
-fill(byId("tag"), [...data.samples.flatMap((s) => s.tags), "good", "bad", "unsure"]);
+fill(byId("kind"), data.samples.map((row) => row.kind));
+fill(byId("tag"), [...data.samples.flatMap((row) => row.tags), "good", "bad", "unsure"]);
 for (const id of ["kind", "tag", "search"]) byId(id).addEventListener("input", () => filter());
 byId("export").addEventListener("click", exportMarks);
-filter();
-figures().catch((fault) => byId("charts").append(element("p", `The figures could not be drawn: ${fault}`)));
+addEventListener("hashchange", () => { if (openAddress()) byId("reader").scrollIntoView(); });
+const addressed = openAddress();
+if (!addressed) filter();
+figures().catch((fault) => byId("charts").append(element("p", `The figures could not be drawn: ${fault}`)))
+  .then(() => { if (addressed) byId("reader").scrollIntoView(); }); // the figures above it have their heights now

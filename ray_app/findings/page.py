@@ -21,7 +21,7 @@ from ray_app.findings import judges, naming
 from ray_app.findings.account import duration, learned_from, left_out, spent, thrown_away, where_time_went
 from ray_app.findings.charts import charts
 from ray_app.findings.naming import at, stage_name, where
-from ray_app.findings.reading import pairs_shown, readable
+from ray_app.findings.reading import fitting, judge_prompt, readable, totals
 from ray_app.findings.run_tables import RunTables
 from ray_app.findings.settings import AlarmSettings
 from ray_app.findings.verdict import sentences, trusted
@@ -67,12 +67,15 @@ def render(
 ) -> str:
     """The page as text. `served`: tables whose every row the server beside the page has."""
     metrics = naming.with_first_judge(tables.metrics(), tables.settings)
-    shown = readable(tables, alarms)
+    shown, pairs = fitting(tables, readable(tables, alarms))
     data = {
         "run": tables.name,
+        "begun": metrics[0]["finished"] if metrics else "",  # another run of this name keeps its own marks
         "charts": charts(metrics, _last_summaries(tables), _losses(tables)),
         "samples": shown,
-        "pairs": pairs_shown(tables, shown),
+        "pairs": pairs,
+        "totals": totals(tables),
+        "judge_prompt": judge_prompt(tables),
         "marks": list(marks),
         "served": list(served),
     }
@@ -92,6 +95,7 @@ def render(
         spent=[{**row, "seconds": duration(row["seconds"])} for row in spent(metrics)],
         settings=setting_rows(tables.settings, defaults, other.settings if other else None),
         other=other.name if other else None,
+        served=bool(served),
         versions=versions_of(tables.described),
         css=Markup(_asset("page.css")),
         js=Markup(_asset("page.js")),

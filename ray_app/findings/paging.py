@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ray_app.errors import InputError
-from ray_app.findings import samples
+from ray_app.findings import lost, samples
 from ray_app.findings.run_tables import RunTables
-from ray_app.findings.samples import Sample
+from ray_app.findings.samples import Place, Sample
 from ray_app.judging.best_of import RATINGS_DIR
 from ray_app.run import storage
 from ray_app.run.folder import parts_of
 
 LARGEST = 200  # rows of a page
+LOST = "lost_"  # begins the name of a stage's lost rows
 
 
 def tables_of(tables: RunTables) -> list[str]:
     """Names of the tables there are, as `page_of` takes them: `pairs`, `judgments 2`, `evaluation 2 heldout`,
-    `ratings 2 rewardbench2`; those of a second training as `dpo_judgments 2`.
+    `ratings 2 rewardbench2`, `lost_pairs`; those of a second training as `dpo_judgments 2`.
     """
     return [name for name in _names(tables) if _is_there(tables, name)]
 
@@ -32,7 +33,19 @@ def _names(tables: RunTables) -> list[str]:
         judged = [line for line in phase.metrics() if line["stage"] == "evaluation"]
         places = [f"{line['iteration']} {line['extra']['set']}" for line in judged]
         found += [f"{named(table)} {place}" for place in places for table in ("evaluation", "ratings")]
+        found += map(_lost_name, lost.places(phase))
     return found
+
+
+def _lost_name(where: lost.LostFrom) -> str:
+    named = f"{where.place.phase}_{LOST}{where.stage}" if where.place.phase else f"{LOST}{where.stage}"
+    number = [] if where.place.iteration is None else [str(where.place.iteration)]
+    return " ".join([named, *number, where.place.set]).strip()
+
+
+def _lost_from(tables: RunTables, table: str) -> lost.LostFrom | None:
+    """The place of a phase's lost rows, by the table's name without the phase; None for any other table."""
+    return next((where for where in lost.places(tables) if parts_of(_lost_name(where))[1] == table), None)
 
 
 def _of_phase(tables: RunTables, table: str) -> tuple[RunTables, str]:
@@ -43,6 +56,8 @@ def _of_phase(tables: RunTables, table: str) -> tuple[RunTables, str]:
 
 def _is_there(tables: RunTables, table: str) -> bool:
     tables, table = _of_phase(tables, table)
+    if where := _lost_from(tables, table):
+        return bool(storage.list_files(where.directory, "quarantine-*.parquet"))
     name, iteration, set_name = _parts(table)
     if name in ("evaluation", "ratings"):
         return next(tables.rows(_place(tables, name, iteration or 0, set_name)), None) is not None
@@ -65,29 +80,36 @@ def page_of(tables: RunTables, table: str, offset: int, limit: int, find: str = 
         raise InputError(f"no table {table!r}")
     wanted = find.lower()
     found = (row for row in _samples(tables, table) if wanted in _text(row))
-    return [samples.shown(row, wanted) for row in itertools.islice(found, offset, offset + limit)]
+    page = list(itertools.islice(found, offset, offset + limit))
+    if page and page[0]["kind"] == lost.KIND:
+        page = lost.with_instructions(tables, page)
+    return [samples.shown(row, wanted) for row in page]
 
 
 def _samples(tables: RunTables, table: str) -> Iterator[Sample]:
-    tables, table = _of_phase(tables, table)
+    whole, why = table, [f"all rows of {table}"]
+    tables, table = _of_phase(tables, whole)
+    if where := _lost_from(tables, table):
+        return lost.lost_samples(tables.quarantine(where.directory), where, why, tables.settings)
     name, iteration, set_name = _parts(table)
+    place = Place(iteration, tables.folder.phase, set_name)
     if name in ("evaluation", "ratings"):
-        return _evaluation(tables, name, iteration or 0, set_name)
+        return _evaluation(tables, name, place, why)
     rows = tables.rows(tables.folder.stage_dir(name, iteration))
     made: dict[str, Callable[[], Iterator[Sample]]] = {
-        "instructions": lambda: samples.instruction_samples(rows, table),
-        "pairs": lambda: samples.pair_samples(rows, table),
-        "judgments": lambda: samples.judgment_samples(rows, table, iteration or 0),
-        "train_set": lambda: samples.training_samples(rows, table),
+        "instructions": lambda: samples.instruction_samples(rows, why),
+        "pairs": lambda: samples.pair_samples(rows, why, place),
+        "judgments": lambda: samples.judgment_samples(rows, why, place),
+        "train_set": lambda: samples.training_samples(rows, why, place.phase),
     }
     return made[name]()
 
 
-def _evaluation(tables: RunTables, table: str, iteration: int, name: str) -> Iterator[Sample]:
+def _evaluation(tables: RunTables, table: str, place: Place, why: Sequence[str]) -> Iterator[Sample]:
     """Votes or scores beside what was shown: a set is as large as its benchmark, so its units fit into memory."""
-    place = _place(tables, table, iteration, name)
-    units = {samples.vote_key(row): row for row in tables.rows(storage.join(place, "units"))}
-    yield from samples.vote_samples(tables.rows(place), units, name, iteration)
+    directory = _place(tables, table, place.iteration or 0, place.set)
+    units = {samples.vote_key(row): row for row in tables.rows(storage.join(directory, "units"))}
+    yield from samples.vote_samples(tables.rows(directory), units, why, place)
 
 
 def _place(tables: RunTables, table: str, iteration: int, name: str) -> str:
@@ -97,4 +119,6 @@ def _place(tables: RunTables, table: str, iteration: int, name: str) -> str:
 
 
 def _text(sample: Sample) -> str:
-    return "\n".join([sample["id"], *sample["tags"], *(text for _, text in sample["fields"])]).lower()
+    return "\n".join(
+        [sample["id"], *sample["tags"], *(text for _, text in (*sample["fields"], *sample.get("prompt", ())))]
+    ).lower()

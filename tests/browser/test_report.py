@@ -24,7 +24,10 @@ import recorded
 from clusters import free_ports
 from playwright.sync_api import Error, sync_playwright
 
+from ray_app.findings import page as report_page
+from ray_app.findings.run_tables import RunTables
 from ray_app.loop.reporting import write_report
+from ray_app.report import read_marks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 H100 = recorded.ROOT / "tests" / "fixtures" / "h100_modified"
@@ -124,6 +127,12 @@ def test_it_fits_and_its_figures_are_drawn(page: Any) -> None:
     assert page.locator("figure .main-svg").count() >= figures.count()
 
 
+def test_it_opens_at_its_top_with_each_row_once(page: Any) -> None:
+    assert page.evaluate("scrollY") == 0
+    assert page.evaluate("location.hash") == ""
+    assert page.evaluate("new Set(data.samples.map(key)).size === data.samples.length")
+
+
 def test_samples_are_read_and_marked_by_keyboard(page: Any) -> None:
     page.keyboard.press("j")
     second = page.locator("#sample h3").inner_text()
@@ -139,7 +148,9 @@ def test_samples_are_read_and_marked_by_keyboard(page: Any) -> None:
         page.click("#export")
     (mark,) = [json.loads(line) for line in Path(begun.value.path()).read_text().splitlines()]
     kind, identity = second.rsplit(" ", 1)
-    assert mark == {"run": page.locator("h1").inner_text(), "kind": kind, "id": identity, "mark": "good"}
+    place = {name: mark[name] for name in ("iteration", "phase", "set") if name in mark}
+    assert mark == {"run": page.locator("h1").inner_text(), "kind": kind, "id": identity, **place, "mark": "good"}
+    assert page.locator("#list .mark", has_text="good").count() == 1, "one row is marked, not those of other iterations"
 
 
 def test_every_control_is_reached_by_tab(page: Any) -> None:
@@ -196,6 +207,120 @@ def test_a_newcomers_questions_are_two_clicks_away(page: Any) -> None:
     page.click('nav a[href="#alarms"]')
     page.click("#alarms [data-find] >> nth=0")
     assert "alarm: " in page.locator("#sample").inner_text()
+
+
+@pytest.fixture
+def twice(tmp_path: Path, browser: Any) -> Iterator[tuple[Any, str]]:
+    """A wide page of a run of two iterations whose judgments have the same ids, with a lost row; and its address."""
+    run = recorded_run(tmp_path)
+    shutil.copytree(run / "iter_01", run / "iter_02")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    second = [{**line, "iteration": 2} for line in lines if line["iteration"] == 1]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, *second]))
+    known = RunTables(str(run)).rows(str(run / "instructions"))
+    detail = str({"chosen": "one\ntwo", "rejected": "three"})
+    lost = [
+        {"id": row["instruction_id"], "stage": "pairs", "reason": "cut_off_chosen", "detail": detail} for row in known
+    ]
+    pq.write_table(pa.Table.from_pylist(lost), run / "pairs" / "quarantine-00000.parquet")
+    address = Path(write_report(str(run))).resolve().as_uri()
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context.new_page(), address
+    context.close()
+
+
+def opened(page: Any, address: str) -> None:
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_selector("body[data-ready=yes]", timeout=60_000)
+
+
+def test_a_mark_is_of_one_row_and_stays(twice: tuple[Any, str]) -> None:
+    """Marked on one iteration's judgment, taken away again after the page was closed; the export names the place."""
+    page, address = twice
+    opened(page, address)
+    page.click('[data-kind="judgment"]')
+    page.keyboard.press("b")
+    place = page.evaluate("shown[at].iteration")
+    opened(page, address)
+    marked = page.evaluate(
+        "data.samples.filter((row) => markOf(row)).map((row) => [row.kind, row.iteration, markOf(row)])"
+    )
+    assert marked == [["judgment", place, "bad"]]
+    with page.expect_download() as begun:
+        page.click("#export")
+    (line,) = [json.loads(text) for text in Path(begun.value.path()).read_text().splitlines()]
+    assert line["iteration"] == place
+    page.select_option("#tag", "bad")
+    assert page.locator("#list li").count() == 1
+    page.locator("#list").focus()
+    page.keyboard.press("x")
+    opened(page, address)
+    assert page.evaluate("data.samples.every((row) => !markOf(row))")
+
+
+def test_marks_of_before_name_every_row_of_their_id(twice: tuple[Any, str], tmp_path: Path) -> None:
+    page, address = twice
+    opened(page, address)
+    row = page.evaluate("data.samples.find((row) => row.kind === 'judgment' && row.iteration === 2)")
+    old = {"run": "pairwise", "kind": "judgment", "id": row["id"], "mark": "unsure"}
+    elsewhere = {**old, "id": "not in the page"}
+    new = {**old, "kind": "training row", "id": "only this", "iteration": 7}
+    (tmp_path / "marks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (old, elsewhere, new)))
+    marks = read_marks(str(tmp_path / "marks.jsonl"), "pairwise")
+    opened(
+        page,
+        Path(report_page.write(RunTables(str(tmp_path / "runs" / "pairwise")), [], {}, marks=marks)).resolve().as_uri(),
+    )
+    marked = page.evaluate("data.samples.filter((row) => markOf(row)).map((row) => [row.kind, row.id, row.iteration])")
+    assert sorted(marked) == [["judgment", row["id"], 1], ["judgment", row["id"], 2]]
+    with page.expect_download() as begun:
+        page.click("#export")
+    lines = [json.loads(text) for text in Path(begun.value.path()).read_text().splitlines()]
+    assert sorted((line["id"], line.get("iteration", 0)) for line in lines) == sorted(
+        [(row["id"], 1), (row["id"], 2), ("not in the page", 0), ("only this", 7)]
+    )
+
+
+def test_a_row_has_an_address(twice: tuple[Any, str]) -> None:
+    page, address = twice
+    opened(page, address)
+    page.click('[data-kind="evaluation"] >> nth=0')
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    chosen, named = page.evaluate("[at, key(shown[at])]")
+    assert chosen == 1
+    opened(page, page.evaluate("location.href"))
+    assert page.evaluate("key(shown[at])") == named
+    page.wait_for_function("scrollY > 0")
+    box = page.locator("#sample h3").bounding_box()
+    assert 0 <= box["y"] < 900
+    opened(page, f"{address}#row=judgment%7Cnowhere")
+    assert "not in this page" in page.locator("#count").inner_text()
+
+
+def test_what_tells_rows_apart_is_in_the_list(twice: tuple[Any, str]) -> None:
+    """Wrong verdicts are wrong; counts say what is a sample; a lost row has names; prompts are folded, by role."""
+    page, address = twice
+    opened(page, address)
+    page.click('[data-kind="evaluation"][data-tag="wrong"]')
+    assert set(page.locator("#list .outcome").all_inner_texts()) == {"✗"}
+    assert "verdict A, gold B" in page.locator("#list").inner_text()
+    page.click('[data-kind="quarantine"]')
+    assert page.locator("#count").inner_text().startswith("sample: 5 of ")
+    assert page.locator('[data-kind="quarantine"]').inner_text().startswith("lost rows (5 of ")
+    assert page.locator("#sample dt").all_inner_texts() == ["why it was lost", "instruction", "chosen", "rejected"]
+    assert page.locator("#sample dd").nth(2).inner_text() == "one\ntwo"
+    for kind in ("training row", "judgment"):
+        page.click(f'[data-kind="{kind}"]')
+        assert page.locator("#list small").first.inner_text() in page.locator("#sample dd").first.inner_text()
+        assert not page.locator("#sample .turn").first.is_visible()
+    page.click("#sample summary")
+    assert page.locator("#sample h4").all_inner_texts() == ["system", "user"]
+    asked = page.locator("#sample .turn").all_inner_texts()[-1]
+    for text in page.locator("#sample dd").all_inner_texts()[2:5]:
+        assert text in asked, "the judge's prompt holds the instruction and both responses"
 
 
 def test_a_served_page_loads_and_searches_every_table(browser: Any, served: str) -> None:

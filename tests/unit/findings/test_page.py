@@ -18,8 +18,10 @@ from ray_app.errors import InputError
 from ray_app.findings import gather, judges, page
 from ray_app.findings.gather import look, update
 from ray_app.findings.paging import page_of, tables_of
-from ray_app.findings.reading import readable
+from ray_app.findings.reading import OF_AN_ALARM, alarmed_at, fitting, judge_prompt, readable, totals
 from ray_app.findings.run_tables import RunTables
+from ray_app.findings.samples import Place, identity_of
+from ray_app.findings.samples import sample as sample_of
 from ray_app.findings.settings import AlarmSettings
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.reporting import default_settings, write_report
@@ -105,10 +107,11 @@ def test_a_run_that_trains_twice_is_told_of_its_last_judge(then_dpo: str) -> Non
     assert figures["Accuracy by iteration"]["data"][0]["x"] == [0, 1, "1 DPO"]
     assert figures["Accuracy by iteration"]["layout"]["xaxis"]["categoryarray"] == ["0", "1", "1 DPO"]
     assert [trace["name"] for trace in figures["Preference loss (DPO)"]["data"]] == ["iteration 1 DPO"]
-    ids = [sample["id"] for sample in data["samples"] if sample["kind"] in ("judgment", "training row")]
-    assert len(ids) == len(set(ids))
-    why = {tag: [s["why"] for s in data["samples"] if tag in s["tags"] and s["kind"] == "judgment"] for tag in ("DPO",)}
-    assert "alarm: unparsed_judgments" in why["DPO"]
+    names = [identity_of(sample) for sample in data["samples"]]
+    assert len(names) == len(set(names))
+    assert len({name[:2] for name in names}) < len(names), "both trainings have judgments of the same ids"
+    reasons = [why for s in data["samples"] if "DPO" in s["tags"] and s["kind"] == "judgment" for why in s["why"]]
+    assert "alarm: unparsed_judgments" in reasons
     assert {"dpo_judgments 1", "dpo_evaluation 1 validation"} <= set(tables_of(tables))
     assert page_of(tables, "dpo_judgments 1", 0, 3)
 
@@ -152,10 +155,67 @@ def test_rows_of_every_alarm_can_be_read(runs: Runs) -> None:
     tables = RunTables(runs("pairwise"))
     strict = AlarmSettings(min_rows=1, unparsed=0.0, first_position=0.0, meta_talk=0.0, longer=0.5)
     alarms = look(tables, strict)
-    shown = [sample["why"] for sample in readable(tables, alarms)]
+    shown = readable(tables, alarms)
     for alarm in alarms:
-        if alarm["rows"]:
-            assert any(f"alarm: {alarm['name']}" in why for why in shown), alarm
+        raised = [sample for sample in shown if f"alarm: {alarm['name']}" in sample["why"]]
+        assert {sample["id"] for sample in raised} == set(alarm["rows"][:OF_AN_ALARM]), alarm
+
+
+def test_an_alarm_names_no_rows_of_another_place(runs: Runs) -> None:
+    alarm = {"name": "a", "iteration": 1, "phase": "", "rows": ["x", "y"], "set": ""}
+    assert alarmed_at([alarm, {**alarm, "name": "b"}], Place(1)) == {i: ["alarm: a", "alarm: b"] for i in "xy"}
+    assert alarmed_at([alarm], Place(2)) == alarmed_at([alarm], Place(1, "dpo")) == alarmed_at([alarm], Place()) == {}
+    voted = {**alarm, "set": "test"}
+    assert set(alarmed_at([voted], Place(1, "", "test"))) == {"x", "y"}
+    assert alarmed_at([voted], Place(1, "", "heldout")) == alarmed_at([voted], Place(1)) == {}
+
+
+def test_verdicts_of_every_judge_are_among_the_samples(runs: Runs) -> None:
+    judged = [sample for sample in readable(RunTables(runs("pairwise")), []) if sample["kind"] == "evaluation"]
+    assert {(sample["iteration"], sample["set"]) for sample in judged} >= {(0, "validation"), (1, "validation")}
+    for sample in judged:
+        fields = dict(sample["fields"])
+        expected = (
+            "no verdict"
+            if fields["verdict"] == "unparsed"
+            else "right"
+            if fields["verdict"] == fields["gold"]
+            else "wrong"
+        )
+        assert expected in sample["tags"]
+    assert {"right", "wrong"} <= {tag for sample in judged for tag in sample["tags"]}
+
+
+def test_what_the_run_has_of_each_kind(runs: Runs) -> None:
+    tables = RunTables(runs("pairwise"))
+    counts = totals(tables)
+    assert counts["pair"] == len(list(tables.pairs()))
+    assert counts["judgment"] == len(list(tables.judgments(1)))
+    votes = [row for i in (0, 1) for name in ("validation", "heldout") for row in tables.votes(i, name)]
+    wrong = [row for row in votes if row["verdict"] and not row["correct"]]
+    assert counts["evaluation wrong"] >= len(wrong) > 0
+    assert counts["evaluation"] >= len(votes)
+
+
+def test_long_texts_are_cut_to_what_a_page_holds(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = RunTables(runs("pairwise"))
+    made = sample_of("pair", "x", ["at random"], {"chosen": "é" * 9_000}, ())
+    assert len(fitting(tables, [made])[0][0]["fields"][0][1]) > 4_000
+    monkeypatch.setattr("ray_app.findings.reading.ROOM", 8_000)
+    assert fitting(tables, [made])[0][0]["fields"][0][1].startswith("é" * 1_000 + " …")
+
+
+def test_the_prompt_of_a_judgment_can_be_rebuilt(runs: Runs) -> None:
+    """With the texts of its pair the template is what a training row was shown."""
+    tables = RunTables(runs("pairwise"))
+    row = next(tables.train_set(1))
+    pair = next(pair for pair in tables.pairs() if pair["pair_id"] == row["pair_id"])
+    first, second = ("chosen", "rejected") if row["order"] == "chosen_first" else ("rejected", "chosen")
+    texts = {"instruction": pair["instruction"], "response_a": pair[first], "response_b": pair[second]}
+    told = [
+        [role, re.sub(r"\{\{ (\w+) \}\}", lambda found: texts[found[1]], text)] for role, text in judge_prompt(tables)
+    ]
+    assert told == [[turn["role"], turn["content"]] for turn in row["prompt"]]
 
 
 def test_alarms_of_hostile_texts_are_escaped(runs: Runs) -> None:
@@ -214,16 +274,25 @@ def test_alarms_of_other_iterations_stay(tmp_path: Path, runs: Runs) -> None:
 def test_the_command(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marks = tmp_path / "marks.jsonl"
     mark = {"run": "pairwise", "kind": "pair", "id": "x", "mark": "good"}
-    marks.write_text(json.dumps(mark) + "\n" + json.dumps({**mark, "run": "another"}) + "\n")
+    judged = {**mark, "kind": "judgment", "iteration": 2, "phase": "dpo", "set": "test"}
+    marks.write_text("".join(json.dumps(line) + "\n" for line in (mark, {**mark, "run": "another"}, judged)))
     written = tmp_path / "page.html"
     settings = report.ReportSettings(run=runs("pairwise"), output=str(written), compare=runs("dpo"), marks=str(marks))
     assert report.main(settings) == 0
     assert f"report: {written}" in capsys.readouterr().out
-    assert json.loads(element(written.read_text(), "data"))["marks"] == [mark]
+    assert json.loads(element(written.read_text(), "data"))["marks"] == [mark, judged]
     assert '<tr class="differs">' in written.read_text()
 
 
-@pytest.mark.parametrize("line", ["not json", '{"run": "pairwise"}', "[1]"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not json",
+        '{"run": "pairwise"}',
+        "[1]",
+        '{"run": "r", "kind": "pair", "id": "x", "mark": "good", "iteration": "two"}',
+    ],
+)
 def test_a_file_of_other_things_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "marks.jsonl"
     file.write_text("\n" + line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ray_app.findings.samples import LONGEST, at_random, clipped, lowest, sample, shown, vote_samples
+from ray_app.findings.samples import LONGEST, Place, at_random, clipped, lowest, merged, sample, shown, vote_samples
 
 ROWS = [{"id": str(i), "length": i} for i in range(500)]
 
@@ -34,7 +34,7 @@ def test_equal_rows_come_in_their_order() -> None:
 
 
 def test_empty_fields_are_left_out_and_long_ones_say_so() -> None:
-    made = sample("pair", "x", "at random", {"a": "", "b": None, "c": 0, "d": "x" * (LONGEST + 7)}, ("t", None, ""))
+    made = sample("pair", "x", ["at random"], {"a": "", "b": None, "c": 0, "d": "x" * (LONGEST + 7)}, ("t", None, ""))
     assert [name for name, _ in made["fields"]] == ["c", "d"]
     assert shown(made)["fields"][1][1].endswith("… (7 more characters)")
     assert made["tags"] == ["t"]
@@ -44,9 +44,17 @@ def test_empty_fields_are_left_out_and_long_ones_say_so() -> None:
 def test_a_wrong_verdict_stands_beside_what_was_shown() -> None:
     vote = {"id": "r", "order": "ba", "sample": 0, "verdict": None, "text": "hm", "correct": False}
     unit = {"instruction": "Q?", "first": "one", "second": "two", "gold": "A"}
-    (made,) = vote_samples([vote], {("r", "ba"): unit}, "test", 2, "wrong on test")
+    (made,) = vote_samples([vote], {("r", "ba"): unit}, ["at random"], Place(2, "", "test"))
     assert dict(made["fields"]) == {
         **{"instruction": "Q?", "shown first (A)": "one", "shown second (B)": "two", "gold": "A"},
         **{"verdict": "unparsed", "judgment": "hm"},
     }
-    assert made["tags"] == ["test", "iteration 2", "ba"]
+    assert made["tags"] == ["no verdict", "ba", "iteration 2", "test"]
+
+
+def test_a_row_stands_once_with_all_its_reasons() -> None:
+    """The same id in another iteration is another row."""
+    first = sample("judgment", "x", ["at random"], {"judgment": "a"}, (), Place(1))
+    second = sample("judgment", "x", ["at random"], {"judgment": "b"}, (), Place(2))
+    again = {**first, "why": ["longest", "at random"]}
+    assert merged([first, second, again]) == [{**first, "why": ["at random", "longest"]}, second]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
@@ -72,6 +74,20 @@ def test_a_pointwise_judge_has_pages(runs: Runs) -> None:
         (first,) = page_of(tables, name, 0, 1)
         assert {"instruction", "score", "judgment"} <= {field for field, _ in first["fields"]}
         assert any(field.startswith("response ") for field, _ in first["fields"])
+
+
+def test_lost_rows_have_pages_with_their_instructions(tables: RunTables, tmp_path: Path) -> None:
+    assert not [name for name in tables_of(tables) if "lost" in name]
+    known = next(tables.rows(tables.folder.stage_dir("instructions")))
+    run = shutil.copytree(tables.folder.uri, tmp_path / "lost")
+    row = {"id": known["instruction_id"], "stage": "pairs", "reason": "cut_off_chosen", "detail": "{'chosen': 'a\\n'}"}
+    pq.write_table(pa.Table.from_pylist([row]), run / "pairs" / "quarantine-00000.parquet")
+    copy = RunTables(str(run))
+    assert "lost_pairs" in tables_of(copy)
+    (found,) = page_of(copy, "lost_pairs", 0, 5, "cut_off")
+    assert dict(found["fields"])["instruction"] == known["text"]
+    assert dict(found["fields"])["chosen"] == "a\n"
+    assert page_of(copy, "lost_pairs", 1, 5) == []
 
 
 def test_a_search_sees_what_is_cut_off(tables: RunTables, monkeypatch: pytest.MonkeyPatch) -> None:
