@@ -17,7 +17,7 @@ async function loadPlotly() {
   document.head.append(script);
 }
 
-const colours = ["#3584e4", "#e66100", "#2ec27e", "#9141ac", "#e01b24", "#c88800", "#00a5b5", "#986a44"];
+const colours = ["#3584e4", "#e66100", "#2ec27e", "#9141ac", "#e01b24", "#c88800", "#00a5b5", "#986a44", "#f66fb1", "#6b8e23", "#7a7f87", "#b5835a"];
 
 function draw(place, chart) {
   const style = getComputedStyle(document.documentElement);
@@ -247,7 +247,9 @@ document.addEventListener("keydown", (event) => {
   const inList = event.target === byId("list") ? { ArrowDown: next, ArrowUp: before } : {};
   const act = { j: next, k: before, g: () => setMark("good"), b: () => setMark("bad"),
     u: () => setMark("unsure"), x: () => setMark(null), "/": () => byId("search").focus(), ...inList }[event.key];
-  if (act) { event.preventDefault(); act(); }
+  const { top, bottom } = document.querySelector(".reader").getBoundingClientRect();
+  const seen = top < innerHeight && bottom > 0; // nobody marks a row that is out of sight
+  if (act && (seen || event.key === "/")) { event.preventDefault(); act(); }
 });
 for (const button of document.querySelectorAll("[data-find]")) {
   button.addEventListener("click", () => {

@@ -134,6 +134,10 @@ def test_it_opens_at_its_top_with_each_row_once(page: Any) -> None:
 
 
 def test_samples_are_read_and_marked_by_keyboard(page: Any) -> None:
+    page.keyboard.press("g")
+    assert page.locator("#sample button[aria-pressed=true]").count() == 0, "a row that is out of sight is not marked"
+    page.locator("nav a", has_text="What did it learn from?").press("Enter")
+    page.locator(".reader").scroll_into_view_if_needed()
     page.keyboard.press("j")
     second = page.locator("#sample h3").inner_text()
     page.keyboard.press("g")
