@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Faults:
     lost: int = 0  # done, and answered with 503
     slow: int = 0  # answered late
     slow_s: float = 1.0
+    lost_puts: int = 0  # the next so many files are written, and answered with 503
     met: Counter[str] = field(default_factory=Counter)
 
 
@@ -44,6 +46,9 @@ class FaultyStore:
             faults.met[environ["REQUEST_METHOD"]] += 1
             number = faults.met["requests"]
             due = {kind for kind in ("refused", "lost", "slow") if (n := getattr(faults, kind)) and number % n == 0}
+            if environ["REQUEST_METHOD"] == "PUT" and faults.lost_puts:
+                faults.lost_puts -= 1
+                due.add("lost")
             faults.met.update(due)
         if "slow" in due:
             time.sleep(faults.slow_s)
@@ -75,11 +80,13 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     server = make_server("127.0.0.1", 0, store, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     try:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=60).close()
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir(BUCKET)
         yield store
     finally:

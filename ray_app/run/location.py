@@ -39,7 +39,7 @@ def _remote(runs: str) -> str:
         fs, path = filesystem(runs)
         bucket = path.split("/", 1)[0]
         if bucket and not fs.exists(bucket):
-            raise InputError(f"runs: {runs} cannot be used: there is no bucket {bucket}")
+            raise InputError(f"runs: {runs} cannot be used: there is no bucket {bucket}, or no access to it")
     except InputError:
         raise
     except Exception as fault:  # each library has faults of its own for a key that is missing or wrong

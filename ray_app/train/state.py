@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from ray_app.base.stores import filesystem, is_remote
 from ray_app.run import storage
 from ray_app.train.job import RAY_RUN, Job
