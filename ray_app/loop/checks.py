@@ -45,8 +45,8 @@ def check_models(settings: IterateSettings) -> None:
     judge = settings.judge
     if settings.iterations and is_remote(settings.run_uri) and judge.spans_nodes:
         raise InputError(
-            f"judge.executor: ray cannot serve checkpoints from {settings.runs}: they are copied to the engine's own node, "
-            "and its workers may stand on others; let runs be a path on a disk that every node sees"
+            f"judge.executor: ray cannot serve checkpoints from {settings.runs}: they are copied to an engine's own "
+            "node, and its workers may stand on others; let runs be a path on a disk that every node sees"
         )
     weights = judge.kind == "vllm" or (judge.kind == "scripted" and Path(judge.model, "config.json").is_file())
     if settings.iterations and not weights:

@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from ray_app.base.stores import filesystem, is_passing
+from ray_app.base.stores import filesystem as filesystem
+from ray_app.base.stores import is_passing
 from ray_app.errors import InputError
 
 log = logging.getLogger(__name__)
