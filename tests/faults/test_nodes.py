@@ -1,4 +1,4 @@
-"""A node that goes, with two Ray nodes on this machine: what was in it is asked elsewhere, and nothing is lost."""
+"""A node that goes, with two Ray nodes on this machine: what was at work in it goes on elsewhere, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import pytest
 import ray
 import ray.data
 from closed import closed_units
+from integration.train.train_runs import judged, run, small, write_rows
 from loop_runs import ROOT
 from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.state import list_actors
 
 from ray_app.base.prompts import load_prompt
-from ray_app.base.schema import JUDGMENTS
+from ray_app.base.schema import JUDGMENTS, TRAIN_SFT
 from ray_app.engine.base import Sampling
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
@@ -31,14 +34,16 @@ from ray_app.run.writer_actor import Table, start_writer
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
 PAIRS = 40
+STAND_INS = ROOT / "tests" / "stand_ins"
 
 
 @pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
-    """The node of the driver, and one more: of engines that take two CPUs each has room for one."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p))
+def two_nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
+    """The node of the driver, with three CPUs unless a test says otherwise, and one more with two."""
+    paths = (str(ROOT), str(STAND_INS), os.environ.get("PYTHONPATH"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     store = 100 * 2**20
-    head = {"num_cpus": 3, "object_store_memory": store, "include_dashboard": False}
+    head = {"num_cpus": getattr(request, "param", 3), "object_store_memory": store}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         other = cluster.add_node(num_cpus=2, object_store_memory=store)
@@ -116,3 +121,43 @@ def test_engines_that_no_node_has_room_for_are_told_at_once(two_nodes: tuple[Clu
     """Five CPUs in all, but three engines of two would need a third node."""
     with pytest.raises(InputError, match=r"3 engine\(s\) .* 5 CPUs on 2 node\(s\), room for 2"):
         EnginePool(engine({}, replicas=3), "judge", "t", may_grow=False).start()
+
+
+@pytest.mark.parametrize("two_nodes", [5], indirect=True)
+def test_a_training_goes_on_where_there_is_room_after_a_node_with_a_worker_has_gone(
+    two_nodes: tuple[Cluster, Any],
+    shallow: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each node has room for one worker of two CPUs. As one goes, there comes to be room for both on the other."""
+    cluster, other = two_nodes
+    monkeypatch.syspath_prepend(STAND_INS)
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    taken = placement_group([{"CPU": 2.0}], bundle_label_selector=[here])
+    ray.get(taken.ready(), timeout=60)
+    state, found = tmp_path / "state", set()
+    state.mkdir()
+    hold = state / "hold-3"  # the third step waits; the second has left a checkpoint
+    hold.touch()
+    rows = [{**row, "completion": row["correct"]} for row in map(judged, range(24))]
+    file = write_rows(tmp_path_factory, "sft", [{n: row.get(n) for n in TRAIN_SFT.names} for row in rows], TRAIN_SFT)
+
+    def go() -> None:
+        alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+        try:
+            found.update(actor.node_id for actor in list_actors(address=cluster.address, filters=alive))
+            cluster.remove_node(other, allow_graceful=False)
+            remove_placement_group(taken)
+        finally:
+            hold.unlink()
+
+    going = when(lambda: bool(list(state.glob("*/ray/checkpoint_manager_snapshot.json"))), go)
+    settings = small(checkpoint_every=2, cpus_per_worker=2, tracking={"to": ("wandb",), "project": str(state)})
+    resumed = run(settings, tmp_path, file, shallow)
+    going.join(60)
+    assert len(found) == 2
+    assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]
+    undisturbed = run(small(checkpoint_every=2, cpus_per_worker=2), tmp_path / "undisturbed", file, shallow)
+    assert resumed.losses == pytest.approx(undisturbed.losses, rel=1e-4)
