@@ -1,4 +1,4 @@
-"""A node that goes, with two Ray nodes on this machine: what was at work in it goes on elsewhere, and nothing is lost."""
+"""A node that goes, with two Ray nodes on this machine: what was at work in it goes on elsewhere; nothing is lost."""
 
 from __future__ import annotations
 
