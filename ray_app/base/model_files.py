@@ -1,11 +1,13 @@
-"""Local model folders: do they exist, and which model is it. Pure reads; no model library."""
+"""Model folders, on a disk or a store: do they exist, and which model is it. Pure reads; no model library."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+from ray_app.base.local_copy import WEIGHTS, local_model, model_files_of
 from ray_app.base.schema import content_id
+from ray_app.base.stores import is_remote
 from ray_app.errors import InputError
 
 JUDGE_CARD = "judge.json"  # in a checkpoint: what kind of judge it is (`judging.judge`), no part of the model
@@ -17,7 +19,13 @@ def is_path(model: str) -> bool:
 
 
 def require_model(model: str, setting: str) -> None:
-    """Raises InputError naming the setting when a local model folder is not there or holds no model."""
+    """Raises InputError naming the setting when a model folder is not there or holds no model."""
+    if is_remote(model):
+        try:
+            model_files_of(model)
+        except InputError as fault:
+            raise InputError(f"{setting}: {fault}") from None
+        return
     if not is_path(model):
         return
     folder = Path(model).expanduser()
@@ -58,13 +66,19 @@ def model_identity(model: str) -> str:
 
     Weights are not read: a 70B model would take minutes, and a changed size or config is what is seen in practice.
     """
-    folder = Path(model).expanduser()
+    folder = Path(local_model(model, weights=False)).expanduser()
     if not folder.is_dir():
         return model
-    facts = []
+    facts = _weights_on_store(model) if is_remote(model) else []
     for file in sorted(folder.iterdir()):
         if file.suffix in (".json", ".jinja", ".model") and file.name != JUDGE_CARD:
             facts.append([file.name, hashlib.sha256(file.read_bytes()).hexdigest()])
         elif file.suffix in (".safetensors", ".bin", ".gguf"):
             facts.append([file.name, str(file.stat().st_size)])
     return content_id(facts)
+
+
+def _weights_on_store(model: str) -> list[list[str]]:
+    """Names and sizes of the weight files, which the copy without weights does not hold."""
+    files = model_files_of(model).items()
+    return [[name, str(about["size"])] for name, about in files if name.endswith(WEIGHTS)]

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.local_copy import local_model
 from ray_app.base.verdict import THINK_CLOSE, THINK_OPEN
+from ray_app.errors import InputError
 
 # What opens and closes reasoning, by families: most; Mistral; Seed-OSS; Cohere; Kimi; Gemma 4. Harmony (gpt-oss) has no
 # such pair (`tokens.marks_of`); where a vocabulary marks otherwise, `engine.vllm: {reasoning_parser: NAME}` tells.
@@ -47,11 +49,11 @@ def opened_by(prompt: str) -> str:
 
 
 def template_of(model: str) -> str:
-    """The chat template in a local model folder; empty for a hub id or where there is none."""
-    folder = Path(model).expanduser()
+    """The chat template in a model folder, on a disk or a store; empty for a hub id or where there is none."""
     try:
+        folder = Path(local_model(model, weights=False)).expanduser()
         if (folder / "chat_template.jinja").is_file():
             return (folder / "chat_template.jinja").read_text(encoding="utf-8")
         return str(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template", ""))
-    except (OSError, ValueError, AttributeError):  # the engine says what is wrong with a tokenizer
+    except (InputError, OSError, ValueError, AttributeError):  # the engine says what is wrong with a tokenizer
         return ""

@@ -131,6 +131,7 @@ def leave(code: int) -> NoReturn:
 def _start_logging(level: str) -> None:
     try:
         logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("aiobotocore").setLevel(logging.WARNING)  # says anew for every client where its keys are
     except ValueError as fault:
         raise InputError(f"STE_LOG_LEVEL: {fault}") from fault
 

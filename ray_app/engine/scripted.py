@@ -32,6 +32,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.local_copy import local_model
 from ray_app.base.schema import Message, unit_interval
 from ray_app.engine.base import Completion, EngineDied, EngineError, Prepared, RequestRefused, Sampling, room_for
 from ray_app.engine.settings import EngineSettings
@@ -97,6 +98,7 @@ class ScriptedEngine:
         self.yes: float | None = script.get("says_yes")
         self.letter: str | None = script.get("letter")
         self.made, self.asleep = 0, False
+        local_model(settings.model)  # no word of it is read, but it comes to the node as for any engine
         self.hold = re.compile(script["hold"], re.DOTALL) if "hold" in script else None
         self.until = Path(script["until"]) if "until" in script else None
         self.faults = ScriptedFaults(script)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from ray_app.base.local_copy import local_model
 from ray_app.base.reasoning import declared, opened_by
 from ray_app.base.schema import Message
 from ray_app.base.tokens import Marks, control_tokens, decode, drawn_text, marks_of
@@ -152,7 +154,9 @@ class VllmEngine:
     """One vLLM engine: token ids in, final text out, one sample a request."""
 
     def __init__(self, settings: EngineSettings, start: Start = USUAL) -> None:
-        self.settings, began = settings, time.monotonic()
+        began = time.monotonic()
+        settings = settings.model_copy(update={"model": local_model(settings.model)})
+        self.settings = settings
         self.without_weights = start.without_weights
         core = ThreadCore if in_this_process(settings) else AsyncCore
         self.core: AsyncCore | ThreadCore = core(complete_arguments(settings, start))
@@ -216,7 +220,8 @@ class VllmEngine:
         if self.without_weights:
             await self.core.on_workers("expect_files")
             self.without_weights = False
-        await self.core.on_workers("reload_weights", weights_path=model)
+        folder = await asyncio.to_thread(local_model, model)  # it may have to come from a store
+        await self.core.on_workers("reload_weights", weights_path=folder)
         if self.settings.device == "cpu":
             await self.core.on_workers("repack_tied_head")
         await self.core.forget_prefixes()

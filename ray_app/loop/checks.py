@@ -9,6 +9,7 @@ from pathlib import Path
 import ray
 
 from ray_app.base.model_files import absolute, require_model, require_on_hub
+from ray_app.base.stores import is_remote
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import InputError
 from ray_app.judging.protocol import STAGE as EVALUATION
@@ -42,6 +43,11 @@ def check_models(settings: IterateSettings) -> None:
             require_model(engine.model, f"{role}.model")
             require_on_hub(engine.model, engine.revision, f"{role}.model")
     judge = settings.judge
+    if settings.iterations and is_remote(settings.run_uri) and judge.spans_nodes:
+        raise InputError(
+            f"judge.executor: ray cannot serve checkpoints from {settings.runs}: they are copied to an engine's own "
+            "node, and its workers may stand on others; let runs be a path on a disk that every node sees"
+        )
     weights = judge.kind == "vllm" or (judge.kind == "scripted" and Path(judge.model, "config.json").is_file())
     if settings.iterations and not weights:
         raise InputError(

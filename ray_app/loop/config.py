@@ -83,7 +83,9 @@ class IterateSettings(CommandSettings):
     """`python -m ray_app.iterate`: the whole loop."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="of the run; its folder is runs/name")
-    runs: str = Field("runs", description="folder that holds run folders; with iterations 0, any fsspec URI")
+    runs: str = Field(
+        "runs", description="folder that holds run folders, or the URI of one on an object store (s3://…)"
+    )
     seed: int = Field(0, description="of everything that is drawn: samples, orders, shuffles, the held-out split")
     iterations: int = Field(5, ge=0, description="how many judges are trained, one from the other; 0 only evaluates")
     limit: int | None = Field(None, ge=1, description="use only so many instructions")

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 def run(settings: IterateSettings) -> int:
     """Run what is left of the loop and print the table."""
-    runs = resolved_runs(settings.runs, Path.cwd(), settings.iterations)
+    runs = resolved_runs(settings.runs, Path.cwd())
     settings = settings.model_copy(update={"runs": runs})
     check_models(settings)
     folder = RunFolder(settings.run_uri)

@@ -131,7 +131,9 @@ class Lease:
         try:
             storage.create_bytes(self.uri, storage.json_bytes(self._record()))
         except FileExistsError:
-            raise self._refused(_read(self.uri) or {}) from None
+            holder = _read(self.uri) or {}
+            if holder.get("owner") != self.fence.owner:  # else it was written, and the store's answer was lost
+                raise self._refused(holder) from None
 
     def _refused(self, holder: dict[str, Any]) -> RunError:
         return RunError(

@@ -6,21 +6,20 @@ from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
+from ray_app.base.stores import filesystem, is_remote
 from ray_app.errors import InputError, first_line
-from ray_app.run import storage
 
 PACKAGE_FOLDER = "working_dir_files"  # of Ray's runtime environments: where it unpacks `--working-dir`
 
 
-def resolved_runs(runs: str, cwd: Path, iterations: int) -> str:
+def resolved_runs(runs: str, cwd: Path) -> str:
     """`runs` as every process of the run means it: an absolute path, or a URI. `cwd`: where the user started.
 
-    Raises InputError for a place where the run would be lost, or could not be finished.
+    Raises InputError for a place where the run would be lost, or that cannot be reached.
     """
-    protocol = runs.split("://", 1)[0] if "://" in runs else ""
-    if protocol not in ("", "file", "local"):
-        return _remote(runs, iterations)
-    path = Path(LocalFileSystem._strip_protocol(runs) if protocol else runs).expanduser()
+    if is_remote(runs):
+        return _remote(runs)
+    path = Path(LocalFileSystem._strip_protocol(runs) if "://" in runs else runs).expanduser()
     require_kept("runs", path, cwd)
     return str(cwd / path)
 
@@ -34,14 +33,15 @@ def require_kept(setting: str, path: str | Path, cwd: Path) -> None:
         )
 
 
-def _remote(runs: str, iterations: int) -> str:
-    if iterations:
-        raise InputError(
-            f"runs: {runs} is no folder: engines and trainers read checkpoints as files, so iterations > 0 need a path "
-            "on a disk that every node sees"
-        )
+def _remote(runs: str) -> str:
+    """Raises InputError where there is no such store, bucket or key to it: at once, not at the first shard."""
     try:
-        storage.filesystem(runs)
-    except (ImportError, ValueError) as fault:
+        fs, path = filesystem(runs)
+        bucket = path.split("/", 1)[0]
+        if bucket and not fs.exists(bucket):
+            raise InputError(f"runs: {runs} cannot be used: there is no bucket {bucket}, or no access to it")
+    except InputError:
+        raise
+    except Exception as fault:  # each library has faults of its own for a key that is missing or wrong
         raise InputError(f"runs: {runs} cannot be used: {first_line(fault)}") from fault
     return runs

@@ -24,6 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from ray_app.base.stores import filesystem as filesystem
+from ray_app.base.stores import is_passing
 from ray_app.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -31,12 +33,6 @@ TEMPORARY = ".tmp-"
 PAUSES_S = (1.0, 5.0, 15.0, 30.0)  # between the tries of a write: a disk or a store may be gone for a minute
 LASTING = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 T = TypeVar("T")
-
-
-def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """(filesystem, path inside it) of a local path or URI."""
-    fs, path = fsspec.core.url_to_fs(uri)
-    return fs, path
 
 
 def is_local(uri: str) -> bool:
@@ -97,7 +93,9 @@ def retried(uri: str, write: Callable[[], T]) -> T:
             return write()
         except LASTING:
             raise
-        except OSError as fault:
+        except Exception as fault:
+            if not is_passing(fault):
+                raise
             log.warning("%s could not be written (%s): once more in %.0f s", uri, fault, pause)
             time.sleep(pause)
     return write()

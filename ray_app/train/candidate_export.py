@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from fsspec.core import url_to_fs
 
+from ray_app.base.stores import filesystem, is_remote
 from ray_app.train.candidates import MARKER, Candidate, folder_of, move_into_place
 from ray_app.train.export import describe, plan_shards, shard_names, verify, write_weights
 from ray_app.train.gather import gathered
@@ -29,7 +29,7 @@ ADAPTER_FOLDER = "adapter"  # beside the merged weights: the adapter alone
 def export_candidate(worker: Worker, step: int) -> None:
     """Write, verify and place the HF folder of this step. Every rank must call this: weights are gathered together."""
     destination = folder_of(worker.job.work_dir, step)
-    remote = "://" in destination
+    remote = is_remote(destination)
     temporary = Path(tempfile.mkdtemp(prefix="ste-export-")) if remote else Path(destination + ".partial")
     if worker.rank == 0:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -94,10 +94,10 @@ def save_beside(seed_model: str, revision: str | None, architecture: str, dtype:
 
 
 def _upload(folder: Path, destination: str) -> None:
-    filesystem, root = url_to_fs(destination)
-    if filesystem.exists(root):
-        filesystem.rm(root, recursive=True)
+    fs, root = filesystem(destination)
+    if fs.exists(root):
+        fs.rm(root, recursive=True)
     files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda file: file.name == MARKER)
     for file in files:
-        filesystem.put_file(str(file), f"{root}/{file.relative_to(folder).as_posix()}")
+        fs.put_file(str(file), f"{root}/{file.relative_to(folder).as_posix()}")
     shutil.rmtree(folder)

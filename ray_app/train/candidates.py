@@ -11,9 +11,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsspec.core import url_to_fs
+from ray_app.base.stores import filesystem, is_remote
+from ray_app.run import storage
 
 MARKER = "candidate.json"  # written last: a folder without it is no candidate
+RECORD = "training.json"  # in the checkpoint folder: the result, and which fit it came from
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,29 @@ def folder_of(work_dir: str, step: int) -> str:
 
 def list_candidates(work_dir: str) -> list[Candidate]:
     """All complete candidates, by step."""
-    filesystem, root = url_to_fs(f"{work_dir}/candidates")
-    if not filesystem.exists(root):
+    fs, root = filesystem(f"{work_dir}/candidates")
+    if not fs.exists(root):
         return []
     found = []
-    for folder in filesystem.ls(root, detail=False):
+    for folder in fs.ls(root, detail=False):
         marker = f"{folder}/{MARKER}"
-        if not folder.endswith(".partial") and filesystem.exists(marker):
-            found.append(Candidate(**json.loads(filesystem.cat_file(marker))))
+        if not folder.endswith(".partial") and fs.exists(marker):
+            found.append(Candidate(**json.loads(fs.cat_file(marker))))
     return sorted(found, key=lambda candidate: candidate.step)
 
 
 def place(candidate: Candidate, destination: str) -> None:
-    """Make a candidate the checkpoint: moved on a disk, copied on an object store (marker last)."""
-    if "://" not in destination:
+    """Make a candidate the checkpoint: moved on a disk, copied on a store (the record, which commits it, last)."""
+    if not is_remote(destination):
         Path(destination).parent.mkdir(parents=True, exist_ok=True)
         move_into_place(Path(candidate.path), Path(destination))
         return
-    filesystem, source = url_to_fs(candidate.path)
-    _, target = url_to_fs(destination)
-    for name in sorted(filesystem.find(source), key=lambda name: name.endswith(MARKER)):
-        filesystem.copy(name, target + name.removeprefix(source))
+    fs, source = filesystem(candidate.path)
+    _, target = filesystem(destination)
+    storage.remove(destination)  # of an earlier fit, or what a killed call has copied
+    last = (MARKER, RECORD)
+    for name in sorted(fs.find(source), key=lambda name: (name.endswith(last), name.endswith(RECORD))):
+        fs.copy(name, target + name.removeprefix(source))
 
 
 def move_into_place(temporary: Path, final: Path) -> None:

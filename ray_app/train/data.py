@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from ray_app.base.reasoning import opened_by
+from ray_app.base.stores import filesystem
 from ray_app.errors import InputError, first_line
 from ray_app.system.background import in_threads
 from ray_app.train.answers import RowFault, as_drawn, needs_spelling, spelled
@@ -162,10 +162,10 @@ def row_id(row: Mapping[str, Any]) -> str:
 
 def read_rows(uri: str) -> pa.Table:
     """One Parquet file of a training set, from a path or fsspec URI. Raises InputError when it is not there."""
-    filesystem, path = url_to_fs(uri)
-    if not filesystem.exists(path):
+    fs, path = filesystem(uri)
+    if not fs.exists(path):
         raise InputError(f"training set file {uri} does not exist")
-    with filesystem.open(path, "rb") as file:
+    with fs.open(path, "rb") as file:
         return pq.read_table(file)
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from fsspec.core import url_to_fs
 from huggingface_hub import hf_hub_download
 
+from ray_app.base.local_copy import local_model
+from ray_app.base.stores import filesystem
 from ray_app.errors import InputError, first_line
 from ray_app.train.check import ModelFacts
 from ray_app.train.data import IN_PLACE, concatenate, encode_table, read_rows, unit_rows
@@ -51,8 +52,8 @@ def _rows(files: Sequence[str]) -> int:
     """Rows by the files' footers; a file that is no Parquet file has none, and is refused where it is read."""
     total = 0
     for file in files:
-        filesystem, path = url_to_fs(file)
-        with contextlib.suppress(pa.ArrowInvalid), filesystem.open(path, "rb") as opened:
+        fs, path = filesystem(file)
+        with contextlib.suppress(pa.ArrowInvalid), fs.open(path, "rb") as opened:
             total += pq.read_metadata(opened).num_rows
     return total
 
@@ -72,7 +73,7 @@ def _encode_file(
 
     table, quarantine = encode_table(
         read_rows(file),
-        AutoTokenizer.from_pretrained(seed_model, revision=revision),
+        AutoTokenizer.from_pretrained(local_model(seed_model, weights=False), revision=revision),
         recipe=recipe,
         sequence_length=sequence_length,
         chat_template_kwargs=template,
@@ -99,6 +100,7 @@ def _config(seed_model: str, revision: str | None) -> Mapping[str, Any]:
     something to its class's defaults, or is of a type without a folder in transformers.
     """
     names = ("max_position_embeddings", "num_hidden_layers", "num_attention_heads")
+    seed_model = local_model(seed_model, weights=False)
     folder = Path(seed_model).expanduser()
     file = folder / "config.json" if folder.is_dir() else hf_hub_download(seed_model, "config.json", revision=revision)
     config: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -119,8 +121,8 @@ def _has_folder(model_type: str) -> bool:
 
 def hash_file(uri: str) -> str:
     """SHA-256 of a training file. Raises InputError when it is not there."""
-    filesystem, path = url_to_fs(uri)
-    if not filesystem.exists(path):
+    fs, path = filesystem(uri)
+    if not fs.exists(path):
         raise InputError(f"training set file {uri} does not exist")
-    with filesystem.open(path, "rb") as file:
+    with fs.open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from ray_app.base.stores import filesystem, is_remote
 from ray_app.errors import InputError, RunError
 from ray_app.train.job import RAY_RUN, Job
 from ray_app.train.settings import TrainSettings
@@ -81,7 +82,7 @@ def made_trainer(
         ),
         run_config=RunConfig(
             name=RAY_RUN,
-            storage_path=storage,
+            **kept_at(storage),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(
                 max_failures=settings.max_failures,
@@ -93,6 +94,18 @@ def made_trainer(
     )
     leave_out(trainer)
     return trainer
+
+
+def kept_at(uri: str) -> dict[str, Any]:
+    """Where Ray Train keeps what it saves. A store is reached by fsspec, as everything else of a run is: PyArrow's own
+    way to it has other settings, and other tries.
+    """
+    if not is_remote(uri):
+        return {"storage_path": uri}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    fs, path = filesystem(uri)
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def leave_out(trainer: Any) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
-from fsspec.core import url_to_fs
 from torch.nn.functional import logsigmoid
 
+from ray_app.base.stores import filesystem
 from ray_app.run.storage import write_bytes_atomic
 from ray_app.train.batches import Step, deal, pack
 from ray_app.train.collate import Batch
@@ -110,9 +110,9 @@ def row_logps(nll: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def _reference(worker: Worker) -> Floats:
     """Reference log-probabilities of all rows: read back after a restart, else computed by the untrained model."""
-    filesystem, root = url_to_fs(f"{worker.job.work_dir}/reference.npy")
-    if filesystem.exists(root):
-        stored: Floats = np.load(io.BytesIO(filesystem.cat_file(root)))
+    fs, root = filesystem(f"{worker.job.work_dir}/reference.npy")
+    if fs.exists(root):
+        stored: Floats = np.load(io.BytesIO(fs.cat_file(root)))
         return stored
     if worker.progress.step:
         raise RuntimeError(f"{root} is missing, and the model is already trained: delete {worker.job.work_dir}")

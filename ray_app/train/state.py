@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fsspec.core import url_to_fs
-
+from ray_app.base.stores import filesystem, is_remote
 from ray_app.run import storage
 from ray_app.train.job import RAY_RUN, Job
 
@@ -41,7 +40,7 @@ def save(engine: Any, job: Job, progress: Progress) -> None:
         "client_state": client,
         "exclude_frozen_parameters": job.settings.lora is not None,
     }
-    if "://" in job.work_dir:
+    if is_remote(job.work_dir):
         with tempfile.TemporaryDirectory() as folder:
             engine.save_checkpoint(folder, **options)
             checkpoint = ray.train.Checkpoint.from_directory(folder)
@@ -61,54 +60,54 @@ def save(engine: Any, job: Job, progress: Progress) -> None:
 
 def write_progress(work_dir: str, progress: Progress) -> None:
     """Rank 0: leave the progress where the driver reads it (Ray Train keeps metrics of checkpoints only)."""
-    filesystem, root = url_to_fs(work_dir)
-    filesystem.makedirs(root, exist_ok=True)
-    filesystem.pipe_file(f"{root}/progress-{progress.step:06d}.json", json.dumps(progress.dump()).encode())
+    fs, root = filesystem(work_dir)
+    fs.makedirs(root, exist_ok=True)
+    fs.pipe_file(f"{root}/progress-{progress.step:06d}.json", json.dumps(progress.dump()).encode())
 
 
 def read_progress(work_dir: str, step: int) -> Progress:
     """The progress at an exported step."""
-    filesystem, root = url_to_fs(work_dir)
-    return Progress(**json.loads(filesystem.cat_file(f"{root}/progress-{step:06d}.json")))
+    fs, root = filesystem(work_dir)
+    return Progress(**json.loads(fs.cat_file(f"{root}/progress-{step:06d}.json")))
 
 
 def write_spent(job: Job, spent: dict[str, float]) -> None:
     """Rank 0: leave what its time went into (seconds by cause) where the driver reads it."""
-    filesystem, root = url_to_fs(job.work_dir)
-    filesystem.makedirs(root, exist_ok=True)
-    filesystem.pipe_file(f"{root}/spent.json", json.dumps({"started": job.started, "spent": spent}).encode())
+    fs, root = filesystem(job.work_dir)
+    fs.makedirs(root, exist_ok=True)
+    fs.pipe_file(f"{root}/spent.json", json.dumps({"started": job.started, "spent": spent}).encode())
 
 
 def read_spent(job: Job) -> dict[str, float]:
     """What the workers of this start have left; empty where they left nothing."""
-    filesystem, root = url_to_fs(job.work_dir)
-    if not filesystem.exists(f"{root}/spent.json"):
+    fs, root = filesystem(job.work_dir)
+    if not fs.exists(f"{root}/spent.json"):
         return {}
-    told = json.loads(filesystem.cat_file(f"{root}/spent.json"))
+    told = json.loads(fs.cat_file(f"{root}/spent.json"))
     return dict(told["spent"]) if told["started"] == job.started else {}
 
 
 def write_fault(work_dir: str, kind: str, message: str) -> None:
     """Note a fault that no restart can cure; the driver raises it, and restarted workers return at once."""
-    filesystem, root = url_to_fs(work_dir)
-    filesystem.makedirs(root, exist_ok=True)
-    filesystem.pipe_file(f"{root}/fault.json", json.dumps({"kind": kind, "message": message}).encode())
+    fs, root = filesystem(work_dir)
+    fs.makedirs(root, exist_ok=True)
+    fs.pipe_file(f"{root}/fault.json", json.dumps({"kind": kind, "message": message}).encode())
 
 
 def read_fault(work_dir: str) -> tuple[str, str] | None:
     """(kind, message) of such a fault."""
-    filesystem, root = url_to_fs(work_dir)
-    if not filesystem.exists(f"{root}/fault.json"):
+    fs, root = filesystem(work_dir)
+    if not fs.exists(f"{root}/fault.json"):
         return None
-    fault = json.loads(filesystem.cat_file(f"{root}/fault.json"))
+    fault = json.loads(fs.cat_file(f"{root}/fault.json"))
     return fault["kind"], fault["message"]
 
 
 def clear_fault(work_dir: str) -> None:
     """Forget the fault of an earlier call: its cause may be gone."""
-    filesystem, root = url_to_fs(work_dir)
-    if filesystem.exists(f"{root}/fault.json"):
-        filesystem.rm(f"{root}/fault.json")
+    fs, root = filesystem(work_dir)
+    if fs.exists(f"{root}/fault.json"):
+        fs.rm(f"{root}/fault.json")
 
 
 def resume(engine: Any, checkpoint: Any) -> Progress:
@@ -136,7 +135,7 @@ def adopt(work_dir: str, ray_dir: str) -> str:
 def drop(work_dir: str) -> None:
     """Remove what was needed to continue a fit."""
     link = Path(work_dir, RAY_RUN)
-    if "://" not in work_dir and link.is_symlink():
+    if not is_remote(work_dir) and link.is_symlink():
         shutil.rmtree(link.resolve().parent, ignore_errors=True)
         link.unlink()
     storage.remove(f"{work_dir}/{RAY_RUN}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_app.base.local_copy import local_model
 from ray_app.base.tokens import control_tokens
 from ray_app.train.answers import RowFault
 from ray_app.train.data import DPO_COLUMNS, DRAWN, SFT_COLUMNS, encode
@@ -52,4 +53,4 @@ class Trainer:
 def _tokenizer(seed_model: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(seed_model, revision=revision)
+    return AutoTokenizer.from_pretrained(local_model(seed_model, weights=False), revision=revision)

@@ -19,14 +19,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import ray
-from fsspec.core import url_to_fs
 
+from ray_app.base.stores import filesystem, is_remote
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
 from ray_app.system import precision
 from ray_app.system.background import in_background
 from ray_app.train.batches import total_steps
-from ray_app.train.candidates import Candidate, list_candidates, place
+from ray_app.train.candidates import RECORD, Candidate, list_candidates, place
 from ray_app.train.check import check
 from ray_app.train.encoding import encode_files, hash_file, model_facts
 from ray_app.train.job import Job, fit_id, plan_settings
@@ -38,7 +38,6 @@ from ray_app.train.standby import Standby
 from ray_app.train.state import Progress, drop, read_progress, read_spent
 
 log = logging.getLogger(__name__)
-RECORD = "training.json"  # in the checkpoint folder: the result, and which fit it came from
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,8 @@ def fit(
 
 def warn_of_other_fits(state_dir: str, identity: str) -> None:
     """Say that an interrupted fit is not continued, because another one was asked for since (another kernel)."""
-    filesystem, root = url_to_fs(state_dir)
-    begun = filesystem.ls(root, detail=False) if filesystem.exists(root) else []
+    fs, root = filesystem(state_dir)
+    begun = fs.ls(root, detail=False) if fs.exists(root) else []
     names = {name.rstrip("/").rpartition("/")[2] for name in begun}
     others = sorted(name for name in names if not name.startswith(STANDBY))
     if others and identity not in others:
@@ -240,10 +239,10 @@ def read_record(checkpoint_dir: str, identity: str, validation: str = "") -> Tra
     """The result of a committed fit with this identity. Raises InputError when another validation selected its
     checkpoint: the other candidates are gone, so there is nothing left to select from.
     """
-    filesystem, root = url_to_fs(checkpoint_dir)
-    if not filesystem.exists(f"{root}/{RECORD}"):
+    fs, root = filesystem(checkpoint_dir)
+    if not fs.exists(f"{root}/{RECORD}"):
         return None
-    record = json.loads(filesystem.cat_file(f"{root}/{RECORD}"))
+    record = json.loads(fs.cat_file(f"{root}/{RECORD}"))
     if record.pop("fit") != identity:
         return None
     if record.pop("validation", "") != validation:
@@ -261,9 +260,9 @@ def commit(result: TrainResult, checkpoint_dir: str, identity: str, work_dir: st
     """Place the selected candidate with its record, then drop what is no longer needed: last and best stay."""
     chosen = next(candidate for candidate in result.candidates if candidate.step == result.selected)
     last = result.candidates[-1]
-    filesystem, source = url_to_fs(chosen.path)
+    fs, source = filesystem(chosen.path)
     record = {"fit": identity, "validation": validation, **asdict(result)}
-    filesystem.pipe_file(f"{source}/{RECORD}", json.dumps(record).encode())
+    fs.pipe_file(f"{source}/{RECORD}", json.dumps(record).encode())
     place(chosen, checkpoint_dir)
     for candidate in result.candidates:
         if candidate != last:
@@ -272,4 +271,4 @@ def commit(result: TrainResult, checkpoint_dir: str, identity: str, work_dir: st
 
 
 def _absolute(uri: str) -> str:
-    return uri if "://" in uri else os.path.abspath(uri)
+    return uri if is_remote(uri) else os.path.abspath(uri)

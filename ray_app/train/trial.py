@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from ray_app.base.local_copy import local_model
 from ray_app.base.schema import Message
 from ray_app.errors import InputError, RunError, first_line
 from ray_app.run import storage
@@ -118,6 +119,7 @@ def try_seed(
     from ray_app.train.self_test import self_test
     from ray_app.train.template import try_template
 
+    seed_model = local_model(seed_model)
     notes = try_template(AutoTokenizer.from_pretrained(seed_model, revision=revision), prompt, options)
     config = AutoConfig.from_pretrained(seed_model, revision=revision)
     refuse_wrappers(config)

@@ -10,11 +10,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from ray_app.base.local_copy import local_model
 from ray_app.errors import InputError, first_line
 from ray_app.train import attention, recipes, state
 from ray_app.train.batches import Step, plan_epoch
@@ -46,6 +48,7 @@ def run(config: dict[str, Any]) -> None:
     if state.read_fault(job.work_dir) is not None:
         return  # a restart would end in the same fault
     try:
+        job = replace(job, seed_model=local_model(job.seed_model))
         connect(job.settings, order and order.gpus)
         Worker(job, context.get_world_rank(), context.get_world_size()).train()
     except Moved as fault:

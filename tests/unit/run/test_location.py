@@ -23,21 +23,19 @@ PACKAGE = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_
     ],
 )
 def test_local_paths_become_absolute(runs: str, resolved: str) -> None:
-    assert resolved_runs(runs, HERE, 2) == resolved
+    assert resolved_runs(runs, HERE) == resolved
 
 
 def test_in_rays_package_only_absolute_paths_hold() -> None:
-    assert resolved_runs("/shared/runs", PACKAGE, 2) == "/shared/runs"
+    assert resolved_runs("/shared/runs", PACKAGE) == "/shared/runs"
     with pytest.raises(InputError, match=r"runs: out/runs is a relative path.* absolute path on a disk"):
-        resolved_runs("out/runs", PACKAGE, 0)
+        resolved_runs("out/runs", PACKAGE)
 
 
-def test_an_object_store_holds_a_run_without_checkpoints() -> None:
-    assert resolved_runs("memory://bucket/runs", HERE, 0) == "memory://bucket/runs"
-    with pytest.raises(InputError, match=r"runs: memory://bucket/runs .*checkpoints as files.*iterations > 0"):
-        resolved_runs("memory://bucket/runs", HERE, 1)
+def test_an_object_store_holds_a_run() -> None:
+    assert resolved_runs("memory://bucket/runs", HERE) == "memory://bucket/runs"
     with pytest.raises(InputError, match="runs: abc://bucket cannot be used: Protocol not known"):
-        resolved_runs("abc://bucket", HERE, 0)
+        resolved_runs("abc://bucket", HERE)
 
 
 def test_so_do_outputs() -> None:

@@ -1,0 +1,163 @@
+"""A node that goes, with two Ray nodes on this machine: what was at work in it goes on elsewhere; nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+import ray.data
+from closed import closed_units
+from integration.train.train_runs import judged, run, small, write_rows
+from loop_runs import ROOT
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.state import list_actors
+
+from ray_app.base.prompts import load_prompt
+from ray_app.base.schema import JUDGMENTS, TRAIN_SFT
+from ray_app.engine.base import Sampling
+from ray_app.engine.pool import EnginePool
+from ray_app.engine.settings import EngineSettings
+from ray_app.engine.stream import run_program
+from ray_app.errors import InputError
+from ray_app.generation.programs.judge import JudgeProgram
+from ray_app.generation.programs.rows import pair_units
+from ray_app.run.shards import row_counts, shard_files
+from ray_app.run.writer_actor import Table, start_writer
+
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
+PAIRS = 40
+STAND_INS = ROOT / "tests" / "stand_ins"
+
+
+@pytest.fixture
+def two_nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
+    """The node of the driver, with three CPUs unless a test says otherwise, and one more with two."""
+    paths = (str(ROOT), str(STAND_INS), os.environ.get("PYTHONPATH"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+    store = 100 * 2**20
+    head = {"num_cpus": getattr(request, "param", 3), "object_store_memory": store}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        other = cluster.add_node(num_cpus=2, object_store_memory=store)
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield cluster, other
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def units() -> list[dict[str, Any]]:
+    """Both orders of some pairs."""
+    pairs = [{"pair_id": f"p{i:06d}", "instruction": f"Question {i}?"} for i in range(PAIRS)]
+    texts = [{"chosen": f"GOOD answer {i}", "rejected": f"poor answer {i}"} for i in range(PAIRS)]
+    return [unit for pair, both in zip(pairs, texts, strict=True) for unit in pair_units({**pair, **both})]
+
+
+def program() -> JudgeProgram:
+    return JudgeProgram(
+        prompt=load_prompt("judge_pairwise_small"),
+        sampling=Sampling(max_tokens=64),
+        mode="until_correct",
+        samples=4,
+        judge="scripted",
+        run_seed=7,
+        iteration=1,
+        stage="judgments",
+        key=("pair_id", "order"),
+    )
+
+
+def engine(script: dict[str, Any], **more: Any) -> EngineSettings:
+    return EngineSettings(model="scripted", kind="scripted", cpus=2, max_num_seqs=8, script=script, **more)
+
+
+def when(reached: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
+    """Do something as soon as something else has come to be."""
+
+    def wait() -> None:
+        while not reached():
+            time.sleep(0.05)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_rows_of_an_engine_whose_node_goes_are_asked_of_the_others(
+    two_nodes: tuple[Cluster, Any], tmp_path: Path
+) -> None:
+    """No other node has room for it, so it does not come back: the stage goes on with what is left."""
+    cluster, other = two_nodes
+    table, gone = tmp_path / "table", tmp_path / "gone"
+    script = {"p": [1.0], "hold": r"Question \d*[05]\?", "until": str(gone)}  # some rows of both are at work meanwhile
+    with EnginePool(engine(script, replicas=2), "judge", "t").start() as pool:
+        placed = {told["node"] for told in ray.get([actor.ready.remote() for actor in pool.actors])}
+        assert len(placed) == 2
+
+        def go() -> None:
+            cluster.remove_node(other, allow_graceful=False)
+            gone.touch()
+
+        going = when(lambda: bool(shard_files(str(table))), go)
+        writer = start_writer([Table(str(table), JUDGMENTS)], None, 8, 1.0)
+        dataset = ray.data.from_arrow([pa.Table.from_pylist(units()[i::4]) for i in range(4)])
+        run_program(dataset, pool, program(), writer, stage="judgments", label="judging", total=2 * PAIRS)
+        going.join(60)
+    assert closed_units(str(table), ("pair_id", "order")) == {f"{u['pair_id']}:{u['order']}" for u in units()}
+    assert row_counts(str(table)) == (2 * PAIRS, {})  # each once: every first draw is right
+
+
+def test_engines_that_no_node_has_room_for_are_told_at_once(two_nodes: tuple[Cluster, Any]) -> None:
+    """Five CPUs in all, but three engines of two would need a third node."""
+    with pytest.raises(InputError, match=r"3 engine\(s\) .* 5 CPUs on 2 node\(s\), room for 2"):
+        EnginePool(engine({}, replicas=3), "judge", "t", may_grow=False).start()
+
+
+@pytest.mark.parametrize("two_nodes", [5], indirect=True)
+def test_a_training_goes_on_where_there_is_room_after_a_node_with_a_worker_has_gone(
+    two_nodes: tuple[Cluster, Any],
+    shallow: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each node has room for one worker of two CPUs. As one goes, there comes to be room for both on the other."""
+    cluster, other = two_nodes
+    monkeypatch.syspath_prepend(STAND_INS)
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    taken = placement_group([{"CPU": 2.0}], bundle_label_selector=[here])
+    ray.get(taken.ready(), timeout=60)
+    state, found = tmp_path / "state", set()
+    state.mkdir()
+    hold = state / "hold-3"  # the third step waits; the second has left a checkpoint
+    hold.touch()
+    rows = [{**row, "completion": row["correct"]} for row in map(judged, range(24))]
+    file = write_rows(tmp_path_factory, "sft", [{n: row.get(n) for n in TRAIN_SFT.names} for row in rows], TRAIN_SFT)
+
+    def go() -> None:
+        alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+        try:
+            found.update(actor.node_id for actor in list_actors(address=cluster.address, filters=alive))
+            cluster.remove_node(other, allow_graceful=False)
+            remove_placement_group(taken)
+        finally:
+            hold.unlink()
+
+    going = when(lambda: bool(list(state.glob("*/ray/checkpoint_manager_snapshot.json"))), go)
+    settings = small(checkpoint_every=2, cpus_per_worker=2, tracking={"to": ("wandb",), "project": str(state)})
+    resumed = run(settings, tmp_path, file, shallow)
+    going.join(60)
+    assert len(found) == 2
+    assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]
+    undisturbed = run(small(checkpoint_every=2, cpus_per_worker=2), tmp_path / "undisturbed", file, shallow)
+    assert resumed.losses == pytest.approx(undisturbed.losses, rel=1e-4)
