@@ -271,4 +271,4 @@ def commit(result: TrainResult, checkpoint_dir: str, identity: str, work_dir: st
 
 
 def _absolute(uri: str) -> str:
-    return uri if is_remote(uri) else os.path.abspath(uri)
+    return uri if is_remote(uri) else os.path.abspath(filesystem(uri)[1])  # also of file://

@@ -10,7 +10,7 @@ from ray_app.train.job import Job
 from ray_app.train.selection import Score, best
 from ray_app.train.settings import TrainSettings
 from ray_app.train.state import clear_fault, read_fault, write_fault
-from ray_app.train.trainer import TrainResult, Validation, commit, judge_candidates, read_record
+from ray_app.train.trainer import TrainResult, Validation, _absolute, commit, judge_candidates, read_record
 
 
 def candidate(work, step):
@@ -126,3 +126,10 @@ def test_a_fault_is_kept_until_the_next_call(place_of_work):
     assert read_fault(place_of_work) == ("memory", "out of it")
     clear_fault(place_of_work)
     assert read_fault(place_of_work) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("/a/../b", "/b"), ("file:///a/b", "/a/b"), ("s3://bucket/run", "s3://bucket/run")]
+)
+def test_the_place_of_a_fit_is_a_path_or_a_stores_address(given: str, meant: str) -> None:
+    assert _absolute(given) == meant
