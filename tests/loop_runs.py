@@ -121,14 +121,15 @@ class Loop:
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(self.settings))
         self.run = folder / self.settings["name"]
+        self.trial, self.known_trial = self.run / TRIAL, trial_of(self.settings)
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """The command in the background, in a process group of its own. Its output goes to files: pipes would block."""
-        number, known, own = len(self.processes), trial_of(self.settings), self.run / TRIAL
-        if known.is_file() and not own.exists():
+        number = len(self.processes)
+        if self.known_trial.is_file() and not self.trial.exists():
             self.run.mkdir(parents=True, exist_ok=True)
-            shutil.copy(known, own)
+            shutil.copy(self.known_trial, self.trial)
         command = [sys.executable, "-m", "ray_app.iterate", "--config", str(self.config), *options]
         with open(self.folder / f"out-{number}", "w") as out, open(self.folder / f"err-{number}", "w") as err:
             process = subprocess.Popen(
@@ -147,11 +148,11 @@ class Loop:
     def ended(self, process: subprocess.Popen[str], timeout: float = 800) -> Ended:
         """Wait for the end of a command."""
         code = process.wait(timeout)
-        number, known, own = self.processes.index(process), trial_of(self.settings), self.run / TRIAL
-        if own.is_file() and not known.exists():
+        number = self.processes.index(process)
+        if self.trial.is_file() and not self.known_trial.exists():
             TRIALS.mkdir(exist_ok=True)
-            shutil.copy(own, half := known.with_suffix(f".{os.getpid()}"))
-            half.replace(known)
+            shutil.copy(self.trial, half := self.known_trial.with_suffix(f".{os.getpid()}"))
+            half.replace(self.known_trial)
         return Ended(code, (self.folder / f"out-{number}").read_text(), (self.folder / f"err-{number}").read_text())
 
     def __call__(self, *options: str, timeout: float = 800) -> Ended:

@@ -73,7 +73,7 @@ def model_identity(model: str) -> str:
     for file in sorted(folder.iterdir()):
         if file.suffix in (".json", ".jinja", ".model") and file.name != JUDGE_CARD:
             facts.append([file.name, hashlib.sha256(file.read_bytes()).hexdigest()])
-        elif file.suffix in (".safetensors", ".bin", ".gguf"):
+        elif file.suffix in WEIGHTS:
             facts.append([file.name, str(file.stat().st_size)])
     return content_id(facts)
 

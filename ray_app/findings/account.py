@@ -93,11 +93,12 @@ def spent(metrics: Sequence[Line]) -> list[dict[str, Any]]:
     known = any("device_time" in line["extra"] for line in metrics)
     sums: dict[str, list[float]] = {}
     for line in metrics:
-        made = sums.setdefault(
-            BESIDE if known and line["extra"].get("side_by_side") else stage_words(line["stage"]), [0.0, 0.0]
-        )
-        account = line["extra"].get("device_time")
-        made[0] += (account["seconds"] if account else 0.0) if known else line["seconds"]
+        extra, name, seconds = line["extra"], stage_words(line["stage"]), line["seconds"]
+        if known:  # stages that were done together have one account, with the first of them
+            name = BESIDE if extra.get("side_by_side") else name
+            seconds = extra.get("device_time", {}).get("seconds", 0.0)
+        made = sums.setdefault(name, [0.0, 0.0])
+        made[0] += seconds
         made[1] += line["completion_tokens"]
     whole = sum(seconds for seconds, _ in sums.values()) or 1.0
     rows = [

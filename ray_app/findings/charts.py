@@ -9,7 +9,7 @@ from typing import Any
 
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name, stage_words
 from ray_app.findings.plotting import PERCENT, Chart, Line, by_set, chart, enough, line, of_stage, percent, times
-from ray_app.findings.verdict import COIN, chance_of, measured
+from ray_app.findings.verdict import COIN, chance_of, measured, value_of
 from ray_app.metrics.similarity import THIRDS
 
 GROUPS = 20  # more bars than that cannot be read
@@ -76,7 +76,7 @@ def accuracy(metrics: Sequence[Line]) -> Chart:
 
 
 def _any(headlines: Sequence[Line], name: str) -> bool:
-    return any((headline.get(name) or {}).get("value") is not None for headline in headlines)
+    return any(value_of(headline, name) is not None for headline in headlines)
 
 
 def _level(y: float) -> dict[str, Any]:

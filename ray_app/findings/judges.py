@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
-from ray_app.findings.verdict import HELDOUT, estimate, measured
+from ray_app.findings.verdict import HELDOUT, estimate, measured, value_of
 from ray_app.run.folder import parts_of
 
 Line = Mapping[str, Any]
@@ -37,7 +37,7 @@ def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Lin
     by `place_of` its line.
     """
     found = list(_judged(metrics, costs))
-    shares = [name for name in BESIDE if any((one.headline.get(name) or {}).get("value") is not None for one in found)]
+    shares = [name for name in BESIDE if any(value_of(one.headline, name) is not None for one in found)]
     each = [name for name in COSTS if any(_each(one).get(name) is not None for one in found)]
     columns = ["accuracy [95 %]", "n", *(BESIDE[name] for name in shares), *(COSTS[name] for name in each)]
     rows = [

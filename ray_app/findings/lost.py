@@ -69,12 +69,10 @@ def details(text: str) -> dict[str, str]:
     """
     found = _record(text)
     if found is None:
-        classified = re.fullmatch(r"category=(.*?) complexity=(.*?) text=(.*)", text, re.DOTALL)
-        found = (
-            dict(zip(("category", "complexity", "answer"), classified.groups(), strict=True)) if classified else None
+        classified = re.fullmatch(
+            r"category=(?P<category>.*?) complexity=(?P<complexity>.*?) text=(?P<answer>.*)", text, re.S
         )
-    if found is None:
-        return {"detail": text}
+        found = classified.groupdict() if classified else {"detail": text}
     return {str(name).replace("_", " "): _text(value) for name, value in found.items()}
 
 

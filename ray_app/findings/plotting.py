@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.naming import at, in_order
+from ray_app.findings.verdict import value_of
 from ray_app.run.folder import parts_of
 
 Line = Mapping[str, Any]
@@ -74,13 +75,13 @@ def of_stage(metrics: Sequence[Line], stage: str) -> list[tuple[int | str, Line]
 
 
 def percent(headline: Line, name: str) -> float | None:
-    return times((headline.get(name) or {}).get("value"))
+    return times(value_of(headline, name))
 
 
 def enough(headline: Line, name: str) -> float | None:
     """The same, where it is a share of at least FEW rows: one of two rows is no 50 %."""
-    found = headline.get(name) or {}
-    return times(found.get("value")) if found.get("n", FEW) >= FEW else None
+    few = (headline.get(name) or {}).get("n", FEW) < FEW
+    return None if few else percent(headline, name)
 
 
 def times(value: float | None) -> float | None:

@@ -63,14 +63,14 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     results = []
     for name, headline in found[last].items():
         seed = found.get(0, {}).get(name, {})
-        longer = _value(headline, "length_baseline")
+        longer = value_of(headline, "length_baseline")
         if figure := measured(headline):
             results.append(
                 SetResult(
                     *(name, last, measured(seed), figure, longer, selected and name == VALIDATION, chance_of(headline)),
-                    seed_unparsed=_value(seed, "unparsed_rate"),
-                    unparsed=_value(headline, "unparsed_rate"),
-                    first=_value(headline, "first_position_rate"),
+                    seed_unparsed=value_of(seed, "unparsed_rate"),
+                    unparsed=value_of(headline, "unparsed_rate"),
+                    first=value_of(headline, "first_position_rate"),
                     phase=phase,
                     others=_others(metrics, name, last if phase else None),
                 )
@@ -109,7 +109,8 @@ def chance_of(headline: Line) -> float:
     return 0.25 if set(headline) == {"accuracy", "unparsed_rate"} else COIN
 
 
-def _value(headline: Line, name: str) -> float | None:
+def value_of(headline: Line, name: str) -> float | None:
+    """A figure of a set's headline; None where it has none, or nothing was measured."""
     found: float | None = (headline.get(name) or {}).get("value")
     return found
 

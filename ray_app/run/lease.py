@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ray_app.base.stores import is_remote
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
 from ray_app.system.stopping import at_most, last_act
@@ -167,7 +168,7 @@ class Lease:
 @contextlib.contextmanager
 def _locked(uri: str) -> Iterator[None]:
     """One process at a time, on local paths; the kernel frees the lock of a killed one. Elsewhere nothing."""
-    if not storage.is_local(uri):
+    if is_remote(uri):
         yield
         return
     path = f"{storage.filesystem(uri)[1]}.lock"

@@ -35,10 +35,6 @@ LASTING = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryE
 T = TypeVar("T")
 
 
-def is_local(uri: str) -> bool:
-    return isinstance(filesystem(uri)[0], LocalFileSystem)
-
-
 def join(*parts: str) -> str:
     return "/".join(part.rstrip("/") if i < len(parts) - 1 else part for i, part in enumerate(parts))
 

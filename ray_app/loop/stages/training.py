@@ -21,6 +21,7 @@ import ray
 
 from ray_app.base.model_files import absolute, require_model
 from ray_app.base.schema import QUARANTINE, derive_seed
+from ray_app.base.stores import is_remote
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.gold_set import judge_set
@@ -32,7 +33,6 @@ from ray_app.loop.stages.inputs import VALIDATION, Inputs, trainer_of
 from ray_app.metrics import Outcome, Ratio
 from ray_app.metrics.accuracy import accuracy
 from ray_app.metrics.first_position import first_position_rate
-from ray_app.run import storage
 from ray_app.run.folder import StageRecord, read_record
 from ray_app.run.storage import list_files
 from ray_app.system.background import in_background
@@ -102,12 +102,7 @@ def get_ready(context: Context, iteration: int, start: Start) -> None:
     and have this process import what the training set is encoded with.
     """
     train, state = start.applied(context.settings.train), context.folder.train_state(iteration)
-    if (
-        state in context.standbys
-        or not train.use_gpu
-        or context.settings.pools.standby == "never"
-        or not storage.is_local(state)
-    ):
+    if state in context.standbys or not train.use_gpu or context.settings.pools.standby == "never" or is_remote(state):
         return
     in_background(lambda: trainer_of(context.settings).control)
     if nodes := seats(ray.nodes(), train):

@@ -19,7 +19,7 @@ from ray_app.run.shards import ShardWriter, shard_files
 def job(place: Path, total: int) -> Job:
     engine: Any = EngineSettings(model="m", kind="scripted")
     key, source, program = ("pair_id", "order"), None, None
-    return Job("judgments", str(place), JUDGMENTS, key, source, total, program, engine, "judge", 2)  # type: ignore[arg-type]
+    return Job("judgments", str(place), JUDGMENTS, key, source, total, program, engine, "judge", 2)
 
 
 def judged(place: Path, *names: str, lost: tuple[str, ...] = ()) -> None:

@@ -33,7 +33,7 @@ def made(drawn: list[Any], row: dict[str, Any] = ROW, **more: Any) -> tuple[Unit
     by_seed = {derive_seed(5, 1, "pairs", "i1", f"answer {number}", 0): text for number, text in enumerate(drawn)}
 
     def answer(call: Call) -> Any:
-        return by_seed[call.seed]  # type: ignore[index]
+        return by_seed[call.seed]
 
     engine = Replay(answer)
     (result,) = run(program, engine, row)
