@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from loop_runs import ROOT, TRIALS, Loop
 
 from ray_app.command.load_settings import leave
+from ray_app.system import stopping
 
 # Machines are noisy: no test may fail because an example was slow. The examples are the same in every run.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -75,6 +77,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     # A worker of pytest-xdist still has to say that it is done; how it ends after that, nobody asks.
     if EXIT in config.stash and not hasattr(config, "workerinput"):
         leave(config.stash[EXIT])
+
+
+@pytest.fixture(autouse=True)
+def unstopped() -> Iterator[None]:
+    """A command that a test interrupts leaves its process as one that is to end at once; the next test has time."""
+    yield
+    stopping._state.number, stopping._state.deadline = None, math.inf
 
 
 @pytest.fixture(scope="session")
