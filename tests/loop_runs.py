@@ -122,6 +122,7 @@ class Loop:
         self.config.write_text(yaml.safe_dump(self.settings))
         self.run = folder / self.settings["name"]
         self.trial, self.known_trial = self.run / TRIAL, trial_of(self.settings)
+        self.prefix: list[str] = []  # of the command
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:
@@ -130,7 +131,7 @@ class Loop:
         if self.known_trial.is_file() and not self.trial.exists():
             self.run.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.known_trial, self.trial)
-        command = [sys.executable, "-m", "ray_app.iterate", "--config", str(self.config), *options]
+        command = [*self.prefix, sys.executable, "-m", "ray_app.iterate", "--config", str(self.config), *options]
         with open(self.folder / f"out-{number}", "w") as out, open(self.folder / f"err-{number}", "w") as err:
             process = subprocess.Popen(
                 command,

@@ -26,8 +26,7 @@ from ray_app.generation.programs.calls import Made
 from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.instruction_rows import name_in
 from ray_app.metrics.verdict_file import read_verdicts
-from ray_app.run.folder import read_record
-from ray_app.run.storage import join
+from ray_app.run.folder import committed_folder
 
 STAGE = "pairs"
 GIVEN = "given_pairs"  # the stage of faults of given pairs: no unit of a strategy is done by them
@@ -205,14 +204,13 @@ def table_of_run(uri: str) -> str:
     """The folder of another run's committed pairs: `uri` is the run's folder, or that of the pairs themselves (of one
     iteration, where they are made in each). Raises InputError where no pairs are committed there.
     """
-    for directory in (join(uri, STAGE), uri):
-        record = read_record(directory)
-        if record is not None and record.stage == STAGE:
-            return directory
-    raise InputError(
-        f"pairs.from_run: {uri} holds no committed pairs; give a run's folder, or iter_NN/pairs of one that makes "
-        "pairs in each iteration"
-    )
+    directory = committed_folder(uri, STAGE)
+    if directory is None:
+        raise InputError(
+            f"pairs.from_run: {uri} holds no committed pairs; give a run's folder, or iter_NN/pairs of one that makes "
+            "pairs in each iteration"
+        )
+    return directory
 
 
 def _asked(row: Row) -> Text | None:

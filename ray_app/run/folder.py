@@ -96,6 +96,17 @@ def read_record(directory: str) -> StageRecord | None:
         raise InputError(f"{uri} is damaged: {first_line(fault)}") from fault
 
 
+def committed_folder(uri: str, stage: str) -> str | None:
+    """The folder of a stage's committed table: `uri` is the run's folder, or the stage's own. None where there is none.
+    Raises InputError where its commit is damaged.
+    """
+    for directory in (storage.join(uri, stage), uri):
+        record = read_record(directory)
+        if record is not None and record.stage == stage:
+            return directory
+    return None
+
+
 def read_run(uri: str) -> dict[str, Any]:
     """run.json of a run; empty where it has none yet. Raises InputError naming the file when it is damaged, or of a run
     that a newer version has made.

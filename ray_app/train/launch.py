@@ -12,10 +12,13 @@ import ray
 from ray_app.base.stores import filesystem, is_remote
 from ray_app.errors import InputError, RunError
 from ray_app.train.job import RAY_RUN, Job
+from ray_app.train.room import telling_of_room
 from ray_app.train.settings import TrainSettings
 from ray_app.train.state import clear_fault, read_fault
 
 START_RETRIES = 2
+START_TIMEOUT_S = 600  # nodes of an autoscaled cluster take minutes to come; Ray Train gives up after one by default
+START_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,20 @@ def run_workers(job: Job) -> None:
 
 def explained(job: Job, work: Callable[[], Any]) -> None:
     """Do the work of a Ray Train run; what its workers have noted of a fault is raised as that."""
+    limit_s = starts(job.settings) * float(os.environ.get(START_VARIABLE, START_TIMEOUT_S))
     try:
-        work()
+        with telling_of_room(job.settings, limit_s):
+            work()
     except Exception as fault:
         _raise_known(job.work_dir)
         lines = str(fault).strip().splitlines()
         raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
     _raise_known(job.work_dir)
+
+
+def starts(settings: TrainSettings) -> int:
+    """How often workers are tried to be started, each time for `START_TIMEOUT_S`, before a training fails."""
+    return settings.max_failures + START_RETRIES + 1
 
 
 def made_trainer(
@@ -66,8 +76,7 @@ def made_trainer(
 
     from ray_app.train import worker
 
-    # Nodes of an autoscaled cluster take minutes to come; Ray Train gives up after one by default.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    os.environ.setdefault(START_VARIABLE, str(START_TIMEOUT_S))
     # An actor that would tell workers of a preemption to come; they save by steps, and do not ask.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     trainer = TorchTrainer(
@@ -87,7 +96,7 @@ def made_trainer(
             failure_config=FailureConfig(
                 max_failures=settings.max_failures,
                 # Ray Train waits for missing nodes for ever by default, one start time-out after the other.
-                controller_failure_limit=settings.max_failures + START_RETRIES,
+                controller_failure_limit=starts(settings) - 1,
             ),
             worker_runtime_env={"env_vars": worker_environment(settings)},
         ),

@@ -123,41 +123,93 @@ def test_engines_that_no_node_has_room_for_are_told_at_once(two_nodes: tuple[Clu
         EnginePool(engine({}, replicas=3), "judge", "t", may_grow=False).start()
 
 
+Fault = Callable[[], None]
+
+
+@pytest.fixture(scope="module")
+def sft_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    rows = [{**row, "completion": row["correct"]} for row in map(judged, range(24))]
+    return write_rows(tmp_path_factory, "sft", [{n: row.get(n) for n in TRAIN_SFT.names} for row in rows], TRAIN_SFT)
+
+
+@pytest.fixture
+def resumed(
+    two_nodes: tuple[Cluster, Any], shallow: str, sft_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Fault], None]:
+    """Train with two workers of two CPUs; the third step waits until a fault is done, the second has left a checkpoint.
+    The same steps with the same losses come of it as of a training that is left alone.
+    """
+
+    def train(fault: Fault) -> None:
+        monkeypatch.syspath_prepend(STAND_INS)
+        state = tmp_path / "state"
+        state.mkdir()
+        hold = state / "hold-3"
+        hold.touch()
+
+        def go() -> None:
+            try:
+                fault()
+            finally:
+                hold.unlink()
+
+        going = when(lambda: bool(list(state.glob("*/ray/checkpoint_manager_snapshot.json"))), go)
+        settings = small(checkpoint_every=2, cpus_per_worker=2, tracking={"to": ("wandb",), "project": str(state)})
+        found = run(settings, tmp_path, sft_file, shallow)
+        going.join(60)
+        assert [point["step"] for point in found.metrics] == [1, 2, 3, 4]
+        undisturbed = run(small(checkpoint_every=2, cpus_per_worker=2), tmp_path / "undisturbed", sft_file, shallow)
+        assert found.losses == pytest.approx(undisturbed.losses, rel=1e-4)
+
+    return train
+
+
+def nodes_of_workers(cluster: Cluster) -> set[str]:
+    alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+    return {actor.node_id for actor in list_actors(address=cluster.address, filters=alive)}
+
+
 @pytest.mark.parametrize("two_nodes", [5], indirect=True)
 def test_a_training_goes_on_where_there_is_room_after_a_node_with_a_worker_has_gone(
-    two_nodes: tuple[Cluster, Any],
-    shallow: str,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
+    two_nodes: tuple[Cluster, Any], resumed: Callable[[Fault], None]
 ) -> None:
     """Each node has room for one worker of two CPUs. As one goes, there comes to be room for both on the other."""
     cluster, other = two_nodes
-    monkeypatch.syspath_prepend(STAND_INS)
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     taken = placement_group([{"CPU": 2.0}], bundle_label_selector=[here])
     ray.get(taken.ready(), timeout=60)
-    state, found = tmp_path / "state", set()
-    state.mkdir()
-    hold = state / "hold-3"  # the third step waits; the second has left a checkpoint
-    hold.touch()
-    rows = [{**row, "completion": row["correct"]} for row in map(judged, range(24))]
-    file = write_rows(tmp_path_factory, "sft", [{n: row.get(n) for n in TRAIN_SFT.names} for row in rows], TRAIN_SFT)
+    found: set[str] = set()
 
-    def go() -> None:
-        alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
-        try:
-            found.update(actor.node_id for actor in list_actors(address=cluster.address, filters=alive))
-            cluster.remove_node(other, allow_graceful=False)
-            remove_placement_group(taken)
-        finally:
-            hold.unlink()
+    def goes() -> None:
+        found.update(nodes_of_workers(cluster))
+        cluster.remove_node(other, allow_graceful=False)
+        remove_placement_group(taken)
 
-    going = when(lambda: bool(list(state.glob("*/ray/checkpoint_manager_snapshot.json"))), go)
-    settings = small(checkpoint_every=2, cpus_per_worker=2, tracking={"to": ("wandb",), "project": str(state)})
-    resumed = run(settings, tmp_path, file, shallow)
-    going.join(60)
+    resumed(goes)
     assert len(found) == 2
-    assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]
-    undisturbed = run(small(checkpoint_every=2, cpus_per_worker=2), tmp_path / "undisturbed", file, shallow)
-    assert resumed.losses == pytest.approx(undisturbed.losses, rel=1e-4)
+
+
+def test_a_training_that_no_node_has_room_for_says_so_and_goes_on_when_one_comes(
+    two_nodes: tuple[Cluster, Any], resumed: Callable[[Fault], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster, other = two_nodes
+    started = time.monotonic()
+    waited: list[float] = []
+
+    def told() -> bool:
+        return "training waits for room: 2 workers with 2 CPUs each, and 1 node(s)" in caplog.text
+
+    def comes() -> None:
+        waited.append(time.monotonic() - started)
+        cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+
+    def goes() -> None:
+        nonlocal started
+        cluster.remove_node(other, allow_graceful=False)
+        started = time.monotonic()
+
+    coming = when(told, comes)
+    resumed(goes)
+    coming.join(60)
+    assert "training: there is room again" in caplog.text
+    assert waited[0] < 60  # the limit that docs/reliability.md names

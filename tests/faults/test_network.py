@@ -1,0 +1,111 @@
+"""The network between two hosts is cut, for some seconds or for good, and the host of the driver goes: a host here is a
+network namespace with a Ray node of its own (`hosts.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hosts import Hosts, two_hosts, why_not
+from killing import MODIFY
+from loop_runs import Loop, scripted
+
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(600)]
+CPUS = (4, 3)  # room for one engine on each host, and for what feeds them
+ENGINE = 2.5
+ROWS = 24
+SOME_ROWS = f"{MODIFY}.*(bakery|snow|freeze|water|poem|list)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _able() -> None:
+    if lacks := why_not():
+        pytest.skip(lacks)
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    with two_hosts(CPUS) as made:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            monkeypatch.setenv(name, made.variables[name])
+        yield made
+
+
+def until(reached: Callable[[], bool], seconds: float) -> None:
+    """`seconds`: a generous limit."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def two_engines(hosts: Hosts, folder: Path, until_file: Path) -> Loop:
+    """Pairs by two engines, one a host, some of whose rows wait for a file."""
+    held = {"hold": SOME_ROWS, "until": str(until_file)}
+    engines = {**scripted(**held), "cpus": ENGINE, "replicas": 2, "max_num_seqs": 8}
+    return hosts.loop(
+        folder,
+        limit=ROWS,
+        shards={"max_rows": 4, "max_seconds": 1},
+        generator=engines,
+        judge={**scripted(), "cpus": ENGINE},
+        pools={"side_by_side": "never"},
+    )
+
+
+def closed_pairs(run: Loop) -> bool:
+    return any((run.run / "pairs").glob("shard-*.parquet"))
+
+
+def each_pair_once(run: Loop) -> bool:
+    """All that was asked is answered, and nothing twice, nothing left out."""
+    ids = [row["instruction_id"] for row in run.rows("pairs")]
+    lost = run.rows("pairs", "quarantine")
+    return sorted(ids) == sorted({row["instruction_id"] for row in run.rows("instructions")}) and not lost
+
+
+def test_engines_that_the_network_takes_away_lose_no_row(hosts: Hosts, tmp_path: Path) -> None:
+    """For good: the stage goes on with the engine that is left; the host that is cut off ends its own engine."""
+    run, go = two_engines(hosts, tmp_path, tmp_path / "go"), tmp_path / "go"
+    process = run.start()
+    run.wait_for(process, lambda: closed_pairs(run))
+    hosts.cut()
+    go.touch()
+    ended = run.ended(process)
+    assert ended.code == 0, ended.errors[-4000:]
+    assert each_pair_once(run)
+    until(lambda: hosts.head.free().get("CPU") == CPUS[0], 120)
+    until(lambda: not hosts.other.processes(), 240)
+
+
+def test_a_network_that_is_gone_for_seconds_costs_nothing(hosts: Hosts, tmp_path: Path) -> None:
+    run, go = two_engines(hosts, tmp_path, tmp_path / "go"), tmp_path / "go"
+    process = run.start()
+    run.wait_for(process, lambda: closed_pairs(run))
+    hosts.cut(seconds=6)
+    go.touch()
+    ended = run.ended(process)
+    assert ended.code == 0, ended.errors[-4000:]
+    assert each_pair_once(run)
+    assert json.loads((run.run / "pairs" / "stage.json").read_text()).get("engine_restarts", 0) == 0
+    until(lambda: hosts.head.free().get("CPU") == sum(CPUS), 120)
+
+
+def test_the_host_of_the_driver_goes_and_the_same_command_continues_on_another(hosts: Hosts, tmp_path: Path) -> None:
+    """Its engines on other hosts end with it; of their CPUs the new driver waits for what it needs."""
+    run = two_engines(hosts, tmp_path, tmp_path / "never")
+    run.prefix = hosts.other.prefix
+    process = run.start()
+    run.wait_for(process, lambda: closed_pairs(run))
+    closed = run.files("pairs/shard-*.parquet")
+    hosts.other.dies()
+    assert process.wait(60) == -9
+    run.prefix = hosts.head.prefix
+    run.succeeds("--generator.replicas", "1", "--generator.script", "{}")
+    assert closed.items() <= run.files("pairs/shard-*.parquet").items()
+    assert each_pair_once(run)
+    until(lambda: hosts.head.free().get("CPU") == CPUS[0], 120)
