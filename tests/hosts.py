@@ -105,11 +105,18 @@ class Hosts:
         """For drivers."""
         return f"{self.head.address}:{PORT}"
 
-    def cut(self, seconds: float | None = None) -> None:
-        """Pull the cable; `seconds`: for so long."""
+    def cut(self) -> None:
+        """Pull the cable."""
         _ip("-n", self.other.name, "link", "set", "cable", "down")
-        if seconds is not None:
+
+    @contextlib.contextmanager
+    def cut_for(self, seconds: float) -> Iterator[None]:
+        """The cable is out for so long; the block runs at the beginning."""
+        self.cut()
+        try:
+            yield
             time.sleep(seconds)
+        finally:
             _ip("-n", self.other.name, "link", "set", "cable", "up")
 
     def loop(self, folder: Path, **settings: Any) -> Loop:

@@ -27,9 +27,10 @@ ROWS = pa.schema(
         ("label", pa.string()),
         ("group", pa.string()),
         ("mirror", pa.string()),
+        ("similarity", pa.float64()),
     ]
 )
-PLAIN = ("id", "subset", "label", "group", "mirror")
+PLAIN = ("id", "subset", "label", "group", "mirror", "similarity")
 _BATCH_ROWS, _BATCH_CHARACTERS = 512, 4_000_000
 
 

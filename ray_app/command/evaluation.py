@@ -12,6 +12,7 @@ from ray_app.benchmarks.registry import benchmark_name
 from ray_app.command.judging import Judged, judge_all, load_judge, make_folder, save_verdicts, voting_of
 from ray_app.command.settings import EvaluateSettings
 from ray_app.errors import InputError
+from ray_app.judging.explanations import numbers_of
 from ray_app.judging.judge import Judge
 from ray_app.judging.registry import has_pairs, protocol_for, protocol_of
 from ray_app.judging.spending import cost_of
@@ -179,5 +180,7 @@ def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Bench
         save_verdicts(judge, judged, voting, folder, storage.join(folder, VERDICTS))
         summary = protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting)
         named = {} if settings.parser == LAST else {"parser": settings.parser}
-        summaries.append(summary | named | {"cost": judging_cost(settings, judge, judged)})
+        rows = judged.benchmark.rows
+        said = {"explanations": numbers_of(folder, rows)} if rows else {}
+        summaries.append(summary | named | said | {"cost": judging_cost(settings, judge, judged)})
     return summaries

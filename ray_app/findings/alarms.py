@@ -12,8 +12,8 @@ from typing import Any, TypeGuard
 
 from ray_app.findings.facts import ExplanationFacts, PairFacts, Share, VerdictFacts
 from ray_app.findings.naming import evaluated_twice
+from ray_app.findings.set_results import HELDOUT, VALIDATION, by_iteration, chance_of, main
 from ray_app.findings.settings import AlarmSettings
-from ray_app.findings.verdict import HELDOUT, VALIDATION, by_iteration, chance_of, main
 
 Line = Mapping[str, Any]
 

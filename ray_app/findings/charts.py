@@ -9,7 +9,7 @@ from typing import Any
 
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name, stage_words
 from ray_app.findings.plotting import PERCENT, Chart, Line, by_set, chart, enough, line, of_stage, percent, times
-from ray_app.findings.verdict import COIN, chance_of, measured, value_of
+from ray_app.findings.set_results import COIN, chance_of, measured, value_of
 from ray_app.metrics.similarity import THIRDS
 
 GROUPS = 20  # more bars than that cannot be read

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.naming import lasting
-from ray_app.findings.verdict import measured
+from ray_app.findings.set_results import measured
 from ray_app.system.device_time import idle_share
 from ray_app.system.ray_metrics import of_iteration, set_gauge
 

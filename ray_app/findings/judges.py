@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
-from ray_app.findings.verdict import HELDOUT, estimate, measured, value_of
+from ray_app.findings.set_results import HELDOUT, VALIDATION, beyond_of, measured, value_of
+from ray_app.findings.verdict import estimate
 from ray_app.run.folder import parts_of
 
 Line = Mapping[str, Any]
@@ -16,7 +17,14 @@ BESIDE = {
     "unparsed_rate": "no verdict",
     "first_position_rate": "for the one shown first",
     "mirrored_accuracy": "mirror too",
+    "instruction_sensitivity": "changes with the instruction",
     "length_baseline": "always the longer",
+}
+SAID = {
+    "explanation_words_median": "words besides the verdict (median)",
+    "bare_verdicts": "bare verdicts",
+    "distinct_explanations": "distinct",
+    "naming_explanations": "name a word of one response",
 }
 COSTS = {"seconds": "seconds", "prompt_tokens": "prompt tokens", "completion_tokens": "new tokens", "price": "price"}
 
@@ -30,6 +38,8 @@ class Judged:
     accuracy: Line
     headline: Line
     cost: Line
+    said: Line  # what its judgments say besides their verdict
+    selected: bool  # whether the checkpoint is the best of several on this set
 
 
 def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Line]) -> dict[str, Any]:
@@ -37,17 +47,22 @@ def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Lin
     by `place_of` its line.
     """
     found = list(_judged(metrics, costs))
+    said = [name for name in SAID if any(one.said.get(name) is not None for one in found)]
+    apart = any(beyond_of(one.headline) for one in found)
     shares = [name for name in BESIDE if any(value_of(one.headline, name) is not None for one in found)]
     each = [name for name in COSTS if any(_each(one).get(name) is not None for one in found)]
-    columns = ["accuracy [95 %]", "n", *(BESIDE[name] for name in shares), *(COSTS[name] for name in each)]
+    columns = ["accuracy [95 %]", "n", *(BESIDE[name] for name in shares)]
+    columns += ["above always the longer"] * apart + [SAID[name] for name in said] + [COSTS[name] for name in each]
     rows = [
         {
             "judge": one.judge,
-            "set": "held-out pairs" if one.name == HELDOUT else one.name,
+            "set": ("held-out pairs" if one.name == HELDOUT else one.name) + " (selected on)" * one.selected,
             "cells": [
                 estimate(one.accuracy),
                 f"{one.accuracy['n']:,}",
                 *(_percent(one.headline.get(name)) for name in shares),
+                *([_points(beyond_of(one.headline))] * apart),
+                *(_said(name, one.said.get(name)) for name in said),
                 *(_amount(_each(one).get(name)) for name in each),
             ],
         }
@@ -75,10 +90,17 @@ def evaluations(metrics: Sequence[Line]) -> list[Line]:
 
 
 def _judged(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Line]) -> Iterator[Judged]:
+    chosen = {
+        (line["iteration"], parts_of(line["stage"])[0])
+        for line in metrics
+        if parts_of(line["stage"])[1] == "training" and len(line["extra"].get("candidates") or []) > 1
+    }
     for line in evaluations(metrics):
-        if accuracy := measured(headline := line["extra"].get("headline")):
-            cost = costs.get(place_of(line)) or {}
-            yield Judged(judge_name(line), line["extra"]["set"], accuracy, headline, cost)
+        extra, phase = line["extra"], parts_of(line["stage"])[0]
+        if accuracy := measured(headline := extra.get("headline")):
+            cost, said = costs.get(place_of(line)) or {}, extra.get("explanations") or {}
+            selected = extra["set"] == VALIDATION and (line["iteration"], phase) in chosen
+            yield Judged(judge_name(line), extra["set"], accuracy, headline, cost, said, selected)
 
 
 def _each(one: Judged) -> Line:
@@ -88,6 +110,20 @@ def _each(one: Judged) -> Line:
 
 def _percent(figure: Line | None) -> str:
     return "–" if not figure or figure["value"] is None else f"{100 * figure['value']:.0f} %"
+
+
+def _points(figure: Line | None) -> str:
+    """A difference of accuracies, with its interval."""
+    if figure is None:
+        return "–"
+    bounds = "" if figure["low"] is None else f" [{100 * figure['low']:+.0f} – {100 * figure['high']:+.0f}]"
+    return f"{100 * figure['value']:+.1f}{bounds}"
+
+
+def _said(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if name == "explanation_words_median" else f"{100 * value:.0f} %"
 
 
 def _amount(value: float | None) -> str:

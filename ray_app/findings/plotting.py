@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_app.findings.naming import at, in_order
-from ray_app.findings.verdict import value_of
+from ray_app.findings.set_results import value_of
 from ray_app.run.folder import parts_of
 
 Line = Mapping[str, Any]

@@ -2,128 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name, lasting
+from ray_app.findings.set_results import HELDOUT, Line, SetResult, clearly_better, set_results
 from ray_app.run.folder import DPO, parts_of
 
-Line = Mapping[str, Any]
-HELDOUT, VALIDATION = "heldout", "validation"
-COIN = 0.5  # what it scores of pairs
 MOSTLY_UNPARSED = 0.3  # from here on a seed's score says more of its form than of its judgment
 DOUBTS = {"synthetic_only", "shortcut_instruction"}  # alarms that speak against the verdict itself
 LITTLE = 0.1  # an accuracy that is not for sure further than that above chance is little
 CONSTANT = 0.1  # a judge whose verdicts are nearly all of one place
 FEW = 10  # rows with a verdict, below which no share of them is told
 WIDE = 0.05  # an interval that reaches further than that to a side leaves most questions open
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """One set: the accuracy of the judge that goes on, and what it is held against. Estimates as in a summary."""
-
-    name: str
-    iteration: int
-    seed: Mapping[str, Any] | None
-    last: Mapping[str, Any]
-    longer: float | None  # what always the longer response scores
-    selected: bool  # whether the checkpoint was selected on this set
-    chance: float  # what a coin scores
-    seed_unparsed: float | None = None  # the seed's answers that hold no verdict: each counts as wrong
-    unparsed: float | None = None  # the same of the judge that goes on
-    first: float | None = None  # its verdicts that are for the response shown first
-    phase: str = ""  # of the judge: the second training of its iteration
-    others: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # (name, accuracy) of the first judge, other prompts, SFT
-
-    @property
-    def better_than_chance(self) -> bool:
-        """The interval lies above chance and above what always the longer one scores."""
-        low = self.last["low"]
-        return low is not None and low > max(self.chance, self.longer or 0.0)
-
-    @property
-    def better_than_seed(self) -> bool:
-        """The intervals do not touch. (The loop compares neighbouring iterations on the same rows, which is finer.)"""
-        low, high = self.last["low"], self.seed["high"] if self.seed else None
-        return low is not None and high is not None and low > high
-
-
-def set_results(metrics: Sequence[Line]) -> list[SetResult]:
-    """The pairwise and best-of sets of the last evaluated iteration, each beside the seed's."""
-    lines = lasting(metrics)
-    found = by_iteration(lines, "headline")
-    if not found or max(found) == 0:
-        return []
-    last = max(found)
-    of_last = [line for line in lines if line["iteration"] == last]
-    selected = any(line["stage"] == "training" and len(line["extra"].get("candidates") or []) > 1 for line in of_last)
-    phase = next(line["phase"] for line in of_last if line["stage"] == "evaluation")
-    results = []
-    for name, headline in found[last].items():
-        seed = found.get(0, {}).get(name, {})
-        longer = value_of(headline, "length_baseline")
-        if figure := measured(headline):
-            results.append(
-                SetResult(
-                    *(name, last, measured(seed), figure, longer, selected and name == VALIDATION, chance_of(headline)),
-                    seed_unparsed=value_of(seed, "unparsed_rate"),
-                    unparsed=value_of(headline, "unparsed_rate"),
-                    first=value_of(headline, "first_position_rate"),
-                    phase=phase,
-                    others=_others(metrics, name, last if phase else None),
-                )
-            )
-    return results
-
-
-def _others(metrics: Sequence[Line], name: str, second: int | None) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    """(name, accuracy) of other judges on a set: the first judge, the seed with other prompts, and, of an iteration
-    with a second training, the judge before that.
-    """
-    found = []
-    for line in metrics:
-        stage = line["stage"]
-        before = stage == "evaluation" and second is not None and line["iteration"] == second
-        if line["extra"].get("set") != name or not (before or stage in (FIRST_JUDGE, BASELINE)):
-            continue
-        if figure := measured(line["extra"].get("headline")):
-            found.append(("after SFT alone" if before else judge_name(line), figure))
-    return tuple(found)
-
-
-def by_iteration(metrics: Sequence[Line], name: str) -> dict[int, dict[str, Line]]:
-    """{iteration: {set: its `name`}} of the evaluations that have one: `headline` or `change`."""
-    found: dict[int, dict[str, Line]] = {}
-    for line in metrics:
-        if line["stage"] == "evaluation" and line["extra"].get(name):
-            found.setdefault(line["iteration"], {})[line["extra"]["set"]] = line["extra"][name]
-    return dict(sorted(found.items()))
-
-
-def chance_of(headline: Line) -> float:
-    """What a coin scores on a set: one half of pairs, a quarter of best-of-four rows, which have an accuracy and a rate
-    of unparsed answers alone.
-    """
-    return 0.25 if set(headline) == {"accuracy", "unparsed_rate"} else COIN
-
-
-def value_of(headline: Line, name: str) -> float | None:
-    """A figure of a set's headline; None where it has none, or nothing was measured."""
-    found: float | None = (headline.get(name) or {}).get("value")
-    return found
-
-
-def main(headline: Line) -> Any:
-    """The accuracy of a set's headline (or its votes', or a score); None where there is none."""
-    return next((headline[name] for name in ("accuracy", "vote_accuracy", "score") if headline.get(name)), None)
-
-
-def measured(headline: Line | None) -> Any:
-    """The same; None too where no row gave it a value."""
-    figure = main(headline or {})
-    return figure if figure and figure["value"] is not None else None
 
 
 def sentences(metrics: Sequence[Line], alarms: Sequence[Line], second: bool = False) -> list[str]:
@@ -156,20 +45,26 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
         return f"Not known: {only}: that says nothing about people's choices."
     measured = any(result.longer is not None for result in gold)
     bar = "chance and than always the longer response" if measured else "chance"
-    good = [result for result in gold if result.better_than_chance]
+    good = clearly_better(gold)
     if not good:
-        return f"Not shown: {judge} is on no set with gold labels clearly better than {bar}."
+        return f"Not shown: {judge} is on no set with gold labels clearly better than {bar}{_looked_at(gold)}."
     best = max(good, key=lambda result: float(result.last["value"]))
     size = f"at best {100 * best.last['value']:.0f} %"
     rest = len(gold) - len(good)
     others = f", and not on the other {f'{rest} sets' if rest > 1 else 'set'}" if rest else ""
     told = f"{judge} is better than {bar} on {', '.join(result.name for result in good)} ({size}){others}"
+    told += _looked_at(gold)
     compared = [result for result in good if result.seed]
     if compared and not any(result.better_than_seed for result in compared):
         return f"Not shown: {told}, but not clearly better there than the seed model, which was not trained."
     little = all(result.last["low"] < result.chance + LITTLE for result in good)
     answer = "Doubtful" if alarms & DOUBTS else "A little" if little else "Yes"
     return f"{answer}: {told}."
+
+
+def _looked_at(gold: Sequence[SetResult]) -> str:
+    """That more sets were looked at than one, and what was made of it."""
+    return f" ({len(gold)} sets were looked at, which is allowed for)" if len(gold) > 1 else ""
 
 
 def _form(gold: Sequence[SetResult]) -> list[str]:
@@ -217,8 +112,16 @@ def _told(result: SetResult) -> str:
             text += f", {100 * result.seed_unparsed:.0f} % of its answers without a verdict"
     text += "".join(f"; {other}: {_of_rows(figure)}" for other, figure in result.others)
     if result.longer is not None:
-        text += f"; always the longer: {100 * result.longer:.0f} %"
+        text += f"; always the longer: {100 * result.longer:.0f} %{_apart(result)}"
     return text + ("; the checkpoint was selected on it, so its figure flatters." if result.selected else ".")
+
+
+def _apart(result: SetResult) -> str:
+    """The difference to always the longer one, paired by rows."""
+    if result.beyond is None or result.beyond["low"] is None:
+        return ""
+    value, low, high = (100 * result.beyond[name] for name in ("value", "low", "high"))
+    return f", on the same rows {value:+.1f} points [{low:+.0f} – {high:+.0f}]"
 
 
 def trusted(metrics: Sequence[Line], alarms: Sequence[Line]) -> list[str]:

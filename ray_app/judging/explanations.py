@@ -11,6 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ray_app.base.prompts import transcript
+from ray_app.base.schema import PairwiseRow
+from ray_app.judging.said import Said
 from ray_app.judging.sharing import Source
 from ray_app.run.shards import shard_files
 from ray_app.run.storage import read_parquet
@@ -44,6 +47,18 @@ class Explanations:
         for record in records:
             found, asked = self.of(record["id"]), record.get("orders")
             yield {**record, "explanations": {k: v for k, v in found.items() if asked is None or k in asked}}
+
+
+def numbers_of(directory: str, rows: Iterable[PairwiseRow]) -> dict[str, Any]:
+    """What the votes in a folder say besides their verdicts (`said.Said`). It is measured on what the judge was asked
+    here: of its training set it was given the answers.
+    """
+    said, responses = Said(), {row.id: (transcript(row.response_a), transcript(row.response_b)) for row in rows}
+    for file in shard_files(directory):
+        votes = read_parquet(file, columns=["id", "text"])
+        for identity, text in zip(*(votes.column(name).to_pylist() for name in ("id", "text")), strict=True):
+            said.see(text, responses.get(identity))
+    return said.numbers()
 
 
 def _texts(file: str, part: str) -> dict[str, dict[str, list[str]]]:

@@ -39,6 +39,7 @@ HEADLINE = (
     "mirrored_accuracy",
     "instruction_sensitivity",
     "length_baseline",
+    "beyond_longer",
 )
 
 Tallies = Mapping[str, Mapping[str, Count]]

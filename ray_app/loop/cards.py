@@ -24,7 +24,12 @@ SHOWN = {  # rows of the score table, where they were measured
     "position_consistent_accuracy": "right in both orders",
     "unparsed_rate": "unparsed",
     "first_position_rate": "verdicts for the response shown first",
+    "length_baseline": "for comparison: always the longer response",
+    "beyond_longer": "accuracy above that, on the same rows",
+    "mirrored_accuracy": "right in both orders, and of the mirror (the same responses, another instruction)",
+    "instruction_sensitivity": "winner changes with the instruction, of mirrored pairs",
 }
+SELECTED_ON = "validation"
 
 
 def model_card(
@@ -47,13 +52,13 @@ def model_card(
         f"# {settings.name}: judge M({iteration}){_after(phase)}",
         "An LLM judge: it explains its judgment of responses to an instruction and ends in "
         f"{settings.protocol.ends_in}. {public(base)} was fine-tuned on judgments that it, or the judge before it, "
-        f"made itself: iteration {iteration} of {PAPER}, without human preference labels.",
+        f"made itself: iteration {iteration} of {PAPER}{_labels(settings)}.",
         "## Use\n\n    python -m ray_app.judge --model THIS_FOLDER --input pairs.jsonl --output verdicts.jsonl\n\n"
         "`judge.json` holds the prompt, the parser and the sampling it was trained for; transformers and `vllm serve` "
         "load the folder as it is.",
         "## Training\n\n" + _table(("", ""), _training_rows(settings, training, train_set)),
         *_selection(training),
-        *_scores(evaluations),
+        *_scores(evaluations, len(training.extra.get("candidates") or []) > 1),
         "## License\n\nThe weights derive from "
         f"{public(base)}: its license applies. Check the terms of {_models(settings)} for training on their answers.",
     )
@@ -71,8 +76,8 @@ def dataset_card(settings: IterateSettings, iteration: int, record: StageRecord,
     return _card(
         front,
         f"# {settings.name}: training set of iteration {iteration}{_after(phase)}",
-        f"Synthetic judgments that were right by construction, kept by rejection sampling as in {PAPER}. No human "
-        "labelled them.",
+        f"Synthetic judgments, kept by rejection sampling as in {PAPER}{_labels(settings)}. Which response of a pair "
+        f"is the better one {_known_by(settings)}.",
         f"## Format\n\nTRL's conversational {kind} format: {columns} are lists of chat messages. `pair_id`, `order` "
         "(which response was shown first, or which one was scored), `sample` and `iteration` are the key.\n\n"
         '    datasets.load_dataset("THIS_FOLDER", split="train")',
@@ -87,6 +92,19 @@ def public(name: str) -> str:
     if name.startswith("hf:"):
         return name.removeprefix("hf:")
     return PurePosixPath(name).name if is_path(name) else name
+
+
+def _labels(settings: IterateSettings) -> str:
+    """Where labels come from, as far as the run can tell."""
+    if settings.pairs.source:
+        return ", on pairs made elsewhere too, whose labels are those of their source"
+    return ", without human preference labels"
+
+
+def _known_by(settings: IterateSettings) -> str:
+    if not settings.pairs.makes:
+        return "was taken from their source"
+    return "follows from how it was made" + (", or was taken from their source" if settings.pairs.source else "")
 
 
 def _after(phase: str) -> str:
@@ -180,16 +198,24 @@ def _selection(training: StageRecord) -> list[str]:
     return ["## Selection on the validation set\n\n" + _table(("step", "accuracy", "first position", "n"), rows)]
 
 
-def _scores(evaluations: Sequence[StageRecord]) -> list[str]:
+def _scores(evaluations: Sequence[StageRecord], selected: bool) -> list[str]:
+    """`selected`: the checkpoint is the best of several on the validation set."""
+
+    def name_of(record: StageRecord) -> str:
+        name = str(record.extra.get("set"))
+        return name + " (selected on)" * (selected and name == SELECTED_ON)
+
     rows = [
-        (record.extra.get("set"), shown, _rate(figure["value"]), _interval(figure), figure["n"])
+        (name_of(record), shown, _rate(figure["value"]), _interval(figure), figure["n"])
         for record in evaluations
         for name, shown in SHOWN.items()
         if (figure := (record.extra.get("headline") or {}).get(name)) and figure["value"] is not None
     ]
     if not rows:
         return []
-    return ["## Scores\n\n" + _table(("set", "figure", "value", "95 % interval", "n"), rows)]
+    table = _table(("set", "figure", "value", "95 % interval", "n"), rows)
+    flatters = "\n\n*Selected on*: the checkpoint is the best of several on this set, so its figures flatter."
+    return ["## Scores\n\n" + table + flatters * any("(selected on)" in row[0] for row in rows)]
 
 
 def _interval(figure: Mapping[str, Any]) -> str | None:

@@ -6,99 +6,30 @@ Read from committed stages only. Figures are percent; accuracy counts unparsed a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ray_app.loop.run_rows import before_all, iteration_rows, notes, row_of
 from ray_app.loop.stages.evaluation import BASELINE, FIRST_JUDGE
 from ray_app.loop.stages.inputs import VALIDATION
 from ray_app.metrics.similarity import THIRDS
 from ray_app.run.folder import parts_of
-from ray_app.system.device_time import summed
 
 TIGHT: dict[str, Any] = {"padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}  # 80 columns are enough
 CLOSE: dict[str, Any] = {**TIGHT, "padding": 0}
-# Beside an accuracy: right in both orders, no verdict, right of the mirror too, and what always the longer one scores.
-BESIDE = ("position_consistent_accuracy", "unparsed_rate", "mirrored_accuracy", "length_baseline")
-OF_TRAINING_SET = (
-    "tried",
-    "kept",
-    "keep_rate",
-    "pass_rate",
-    "rows",
-    "pairs",
-    "trained_by_letter",
-    "explanation_words_median",
-    "bare_verdicts",
-    "distinct_explanations",
-)
+# Beside an accuracy and its rows: right in both orders, no verdict, and what always the longer one scores.
+BESIDE = {"position_consistent_accuracy": "both", "unparsed_rate": "unp.", "length_baseline": "longer"}
+# Of pairs with a mirror: right in both orders of both, and how often the winner changes with the instruction (of those
+# that are judged consistently).
+OF_MIRRORS = {"mirrored_accuracy": "right of both", "instruction_sensitivity": "winner changes"}
 LEAST_TOLD_S = 0.5  # of a cause of idleness in the table
-FEWER_UNPARSED = 0.1  # that many points of a change may be form
+COIN = 0.5  # what it scores of answers that have a verdict now and had none
+PART = 0.25  # of a change, from which on it is told that so much of it may be form
 WORK = ("instructions", "pairs", "judgments", "train_set", "training", "evaluation", FIRST_JUDGE, BASELINE)
-
-
-def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row an iteration from the lines of metrics.jsonl; a value that was not measured is None.
-
-    The first judge, where it is another model than the seed, has a row of its own, before them; the seed with another
-    prompt has one behind the seed's, with `prompt`; a second training has one behind its iteration's, with `phase`.
-    """
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
-    prompts: list[str] = []
-    accounts: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
-    for line in metrics:
-        if line["iteration"] is None:
-            continue
-        _, stage = parts_of(line["stage"])
-        key, named = _row_of(line, prompts)
-        row = rows.setdefault(key, {**named, "sets": {}, "changes": {}, "seconds": 0.0, "tokens": 0})
-        row["seconds"] += line["seconds"]
-        row["tokens"] += line["completion_tokens"]
-        extra = line["extra"]
-        if "device_time" in extra:
-            accounts.setdefault(key, []).append(extra["device_time"])
-        if stage == "train_set":
-            row.update({name: extra[name] for name in OF_TRAINING_SET if name in extra})
-            row["lost"] = sum(line["quarantined"].values())
-        elif stage == "judgments":
-            row["unparsed_rate"] = extra.get("unparsed_rate")
-        elif stage == "training":
-            row["selected"] = len(extra.get("candidates") or []) > 1
-        elif stage in ("evaluation", FIRST_JUDGE, BASELINE):
-            row["sets"][extra["set"]] = extra["headline"]
-            if extra.get("change"):
-                row["changes"][extra["set"]] = extra["change"]
-    for key, told in accounts.items():
-        rows[key]["device_time"] = summed(told)
-    return [rows[i] for i in sorted(rows)]
-
-
-def before_all(metrics: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was done once: instructions and pairs, and the judgments that ran beside them."""
-    told = [
-        line["extra"]["device_time"] for line in metrics if line["iteration"] is None and "device_time" in line["extra"]
-    ]
-    return {"iteration": "-", "device_time": summed(told)}
-
-
-def _row_of(line: Mapping[str, Any], prompts: list[str]) -> tuple[tuple[int, int], dict[str, Any]]:
-    """The place of a line's row, and what names it. `prompts` are those seen so far; a new one is added."""
-    iteration = line["iteration"]
-    phase, _ = parts_of(line["stage"])
-    if phase:
-        return (iteration, 1), {"iteration": f"{iteration}{phase}", "phase": phase}
-    if line["stage"] == FIRST_JUDGE:
-        return (-1, 0), {"iteration": "first", "judge": line["extra"].get("judge")}
-    if line["stage"] != BASELINE:
-        return (iteration, 0), {"iteration": iteration}
-    prompt = line["extra"]["prompt"]
-    if prompt not in prompts:
-        prompts.append(prompt)
-    number = prompts.index(prompt) + 1
-    return (iteration, number), {"iteration": f"{iteration}p{number}", "prompt": prompt}
 
 
 def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
@@ -106,10 +37,14 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
     console = console or Console(soft_wrap=False)
     rows = iteration_rows(metrics)
     console.print(_iterations(rows, notes(rows, metrics)))
+    if any(_mirrored(headline) for row in rows for headline in row["sets"].values()):
+        console.print(_of_mirrors(rows))
     if any(_thirds(headline) for row in rows for headline in row["sets"].values()):
         console.print(_by_similarity(rows))
     if any(row.get("trained_by_letter") is not None for row in rows):
         console.print(_training_sets(rows))
+    if any(row.get("said") for row in rows):
+        console.print(_said(rows))
     if any(row["changes"] for row in rows):
         console.print(_changes(rows))
     console.print(_stages(metrics))
@@ -132,24 +67,6 @@ def show_alarms(alarms: list[dict[str, Any]], console: Console | None = None) ->
     (console or Console(soft_wrap=False)).print(table)
 
 
-def notes(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str]:
-    """What a reader has to know of the figures before trusting them."""
-    said = []
-    if any(row.get("selected") for row in rows):
-        said.append("* the checkpoint was selected on this set: its figure flatters")
-    said += [f"first: the first judge, {row['judge']}" for row in rows if row.get("judge")]
-    said += [f"{row['iteration']}: the seed model with the prompt {row['prompt']}" for row in rows if "prompt" in row]
-    if any(row.get("phase") for row in rows):
-        said.append("dpo: after a second training, from the SFT checkpoint on its judgments of the same pairs")
-    first = [row for row in rows if not row.get("phase")]
-    again = any(row.get("pass_rate") is not None and row["iteration"] not in ("first", 0, 1) for row in first)
-    if again and any(line["stage"] == "pairs" and line["iteration"] is None for line in metrics):
-        said.append("pass and keep from iteration 2 on: of pairs that the judge was trained on")
-    if any(row.get("pass_rate") is not None and row.get("phase") for row in rows):
-        said.append("pass and keep of dpo: of pairs that the SFT checkpoint was just trained on")
-    return said
-
-
 def _iterations(rows: list[dict[str, Any]], said: list[str]) -> Table:
     first = "first is the first judge, " if rows and rows[0]["iteration"] == "first" else ""
     table = Table(
@@ -163,7 +80,7 @@ def _iterations(rows: list[dict[str, Any]], said: list[str]) -> Table:
     for name in ("iter", "pairs", "pass", "keep", "unp."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("set", no_wrap=True)
-    for name in ("accuracy [95 %]", "both", "unp.", "mirror", "longer"):
+    for name in ("accuracy [95 %]", "n", *BESIDE.values()):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [str(row["iteration"]), _whole(row.get("pairs"))]
@@ -189,6 +106,46 @@ def _training_sets(rows: list[dict[str, Any]]) -> Table:
             shares = [_rate(row.get(name)) for name in ("bare_verdicts", "distinct_explanations")]
             table.add_row(str(row["iteration"]), *counts, _whole(row.get("explanation_words_median")), *shares)
     return table
+
+
+def _said(rows: list[dict[str, Any]]) -> Table:
+    """What a judge says besides its verdict where it is evaluated: of its training set it knows the answers."""
+    title = "Judgments of an evaluation (words: median; names: says a word of one response alone)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    table.add_column("iter", justify="right")
+    table.add_column("set", no_wrap=True)
+    for name in ("words", "bare %", "distinct %", "names %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        said: Mapping[str, Any] = row.get("said") or {}
+        for chosen in sorted(said, key=lambda one: one != VALIDATION)[:1]:
+            found = said[chosen]
+            shares = [found.get(share) for share in ("bare_verdicts", "distinct_explanations", "naming_explanations")]
+            table.add_row(str(row["iteration"]), chosen, _whole(found["explanation_words_median"]), *map(_rate, shares))
+    return table
+
+
+def _of_mirrors(rows: list[dict[str, Any]]) -> Table:
+    """What only the instruction can tell: the same two responses, under the other instruction too."""
+    title = "Pairs with a mirror (a coin is right of both in 6 %; changes: if consistent)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
+    table.add_column("iter", justify="right")
+    table.add_column("set", no_wrap=True)
+    for shown in OF_MIRRORS.values():
+        for name in (f"{shown} [95 %]", "n"):
+            table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        for name, headline in row["sets"].items():
+            if found := _mirrored(headline):
+                cells = [cell for figure in found for cell in (_with_interval(figure), _whole((figure or {}).get("n")))]
+                table.add_row(str(row["iteration"]), name, *cells)
+    return table
+
+
+def _mirrored(headline: Mapping[str, Any] | None) -> list[Mapping[str, Any] | None]:
+    """The figures of a set whose pairs have mirrors; nothing where none has."""
+    found = [headline.get(name) for name in OF_MIRRORS] if headline else []
+    return found if any(found) else []
 
 
 def _by_similarity(rows: list[dict[str, Any]]) -> Table:
@@ -220,39 +177,46 @@ def _changes(rows: list[dict[str, Any]]) -> Table:
     )
     table.add_column("iter", justify="right")
     table.add_column("set", no_wrap=True)
-    for name in ("change [95 %]", "better : worse", "p (McNemar)"):
+    for name in ("change [95 %]", "better : worse", "p (sign test)"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         for name, change in row["changes"].items():
             found, test = change["difference"], change["mcnemar"]
             bounds = "" if found["low"] is None else f" [{100 * found['low']:+.0f} – {100 * found['high']:+.0f}]"
             counts = f"{test['b_better']} : {test['a_better']}"
-            table.add_row(
-                str(row["iteration"]), name, f"{100 * found['value']:+.1f}{bounds}", counts, f"{test['p_value']:.2g}"
-            )
+            marked = name + "*" * (name == VALIDATION and row.get("selected", False))
+            change_told = f"{100 * found['value']:+.1f}{bounds}"
+            table.add_row(str(row["iteration"]), marked, change_told, counts, f"{test['p_value']:.2g}")
     return table
 
 
 def _of_form(rows: list[dict[str, Any]]) -> str | None:
-    """What of a change is that answers have a verdict now: one without counts as wrong."""
+    """What of a change may be that answers have a verdict now: one without counts as wrong, and a coin in its place is
+    right half of the time.
+    """
     found = []
     for before, row in itertools.pairwise(row for row in rows if "prompt" not in row and row["iteration"] != "first"):
         for name in row["changes"]:
             was, now = ((r["sets"].get(name) or {}).get("unparsed_rate", {}).get("value") for r in (before, row))
-            if was is not None and now is not None and was - now >= FEWER_UNPARSED:
-                found.append(f"{row['iteration']} {name} {100 * was:.0f} to {100 * now:.0f}")
-    return f"much of it is form: answers without a verdict, %: {', '.join(found)}" if found else None
+            gained, by_coin = row["changes"][name]["difference"]["value"], COIN * ((was or 0) - (now or 0))
+            if was is not None and now is not None and gained > 0 and by_coin >= PART * gained:
+                told = f"{row['iteration']} {name} {100 * was:.0f} to {100 * now:.0f} ({100 * by_coin:+.1f} points)"
+                found.append(told)
+    if not found:
+        return None
+    return f"part is form: answers without a verdict, %, and what a coin in their place gains: {', '.join(found)}"
 
 
 def _set_cells(headline: Mapping[str, Any] | None) -> list[str]:
+    nothing = ["-"] * (2 + len(BESIDE))
     if not headline:
-        return ["-"] * 5
+        return nothing
     # Votes that stopped early have a vote accuracy only: their single samples are no fair sample.
     main = headline.get("accuracy") or headline.get("vote_accuracy")
     if main is None or main["value"] is None:
-        return ["-"] * 5
+        return nothing
     others = [headline.get(name, {}).get("value") for name in BESIDE]
-    return [_with_interval(main), *map(_percent, others)]
+    return [_with_interval(main), _whole(main["n"]), *map(_percent, others)]
 
 
 def _with_interval(found: Mapping[str, Any] | None) -> str:
@@ -270,7 +234,7 @@ def _stages(metrics: list[dict[str, Any]]) -> Table:
     for line in sorted(metrics, key=_position):
         phase, stage = parts_of(line["stage"])
         own_row = phase or stage == BASELINE
-        iteration = _row_of(line, prompts)[1]["iteration"] if own_row else line["iteration"]
+        iteration = row_of(line, prompts)[1]["iteration"] if own_row else line["iteration"]
         stage = stage.replace("baseline_", "").replace("evaluation", "eval")
         table.add_row(
             "-" if iteration is None else str(iteration),

@@ -75,6 +75,11 @@ def estimates(
     if others:
         chosen = [column for i in others for column in (2 * i, 2 * i + 1)]
         _, low[others], high[others] = intervals(matrix[:, chosen], groups, _ratios, seed, resamples)
+    for i, ratio in enumerate(ratios.values()):
+        if ratio.signed and not np.isnan(low[i]):
+            there = sums[:, 2 * i + 1] > 0
+            by_cluster = sums[there, 2 * i] / sums[there, 2 * i + 1]
+            low[i], high[i] = proportion.of_difference(low[i], high[i], by_cluster)
     return {
         name: estimate(values[i], int(np.count_nonzero(ratio.denominator)), low[i], high[i])
         for i, (name, ratio) in enumerate(ratios.items())
@@ -94,10 +99,12 @@ def intervals(
     *,
     shares: bool = False,
     clusters: Sequence[int] | None = None,
+    cells: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """(value, low, high) of the outputs of `statistic`, which maps column sums (B, K) to figures (B, M); `shares`: all
     figures lie between 0 and 1, and near these a bootstrap alone is too narrow; `clusters`: how many each rests on,
-    where that is not all.
+    where that is not all; `cells` (M, C): the figures are means of C shares with these weights, and the first 2 C
+    columns are the numerators and the denominators of these.
 
     Resamples in which a figure is undefined (no row of a subset was drawn) are left out of its interval.
     """
@@ -116,6 +123,10 @@ def intervals(
             bounds = (value[defined], low[defined], high[defined], drawn[:, defined])
             resting_on = np.broadcast_to(np.asarray(clusters or len(sums), dtype=np.float64), value.shape)
             low[defined], high[defined] = proportion.widened(*bounds, resting_on[defined])
+        if cells is not None:
+            k = cells.shape[1]
+            parts = (sums[:, :k], sums[:, k : 2 * k], cells[defined])
+            low[defined], high[defined] = proportion.composite(value[defined], low[defined], high[defined], *parts)
     return value, low, high
 
 

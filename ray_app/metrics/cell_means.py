@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ def cell_means(
     for i, cell in enumerate(of_row):
         columns[i, place[cell]], columns[i, k + place[cell]] = ratio.numerator[i], ratio.denominator[i]
     wanted = [[place[cell] for cell in named] for named in figures.values()]
+    weights = np.array([[(at in some) / len(some) for at in range(k)] for some in wanted])
 
     def statistic(sums: Array) -> Array:
         scores = divide(sums[:, :k], sums[:, k:])
@@ -39,7 +41,8 @@ def cell_means(
     resting = [[o for o, cell in zip(rows, of_row, strict=True) if cell in named] for named in figures.values()]
     clusters = [len({o.group for o in part}) for part in resting]
     groups = [o.group for o in rows]
-    value, low, high = intervals(columns, groups, statistic, seed, resamples, shares=True, clusters=clusters)
+    resampled: Any = {"shares": True, "clusters": clusters, "cells": weights}
+    value, low, high = intervals(columns, groups, statistic, seed, resamples, **resampled)
     return {
         name: estimate(value[i], len(part), *((low[i], high[i]) if clusters[i] > 1 else (np.nan, np.nan)))
         for i, (name, part) in enumerate(zip(figures, resting, strict=True))

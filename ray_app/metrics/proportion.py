@@ -48,6 +48,44 @@ def widened(shares: Array, low: Array, high: Array, drawn: Array, clusters: Arra
     return np.minimum(low, np.maximum(middle - half, 0)), np.maximum(high, np.minimum(middle + half, 1))
 
 
+def of_difference(low: float, high: float, by_cluster: Array) -> tuple[float, float]:
+    """The bootstrapped interval of a paired difference, at least as wide as Bonett and Price's (Journal of Educational
+    and Behavioral Statistics 37, 2012) on the clusters: one is added to those that are better and to those that are
+    worse, so that two which never differ are not said to be equal for certain. `by_cluster` (clusters,): the mean
+    difference in each, -1 to 1.
+    """
+    n = len(by_cluster) + 2.0
+    up, down = by_cluster.clip(min=0).sum() + 1.0, (-by_cluster).clip(min=0).sum() + 1.0
+    middle = (up - down) / n
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(np.sqrt((up + down) / n - middle**2) / np.sqrt(n))
+    return max(min(low, float(middle - half)), -1.0), min(max(high, float(middle + half)), 1.0)
+
+
+def composite(value: Array, low: Array, high: Array, hits: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
+    """Bounds (M,) of composites of shares, at least as wide as their cells' own uncertainty makes them.
+
+    `hits`, `rows` (clusters, C): of every cell, 0 <= hits <= rows; `weights` (M, C): of the cells in each figure, which
+    sum to 1. Where a small cell is all right every resample of it is too, and a bootstrap then knows it for certain. So
+    each cell has the variance of Agresti and Coull's middle on its effective rows, and cells are taken as independent.
+    """
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    known = np.array([_variance(hits[:, cell], rows[:, cell]) for cell in range(hits.shape[1])])
+    half = z * np.sqrt((weights**2) @ known)
+    return np.fmin(low, np.maximum(value - half, 0)), np.fmax(high, np.minimum(value + half, 1))
+
+
+def _variance(hits: Array, rows: Array) -> float:
+    """Of a cell's share; 0 where it has no rows, for then no figure with it is defined."""
+    hits, rows = hits[rows > 0], rows[rows > 0]
+    if not len(rows):
+        return 0.0
+    share = float(hits.sum() / rows.sum())
+    n = effective_rows(hits, rows, share) if len(rows) > 1 else 1.0
+    z2 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
+    middle = (share * n + z2 / 2) / (n + z2)
+    return middle * (1 - middle) / n
+
+
 def effective_rows(hits: Array, rows: Array, share: float) -> float:
     """The number of independent rows that tell as much as these clusters do."""
     from scipy.special import stdtrit  # a tenth of a second, which every command would pay at its start

@@ -109,9 +109,9 @@ def _column(outcomes: Sequence[Outcome], unparsed: float, seed: int, resamples: 
         return _sections(divide(sums[:, : len(present)], sums[:, len(present) :]), present)
 
     groups = [len({o.group for o in outcomes if o.subset in subsets}) for subsets in (*SECTIONS.values(), WEIGHTS)]
-    value, low, high = intervals(
-        columns, [o.group for o in outcomes], statistic, seed, resamples, shares=True, clusters=groups
-    )
+    weights = _sections(np.eye(len(present)), present).T  # a score of 1 in one subset alone gives its weight in each
+    resampled: Any = {"shares": True, "clusters": groups, "cells": weights}
+    value, low, high = intervals(columns, [o.group for o in outcomes], statistic, seed, resamples, **resampled)
     rows = [sum(o.subset in subsets for o in outcomes) for subsets in SECTIONS.values()]
     names = [*SECTIONS, OVERALL]
     return {

@@ -115,20 +115,23 @@ def overall_score(outcomes: Sequence[BestOfOutcome], seed: int, resamples: int =
     rows = [o for o in outcomes if o.subset in plain]
     questions, names = _ties_columns(ties)
     parts = questions.shape[1]
-    columns = np.zeros((len(rows) + len(names), 2 * len(plain) + parts))
+    k = len(plain)
+    columns = np.zeros((len(rows) + len(names), 2 * k + parts))
     for i, row in enumerate(rows):
-        at = 2 * plain.index(row.subset)
-        columns[i, at], columns[i, at + 1] = row.score(), 1.0
-    columns[len(rows) :, 2 * len(plain) :] = questions
+        at = plain.index(row.subset)
+        columns[i, at], columns[i, k + at] = row.score(), 1.0
+    columns[len(rows) :, 2 * k :] = questions
     group_of = {o.id.partition(":")[2]: o.group for o in ties}
     groups = [row.group for row in rows] + [group_of[name] for name in names]
 
     def statistic(sums: Array) -> Array:
-        means = divide(sums[:, 0 : 2 * len(plain) : 2], sums[:, 1 : 2 * len(plain) : 2])
-        six: Array = np.concatenate([means, _ties(sums[:, 2 * len(plain) :])], axis=1)
+        means = divide(sums[:, :k], sums[:, k : 2 * k])
+        six: Array = np.concatenate([means, _ties(sums[:, 2 * k :])], axis=1)
         return np.asarray(six.mean(axis=1, keepdims=True), dtype=np.float64)
 
-    value, low, high = intervals(columns, groups, statistic, seed, resamples, shares=True)
+    # Ties is no share of rows: what its own uncertainty adds is the bootstrap's.
+    resampled: Any = {"shares": True, "cells": np.full((1, k), 1 / len(SUBSETS))}
+    value, low, high = intervals(columns, groups, statistic, seed, resamples, **resampled)
     return estimate(value[0], len(rows) + len(ties), low[0], high[0])
 
 

@@ -25,7 +25,7 @@ from ray_app.metrics.constant_baseline import constant_baseline
 from ray_app.metrics.first_position import first_position_rate
 from ray_app.metrics.judgebench import net_agreement
 from ray_app.metrics.kappa import human_agreement
-from ray_app.metrics.length_baseline import length_baseline, length_counts
+from ray_app.metrics.length_baseline import beyond_longer, length_baseline, length_counts
 from ray_app.metrics.length_gap import length_gap_quartiles
 from ray_app.metrics.llmbar import llmbar
 from ray_app.metrics.mirrored import instruction_sensitivity, mirrored_accuracy
@@ -80,7 +80,7 @@ def summarise(
         "seed": seed,
         "resamples": resamples,
         "confidence": CONFIDENCE,
-        "overall": block(outcomes, votes, _seed(seed, ""), resamples),
+        "overall": _overall(outcomes, votes, _seed(seed, ""), resamples),
         "length_counts": length_counts(outcomes),
         "length_gap_quartiles": length_gap_quartiles(outcomes, _seed(seed, "length_gap"), resamples),
         "subsets": subsets,
@@ -88,6 +88,16 @@ def summarise(
     thirds = accuracy_by_similarity(outcomes, _seed(seed, "similarity"), resamples)
     summary |= {"similarity_thirds": thirds} if thirds else {}
     return summary | _special(benchmark, outcomes, votes, seed, resamples)
+
+
+def _overall(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int) -> Block:
+    """The block of all rows, and how far the judge is above always the longer one."""
+    main = (sample_accuracy(outcomes) if votes > 1 else None) or accuracy(outcomes)
+    beyond = beyond_longer(main, outcomes)
+    found = block(outcomes, votes, seed, resamples)
+    if beyond.denominator.any():
+        found |= estimates({"beyond_longer": beyond}, [outcome.group for outcome in outcomes], seed, resamples)
+    return found
 
 
 def block(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int = RESAMPLES) -> Block:
@@ -137,7 +147,7 @@ def _special(
     elif benchmark.spec == ppe.CORRECTNESS:
         out["ppe"] = ppe_correctness(outcomes, _seed(seed, "ppe"), resamples)
     if votes > 1:
-        out["calibration"] = calibration(outcomes, _seed(seed, "calibration"), resamples)
+        out["calibration"] = calibration(outcomes, _seed(seed, "calibration"))
     agreement = human_agreement(outcomes, _seed(seed, "human_agreement"), resamples)
     return out if agreement is None else out | {"human_agreement": agreement}
 

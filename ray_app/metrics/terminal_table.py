@@ -14,40 +14,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-_LABELS = {
-    "accuracy": "accuracy, unparsed = wrong",
-    "accuracy_unparsed_half": "accuracy, unparsed = ½",
-    "vote_accuracy": "vote accuracy, unparsed = wrong",
-    "vote_accuracy_unparsed_half": "vote accuracy, unparsed = ½",
-    "position_consistent_accuracy": "right in both orders",
-    "inconsistent_rate": "orders contradict",
-    "first_position_rate": "verdicts for the first shown",
-    "unparsed_rate": "unparsed verdicts",
-    "unparsed_vote_rate": "unparsed votes",
-    "mirrored_accuracy": "right in both orders, and of the mirror",
-    "instruction_sensitivity": "winner changes with the instruction",
-    "length_baseline": "baseline: always the longer",
-    "constant_baseline": "baseline: always A",
-    "adversarial": "mean of adversarial subsets",
-    "average": "mean of subsets",
-    "net_agreement": "net agreement, unparsed = 0",
-    "both_orders": "right in both orders",
-    "agreement": "agreement with human votes",
-    "coverage": "votes with a verdict",
-    "human_human": "humans among themselves",
-    "pearson": "Pearson's r × 100",
-    "spearman": "Spearman's rho × 100",
-    "kendall": "Kendall's tau-b × 100",
-    "length_spearman": "baseline: rho × 100 of the length",
-    "judge_single_vote": "κ × 100: judge, single vote",
-    "judge_majority": "κ × 100: judge, majority",
-}
+from ray_app.metrics.table_parts import LABELS, figure_table, interval, new_table, note, percent
+
 _COLUMNS = {
     "position_consistent_accuracy": ("both", "right in both orders"),
     "first_position_rate": ("first", "verdicts for the response shown first"),
@@ -57,8 +29,6 @@ _COLUMNS = {
 _PROTOCOLS = {"official": "one order a row"}  # by its own name it would call the figures official
 _PLAIN_WIDTH = 100
 _SUBSET_WIDTH = 30
-# rich's own ASCII boxes spend four columns on vertical rules.
-_PLAIN_BOX = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def print_summary(summary: Mapping[str, Any], stream: TextIO | None = None) -> None:
@@ -82,15 +52,17 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
     """A rich renderable; `plain` draws with ASCII."""
     head: list[RenderableType] = [
         _title(summary),
-        _note("figures are percent of n, intervals are 95 % intervals by instruction"),
+        note("figures are percent of n, intervals are 95 % intervals by instruction"),
     ]
     if summary["kind"] == "rated":
         blocks = {"overall": summary["overall"], **summary["subsets"]}
-        return Group(*head, *(_figures(name, block, plain) for name, block in blocks.items()), *_cost(summary, plain))
+        return Group(
+            *head, *(figure_table(name, block, plain) for name, block in blocks.items()), *_cost(summary, plain)
+        )
     if summary["kind"] == "best_of":
         return Group(*head, _best_of(summary, plain), *_cost(summary, plain))
-    parts: list[RenderableType] = [*head, _figures("", summary["overall"], plain)]
-    parts += [*_cost(summary, plain), *_special(summary, plain)]
+    parts: list[RenderableType] = [*head, figure_table("", summary["overall"], plain)]
+    parts += [*_said(summary), *_cost(summary, plain), *_special(summary, plain)]
     if summary["subsets"]:
         parts += _subsets(summary["subsets"], plain)
     if summary["length_gap_quartiles"]:
@@ -101,17 +73,6 @@ def render(summary: Mapping[str, Any], plain: bool = False) -> RenderableType:
         spans = [(f"{row['third']}: {row['from']:.2f} to {row['to']:.2f}", row) for row in thirds]
         parts.append(_spans("similarity of a pair's two instructions, thirds", spans, plain))
     return Group(*parts)
-
-
-def percent(value: float | None) -> str:
-    """`86.2`, or `-` for an undefined figure."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def interval(estimate: Mapping[str, Any]) -> str:
-    """`84.1-88.0`, or `-` where there is none."""
-    low, high = estimate["low"], estimate["high"]
-    return "-" if low is None or high is None else f"{percent(low)}-{percent(high)}"
 
 
 def _title(summary: Mapping[str, Any]) -> Text:
@@ -132,18 +93,16 @@ def _title(summary: Mapping[str, Any]) -> Text:
     return text
 
 
-def _note(text: str) -> Padding:
-    return Padding(Text(text, style="dim"), (0, 1))
-
-
-def _figures(title: str, block: Mapping[str, Any], plain: bool) -> Table:
-    table = _table(plain)
-    table.add_column(title or "overall", min_width=28, no_wrap=True, overflow="ellipsis")
-    for name in ("%", "95 % interval", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, estimate in block.items():
-        table.add_row(_LABELS.get(name, name), percent(estimate["value"]), interval(estimate), str(estimate["n"]))
-    return table
+def _said(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What the judgments say besides their verdicts, where they were made here."""
+    found = summary.get("explanations")
+    if found is None or found["bare_verdicts"] is None:
+        return
+    shares = [f"{percent(found['bare_verdicts'])} % are a bare verdict"]
+    if found["distinct_explanations"] is not None:
+        shares.append(f"{percent(found['distinct_explanations'])} % of the others are distinct")
+    shares.append(f"{percent(found['naming_explanations'])} % name a word of one response alone")
+    yield note(f"judgments: {found['explanation_words_median']:g} words (median); {'; '.join(shares)}")
 
 
 def _cost(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
@@ -151,7 +110,7 @@ def _cost(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
     found = summary.get("cost")
     if found is None:
         return
-    table = _table(plain)
+    table = new_table(plain)
     table.add_column("cost", min_width=28, no_wrap=True, overflow="ellipsis")
     shown = [("seconds", "s"), ("prompt_tokens", "prompt tok"), ("completion_tokens", "new tok"), ("price", "price")]
     shown = [(name, header) for name, header in shown if name in found["per_1000"]]
@@ -160,7 +119,7 @@ def _cost(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
     table.add_row("of 1,000 verdicts", *(_amount(found["per_1000"][name]) for name, _ in shown))
     table.add_row(f"of these {found['verdicts']:,}", *(_amount(found.get(name)) for name, _ in shown))
     yield table
-    yield from map(_note, found["notes"])
+    yield from map(note, found["notes"])
 
 
 def _amount(value: float | None) -> str:
@@ -173,7 +132,7 @@ def _amount(value: float | None) -> str:
 def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Iterator[RenderableType]:
     main = "vote_accuracy" if any("vote_accuracy" in b for b in subsets.values()) else "accuracy"
     shown = {name: column for name, column in _COLUMNS.items() if any(name in b for b in subsets.values())}
-    table = _table(plain)
+    table = new_table(plain)
     # Only this column may shrink; its cells end in an ellipsis instead of wrapping.
     table.add_column("subset", max_width=_SUBSET_WIDTH)
     for header in ("n", "acc.", "95 % int.", *(header for header, _ in shown.values())):
@@ -185,8 +144,8 @@ def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Iterator[
         label = Text(subset or "(none)", no_wrap=True, overflow="ellipsis")
         table.add_row(label, str(_rows(block)), value, bounds, *cells)
     yield table
-    meanings = [("acc.", _LABELS[main]), *shown.values()]
-    yield _note("; ".join(f"{header}: {meaning}" for header, meaning in meanings))
+    meanings = [("acc.", LABELS[main]), *shown.values()]
+    yield note("; ".join(f"{header}: {meaning}" for header, meaning in meanings))
 
 
 def _rows(block: Mapping[str, Any]) -> int:
@@ -195,7 +154,7 @@ def _rows(block: Mapping[str, Any]) -> int:
 
 def _spans(title: str, rows: list[tuple[str, Mapping[str, Any]]], plain: bool) -> Table:
     """Accuracy by spans of something that `title` names: (a span, its entry of the summary)."""
-    table = _table(plain)
+    table = new_table(plain)
     for name in (title, "n", "acc.", "95 % int."):
         table.add_column(name, justify="right", no_wrap=True)
     for span, row in rows:
@@ -208,47 +167,47 @@ def _special(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType
     if "rewardbench" in summary:
         yield _rewardbench(summary["rewardbench"], plain)
     for subset, block in summary.get("judgebench", {}).items():
-        yield _figures(f"JudgeBench {subset}", block, plain)
+        yield figure_table(f"JudgeBench {subset}", block, plain)
     for name, title in (("mtbench", "MT-Bench"), ("llmbar", "LLMBar"), ("ppe", "PPE correctness")):
         if name in summary:
-            yield _figures(title, summary[name], plain)
+            yield figure_table(title, summary[name], plain)
     if "rmbench" in summary:
         yield from _rmbench(summary["rmbench"], plain)
     if summary.get("calibration"):
         yield _calibration(summary["calibration"], plain)
     elif summary["votes_partial"]:
-        yield _note("no calibration: voting stopped where the verdict was settled (--no-early_stop draws all votes)")
+        yield note("no calibration: voting stopped where the verdict was settled (--no-early_stop draws all votes)")
     if "compared" in summary:
         yield from _compared(summary["compared"], plain)
     if "human_agreement" in summary:
         agreement = {k: v for k, v in summary["human_agreement"].items() if isinstance(v, Mapping)}
         title = f"{summary['human_agreement']['pairs']} pairs, several votes"
-        yield _figures(title, agreement, plain)
+        yield figure_table(title, agreement, plain)
 
 
 def _compared(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
     runs = {"the other run": found["accuracy_a"], "this run": found["accuracy_b"]}
-    table = _figures("against the other run", runs, plain)
+    table = figure_table("against the other run", runs, plain)
     change, test = found["difference"], found["mcnemar"]
     low, high = change["low"], change["high"]
     bounds = "-" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
     table.add_row("difference", f"{100 * change['value']:+.1f}", bounds, str(change["n"]))
     discordant = test["a_better"] + test["b_better"]
-    table.add_row("rows better : worse", "", f"{test['b_better']} : {test['a_better']}", str(discordant))
-    table.add_row("McNemar's exact test of these", "", f"p = {test['p_value']:.3g}", str(discordant))
+    table.add_row("instructions better : worse", "", f"{test['b_better']} : {test['a_better']}", str(discordant))
+    table.add_row("exact sign test of these", "", f"p = {test['p_value']:.3g}", str(discordant))
     yield table
     a, b = found["measures"]["a"], found["measures"]["b"]
-    yield _note(f"accuracy of {a}" if a == b else f"the other run: accuracy of {a}; this run: of {b}")
+    yield note(f"accuracy of {a}" if a == b else f"the other run: accuracy of {a}; this run: of {b}")
     parsers = {run: name or "a parser that it does not name" for run, name in found.get("parsers", {}).items()}
     if len(set(parsers.values())) > 1:
-        yield _note(
+        yield note(
             f"verdicts are read by different parsers: the other run's by {parsers['a']}, this run's by {parsers['b']}"
         )
-    yield _note(f"the other run: {found['with']}")
+    yield note(f"the other run: {found['with']}")
 
 
 def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
-    table = _table(plain)
+    table = new_table(plain)
     title = "RewardBench" if found["complete"] else "RewardBench (not the whole set)"
     table.add_column(title, no_wrap=True, overflow="ellipsis")
     for name in ("n", "unparsed ½", "95 % int.", "unparsed wrong", "95 % int."):
@@ -261,10 +220,10 @@ def _rewardbench(found: Mapping[str, Any], plain: bool) -> Table:
 
 
 def _rmbench(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
-    yield _figures("RM-Bench" if found["complete"] else "RM-Bench (not the whole set)", found["figures"], plain)
+    yield figure_table("RM-Bench" if found["complete"] else "RM-Bench (not the whole set)", found["figures"], plain)
     if not found["matrix"]:
         return
-    table = _table(plain)
+    table = new_table(plain)
     table.add_column("chosen in style …", no_wrap=True)
     styles = list(dict.fromkeys(style for row in found["matrix"].values() for style in row))
     for style in styles:
@@ -276,14 +235,14 @@ def _rmbench(found: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
 
 def _calibration(found: Mapping[str, Any], plain: bool) -> Table:
     ece = found["ece"]
-    table = _table(plain)
+    table = new_table(plain)
     table.add_column("calibration: vote share", no_wrap=True)
     for name in ("n", "mean share", "acc."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found["bins"]:
         span = f"{percent(row['from'])} to {percent(row['to'])}"
         table.add_row(span, str(row["n"]), percent(row["share"]), percent(row["accuracy"]))
-    table.add_row(f"calibration error (ECE): {percent(ece['value'])}, {interval(ece)}", str(ece["n"]), "", "")
+    table.add_row(f"calibration error (ECE): {percent(ece['value'])}", str(ece["n"]), "", "")
     chance = found["if_calibrated"]
     table.add_row(f"  of a calibrated judge: {percent(chance['mean'])}, up to {percent(chance['p95'])}", "", "", "")
     return table
@@ -292,8 +251,4 @@ def _calibration(found: Mapping[str, Any], plain: bool) -> Table:
 def _best_of(summary: Mapping[str, Any], plain: bool) -> Table:
     overall = {"overall: mean of the six subsets": summary["overall"]["score"]}
     figures = {**summary["subsets"], **overall, "unparsed_rate": summary["overall"]["unparsed_rate"]}
-    return _figures("subset" if summary["complete"] else "subset (not the whole set)", figures, plain)
-
-
-def _table(plain: bool) -> Table:
-    return Table(box=_PLAIN_BOX if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    return figure_table("subset" if summary["complete"] else "subset (not the whole set)", figures, plain)

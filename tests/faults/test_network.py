@@ -4,7 +4,7 @@ network namespace with a Ray node of its own (`hosts.py`).
 
 from __future__ import annotations
 
-import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.matrix, pytest.mark.timeout(600)]
 CPUS = (4, 3)  # room for one engine on each host, and for what feeds them
 ENGINE = 2.5
 ROWS = 24
+LOST = "its rows are asked again"  # of an engine, in the log
 SOME_ROWS = f"{MODIFY}.*(bakery|snow|freeze|water|poem|list)"
 
 
@@ -77,35 +78,38 @@ def test_engines_that_the_network_takes_away_lose_no_row(hosts: Hosts, tmp_path:
     go.touch()
     ended = run.ended(process)
     assert ended.code == 0, ended.errors[-4000:]
+    assert LOST in ended.errors
     assert each_pair_once(run)
     until(lambda: hosts.head.free().get("CPU") == CPUS[0], 120)
     until(lambda: not hosts.other.processes(), 240)
 
 
 def test_a_network_that_is_gone_for_seconds_costs_nothing(hosts: Hosts, tmp_path: Path) -> None:
+    """Answers that are ready meanwhile arrive when it is back; no engine is taken for lost."""
     run, go = two_engines(hosts, tmp_path, tmp_path / "go"), tmp_path / "go"
     process = run.start()
     run.wait_for(process, lambda: closed_pairs(run))
-    hosts.cut(seconds=6)
-    go.touch()
+    with hosts.cut_for(6):
+        go.touch()
     ended = run.ended(process)
     assert ended.code == 0, ended.errors[-4000:]
+    assert LOST not in ended.errors
     assert each_pair_once(run)
-    assert json.loads((run.run / "pairs" / "stage.json").read_text()).get("engine_restarts", 0) == 0
     until(lambda: hosts.head.free().get("CPU") == sum(CPUS), 120)
 
 
 def test_the_host_of_the_driver_goes_and_the_same_command_continues_on_another(hosts: Hosts, tmp_path: Path) -> None:
     """Its engines on other hosts end with it; of their CPUs the new driver waits for what it needs."""
-    run = two_engines(hosts, tmp_path, tmp_path / "never")
+    run = two_engines(hosts, tmp_path, tmp_path / "go")
     run.prefix = hosts.other.prefix
     process = run.start()
     run.wait_for(process, lambda: closed_pairs(run))
     closed = run.files("pairs/shard-*.parquet")
     hosts.other.dies()
-    assert process.wait(60) == -9
+    assert process.wait(60) == -signal.SIGKILL
+    (tmp_path / "go").touch()
     run.prefix = hosts.head.prefix
-    run.succeeds("--generator.replicas", "1", "--generator.script", "{}")
+    run.succeeds()
     assert closed.items() <= run.files("pairs/shard-*.parquet").items()
     assert each_pair_once(run)
     until(lambda: hosts.head.free().get("CPU") == CPUS[0], 120)

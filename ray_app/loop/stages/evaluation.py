@@ -7,6 +7,7 @@ are left of an iteration are judged together, as one stream.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import HELDOUT, PairwiseRow, content_id, unpack_text
 from ray_app.base.settings_parts import PriceSettings
 from ray_app.benchmarks import Benchmark
+from ray_app.benchmarks.pairwise import record
 from ray_app.benchmarks.registry import benchmark_name, has_ratings
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError
 from ray_app.generation.couples import similarities
 from ray_app.generation.runner import StageResult
+from ray_app.judging.explanations import numbers_of
 from ray_app.judging.gold_set import GoldSet, judge_sets
 from ray_app.judging.judge import Judge
 from ray_app.judging.protocol import Answers
@@ -32,13 +35,14 @@ from ray_app.loop.stages.inputs import VALIDATION, Inputs
 from ray_app.metrics import Outcome, compare, read_verdicts, write_verdicts
 from ray_app.metrics.cost import Prices
 from ray_app.metrics.verdict_file import join as joined
-from ray_app.run.storage import exists, join, list_files, read_parquet, write_json_atomic
+from ray_app.run.storage import exists, join, list_files, read_parquet, write_bytes_atomic, write_json_atomic
 
 log = logging.getLogger(__name__)
 FIRST_JUDGE = "first_judge_evaluation"  # the stage of the first judge, where it is another model than the seed
 BASELINE = "baseline_evaluation"  # the stage of the seed with another prompt
 HELDOUT_SET = "heldout"
 VERDICTS = "verdicts.jsonl"
+ROWS = "rows.jsonl"  # the held-out pairs in the common form, for judges of other runs (`evaluate`)
 
 
 def sets_of(settings: IterateSettings) -> dict[str, str]:
@@ -135,14 +139,22 @@ def _summed(
     if "tables_at_once" in result.extra:
         summary["cost"]["notes"].append("seconds: this set's share, by rows, of all that were judged together")
     write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
+    if benchmark.rows:
+        summary["explanations"] = numbers_of(gold.directory, benchmark.rows)
     outcomes = protocol.outcomes(benchmark, answers, voting)
     compared = before is not None and outcomes is not None
     change = against_before(benchmark, outcomes or [], before or "", name, context.settings.seed) if compared else None
     if change:
         summary["against_sft" if context.folder.phase else "against_iteration_before"] = change
+    if name == HELDOUT_SET:
+        lines = (json.dumps(record(row), ensure_ascii=False) for row in benchmark.rows)
+        write_bytes_atomic(
+            join(gold.directory, ROWS), "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+        )
     write_json_atomic(join(gold.directory, "summary.json"), summary)
     result = result.with_extra(context.since_checkpoint(judge.engine.model, result))
-    return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change})
+    told = {"set": name, "headline": protocol.headline(summary), "change": change}
+    return result.with_extra(told | ({"explanations": summary["explanations"]} if benchmark.rows else {}))
 
 
 def prices_of(given: PriceSettings, engine: EngineSettings) -> Prices:
@@ -179,12 +191,13 @@ def heldout(context: Context, iteration: int) -> Benchmark:
 
 def _heldout_rows(pairs: Sequence[dict[str, Any]]) -> Iterator[PairwiseRow]:
     known = _similarities(pairs)
+    mixed = len({pair["strategy"] for pair in pairs}) > 1  # labels of people and labels by construction stay apart
     for pair in pairs:
         chosen_is_a = int(pair["pair_id"], 16) % 2 == 0
         sides = (pair["chosen"], pair["rejected"]) if chosen_is_a else (pair["rejected"], pair["chosen"])
         yield PairwiseRow(
             id=pair["pair_id"],
-            subset=pair["category"] or HELDOUT_SET,
+            subset=pair["strategy"] if mixed else pair["category"] or HELDOUT_SET,
             instruction=unpack_text(pair["instruction"]),
             response_a=sides[0],
             response_b=sides[1],

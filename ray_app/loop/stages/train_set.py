@@ -9,10 +9,7 @@ among the others.
 
 from __future__ import annotations
 
-import hashlib
-import statistics
 import time
-from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,12 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_app.base.ngrams import words
 from ray_app.base.schema import TRAIN_DPO, TRAIN_SFT
-from ray_app.base.verdict import explanation
 from ray_app.errors import RunError
 from ray_app.generation.runner import StageResult
 from ray_app.judging.rejection_sampling import Choice, Rule, Selection, pass_rates
+from ray_app.judging.said import Said
 from ray_app.judging.samples import Judgment, Sample
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.context import Context
@@ -73,7 +69,7 @@ def run(context: Context, iteration: int) -> StageResult:
         raise RunError(cause(made, faults, len(kept.selected)))
     with context.writer(directory, schema_of(settings.train.recipe)) as writer:
         writer.quarantine([fault.record for fault in faults])
-        said = Explanations()
+        said = Said()
         for row in streamed(join.rows, plan(pairs_files, made.selected, made.files)):
             writer.add([row])
             said.see(row["completion" if "completion" in row else "chosen"][0]["content"])
@@ -120,33 +116,6 @@ def trainable(
             break
         made = join.protocol.choice(judgment_files, rule)
     return rule, list(faults.values())
-
-
-class Explanations:
-    """What judgments say besides their verdict: a judge that learns from bare verdicts, or from one phrase, explains
-    nothing. Of a text it keeps 8 bytes.
-    """
-
-    def __init__(self) -> None:
-        self.lengths: Counter[int] = Counter()
-        self.phrases = array("Q")
-
-    def see(self, text: str) -> None:
-        """One judgment's whole text."""
-        said = words(explanation(text))
-        self.lengths[len(said)] += 1
-        if said:
-            digest = hashlib.blake2b(" ".join(said).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            self.phrases.append(int.from_bytes(digest))
-
-    def numbers(self) -> dict[str, Any]:
-        """`distinct_explanations` is their share among those that say something."""
-        count = self.lengths.total()
-        return {
-            "explanation_words_median": statistics.median(self.lengths.elements()) if count else None,
-            "bare_verdicts": self.lengths[0] / count if count else None,
-            "distinct_explanations": len(set(self.phrases)) / len(self.phrases) if self.phrases else None,
-        }
 
 
 def cause(made: Choice, faults: list[Fault], kept: int) -> str:

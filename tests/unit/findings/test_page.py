@@ -129,6 +129,27 @@ def test_other_judges_stand_in_the_table(runs: Runs, text: str) -> None:
     assert judges.table([line], {})["rows"][0]["judge"] == "the first judge, whose model was not recorded"
 
 
+def test_the_table_of_judges_has_every_control() -> None:
+    figure = {"value": 0.6, "n": 40, "low": 0.5, "high": 0.7}
+    apart = {"value": 0.08, "n": 40, "low": -0.01, "high": 0.17}
+    said = {
+        "explanation_words_median": 9,
+        "bare_verdicts": 0.1,
+        "distinct_explanations": 0.8,
+        "naming_explanations": 0.5,
+    }
+    headline = {"accuracy": figure, "instruction_sensitivity": figure, "beyond_longer": apart}
+    extra = {"set": "validation", "headline": headline, "explanations": said}
+    trained = {"stage": "training", "iteration": 1, "extra": {"candidates": [1, 2]}}
+    made = judges.table([trained, {"stage": "evaluation", "iteration": 1, "extra": extra}], {})
+    (row,) = made["rows"]
+    assert row["set"] == "validation (selected on)"
+    cells = dict(zip(made["columns"], row["cells"], strict=True))
+    assert cells["changes with the instruction"] == "60 %"
+    assert cells["above always the longer"] == "+8.0 [-1 – +17]"
+    assert (cells["bare verdicts"], cells["name a word of one response"]) == ("10 %", "50 %")
+
+
 def test_what_a_run_did_not_record_is_said() -> None:
     told = page.versions_of({"version": "1.2", "revision": "abc", "packages": {"ray": "2.6"}})
     assert told == "Made with version 1.2; revision abc; packages ray 2.6"

@@ -38,6 +38,32 @@ def test_always_the_longer_may_be_as_good() -> None:
     assert "on no set with gold labels clearly better than chance and than always the longer" in first
 
 
+def test_better_than_the_longer_is_asked_of_the_difference_on_the_same_rows() -> None:
+    """60 % [53–66] lie above 52 %; the difference, which has the baseline's own chance in it, may be nothing."""
+    seed = line("validation", 0, 0.4, 0.35, 0.45)
+    judged = line("validation", 1, 0.6, 0.53, 0.66, 0.52)
+    assert sentences([seed, judged], [])[0].startswith("A little: ")
+    judged["extra"]["headline"]["beyond_longer"] = figure(0.08, -0.01, 0.17)
+    first, told = sentences([seed, judged], [])
+    assert first.startswith("Not shown: ")
+    assert "always the longer: 52 %, on the same rows +8.0 points [-1 – +17]" in told
+
+
+def test_one_set_of_ten_is_better_by_chance() -> None:
+    """Each at 2.5 %, one judge in four that learned nothing would be better somewhere; by Holm's method it is not."""
+    sets = [line(f"set{i}", 1, 0.5, 0.45, 0.55) for i in range(9)]
+    lucky = line("lucky", 1, 0.552, 0.502, 0.602)
+    assert "better than chance on lucky" in sentences([lucky], [])[0]
+    said = sentences([*sets, lucky], [])[0]
+    assert said.startswith("Not shown: ")
+    assert "(10 sets were looked at, which is allowed for)" in said
+    clear = line("clear", 1, 0.6, 0.55, 0.65)
+    assert (
+        "better than chance on clear (at best 60 %), and not on the other 10 sets"
+        in sentences([*sets, lucky, clear], [])[0]
+    )
+
+
 def test_chance_of_best_of_four_is_a_quarter() -> None:
     best_of = line("rewardbench2", 1, 0.45, 0.43, 0.47)
     best_of["extra"]["headline"]["unparsed_rate"] = figure(0, 0, 0)

@@ -181,3 +181,29 @@ def test_a_dataset_card_says_where_its_pairs_come_from() -> None:
     assert "those of the run other; pairs made elsewhere (human.jsonl)" in taken
     assert "writer" not in taken, "nobody asked it"
     assert "/data" not in mixed + taken
+
+
+def test_a_set_that_the_checkpoint_was_selected_on_is_marked_in_its_card() -> None:
+    figure = {"value": 0.8, "n": 99, "low": 0.7, "high": 0.9}
+    sets = [record("evaluation", set=name, headline={"accuracy": figure}) for name in ("validation", "rewardbench")]
+    card = model_card(settings(), 2, record("training", **TRAINING), None, sets)
+    assert "| validation (selected on) | accuracy, both orders | 80.0 % |" in card
+    assert "| rewardbench | accuracy, both orders |" in card
+    assert "its figures flatter" in card
+    one = model_card(settings(), 2, record("training", **{**TRAINING, "candidates": []}), None, sets)
+    assert "selected on" not in one
+    assert "flatter" not in one
+
+
+def test_cards_claim_no_more_than_the_run_knows_of_its_labels() -> None:
+    """Pairs made elsewhere may be labelled by people."""
+    claim = "without human preference labels"
+    given = settings(pairs={"source": ["/data/human.jsonl"]})
+    taken = settings(pairs={"strategy": "given", "source": ["/data/human.jsonl"]})
+    for card in (model_card(settings(), 2, record("training"), None), dataset_card(settings(), 2, record("train_set"))):
+        assert claim in card
+    for other in (given, taken):
+        assert claim not in model_card(other, 2, record("training"), None)
+        assert claim not in dataset_card(other, 2, record("train_set"))
+    assert "follows from how it was made." in dataset_card(settings(), 2, record("train_set"))
+    assert "was taken from their source." in dataset_card(taken, 2, record("train_set"))

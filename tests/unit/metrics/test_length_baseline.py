@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_app.base.verdict import Count
+from ray_app.base.verdict import Count, count
 from ray_app.benchmarks import load_benchmark
 from ray_app.metrics.outcome import outcomes_of
 from ray_app.metrics.summary import summarise
@@ -32,3 +32,25 @@ def test_always_longer_is_what_a_plain_count_says() -> None:
     assert summary["overall"]["length_baseline"]["value"] == pytest.approx(sum(points) / len(points))
     assert summary["overall"]["length_baseline"]["n"] == 11
     assert summary["length_counts"] == {"longer": 4, "equal": 3, "shorter": 4}
+
+
+def test_above_the_baseline_is_measured_on_the_same_rows() -> None:
+    """Row by row: accuracy less what always the longer one scores there, and the plain mean of these."""
+    benchmark = load_benchmark(str(LENGTHS))
+    verdicts = [("A", "B"), ("A", "A"), ("B", "A")]  # of both orders, in turn
+    tallies = {
+        row.id: {"ab": count([verdicts[i % 3][0]]), "ba": count([verdicts[i % 3][1]])}
+        for i, row in enumerate(benchmark.rows)
+    }
+    outcomes = outcomes_of(benchmark, tallies)
+    apart = []
+    for outcome in outcomes:
+        gap = outcome.length_a - outcome.length_b
+        longer = 0.5 if gap == 0 else float((gap > 0) == (outcome.label == "A"))
+        apart.append(outcome.score() - longer)
+    found = summarise(benchmark, outcomes, seed=0, resamples=50)["overall"]
+    assert found["beyond_longer"]["value"] == pytest.approx(sum(apart) / len(apart))
+    assert found["beyond_longer"]["value"] == pytest.approx(
+        found["accuracy"]["value"] - found["length_baseline"]["value"]
+    )
+    assert found["beyond_longer"]["low"] < found["beyond_longer"]["value"] < found["beyond_longer"]["high"]

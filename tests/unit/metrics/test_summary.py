@@ -66,6 +66,7 @@ def test_figures_by_hand() -> None:
             "unparsed_rate": 1 / 10,
             # The longer one is wrong in p1 and p5, right in p3 and p4; p2 has two of equal length.
             "length_baseline": 2.5 / 5,
+            "beyond_longer": 6 / 10 - 2.5 / 5,
             "constant_baseline": 2 / 5,
         }
     )

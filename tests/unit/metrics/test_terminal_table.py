@@ -15,7 +15,8 @@ from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.rewardbench import ROWS
 from ray_app.metrics.rewardbench2 import best_of_outcomes, summarise_best_of
 from ray_app.metrics.summary import summarise
-from ray_app.metrics.terminal_table import interval, percent, print_summary, to_text
+from ray_app.metrics.table_parts import interval, percent
+from ray_app.metrics.terminal_table import print_summary, to_text
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "benchmarks"
 
@@ -138,6 +139,6 @@ def test_two_runs_and_early_stopped_votes_are_told() -> None:
     difference = summary["compared"]["difference"]
     assert lines["difference"][1] == f"{100 * difference['value']:+.1f}"
     assert lines["difference"][2:5] == [f"{100 * difference['low']:+.1f}", "to", f"{100 * difference['high']:+.1f}"]
-    assert "rows better : worse" in text
+    assert "instructions better : worse" in text
     assert "the other run: runs/old/set/verdicts.jsonl" in text
     assert max(map(len, text.splitlines())) <= 80

@@ -13,6 +13,7 @@ from loop_runs import DEMO
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import HELDOUT, PAIRS, TRAIN, pack_text
 from ray_app.base.settings_parts import PriceSettings
+from ray_app.benchmarks import load_benchmark
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Work, alone
 from ray_app.engine.settings import EndpointSettings, EngineSettings
@@ -167,6 +168,31 @@ def test_held_out_pairs_with_two_instructions_are_told_by_their_similarity(conte
     summary = json.loads((directory / "summary.json").read_text())
     assert sum(part["accuracy"]["n"] for part in summary["similarity_thirds"]) == 5
     assert result.extra["headline"]["accuracy_least_similar"] == summary["similarity_thirds"][0]["accuracy"]
+
+
+def test_held_out_pairs_are_written_for_the_judges_of_other_runs(context: Any) -> None:
+    """With their mirrors and groups: `evaluate` then measures on them what the loop does."""
+    pairs = [pair(n, HELDOUT, modified_instruction="Name a fish.") for n in range(4)]
+    for one, other in ((0, 1), (2, 3)):
+        pairs[one] |= {"mirror": pairs[other]["pair_id"], "group": f"g{one}"}
+        pairs[other] |= {"mirror": pairs[one]["pair_id"], "group": f"g{one}"}
+    with ShardWriter(context().folder.stage_dir("pairs"), PAIRS) as writer:
+        writer.add(pairs)
+    _, directory = judged(context, "heldout", "", judge={"script": {"p": [1.0]}})
+    read = load_benchmark(f"other={directory / 'rows.jsonl'}")
+    assert list(read.rows) == evaluation.heldout(context(), 1).rows
+    assert not read.faulty
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["overall"]["mirrored_accuracy"]["n"] == 2
+    assert summary["explanations"]["bare_verdicts"] is not None
+
+
+def test_pairs_of_people_and_pairs_that_were_made_are_subsets_of_their_own(context: Any) -> None:
+    pairs = [pair(n, HELDOUT, strategy="given" if n < 2 else "modified_instruction") for n in range(5)]
+    with ShardWriter(context().folder.stage_dir("pairs"), PAIRS) as writer:
+        writer.add(pairs)
+    subsets = [row.subset for row in evaluation.heldout(context(), 1).rows]
+    assert subsets == ["given"] * 2 + ["modified_instruction"] * 3
 
 
 def test_a_run_without_held_out_pairs_has_no_headline(context: Any) -> None:

@@ -1,0 +1,57 @@
+"""What judgments say besides their verdict: how much, how differently, and whether about these responses. Pure.
+
+A judge that answers with bare verdicts, or with one phrase, explains nothing, however often it is right. A judgment
+*names* its responses where it holds a word of at least four letters that only one of the two has; words that it would
+say of any two responses, and that one of them happens to hold, count too, so the share is an upper bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from array import array
+from collections import Counter
+from typing import Any
+
+from ray_app.base.ngrams import words
+from ray_app.base.verdict import explanation
+
+LEAST_LETTERS = 4  # of a word that tells two responses apart
+
+
+class Said:
+    """Counts over judgments; of a text it keeps 8 bytes."""
+
+    def __init__(self) -> None:
+        self.lengths: Counter[int] = Counter()
+        self.phrases = array("Q")
+        self.asked = self.naming = 0
+
+    def see(self, text: str, responses: tuple[str, str] | None = None) -> None:
+        """One judgment's whole text, and the two responses that it is about, where they are known."""
+        said = words(explanation(text))
+        self.lengths[len(said)] += 1
+        if said:
+            digest = hashlib.blake2b(" ".join(said).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            self.phrases.append(int.from_bytes(digest))
+        if responses is not None:
+            self.asked += 1
+            self.naming += names_one(said, *responses)
+
+    def numbers(self) -> dict[str, Any]:
+        """`distinct_explanations` is their share among those that say something, `naming_explanations` the share of all
+        that name a response.
+        """
+        count = self.lengths.total()
+        found = {
+            "explanation_words_median": statistics.median(self.lengths.elements()) if count else None,
+            "bare_verdicts": self.lengths[0] / count if count else None,
+            "distinct_explanations": len(set(self.phrases)) / len(self.phrases) if self.phrases else None,
+        }
+        return found | ({"naming_explanations": self.naming / self.asked} if self.asked else {})
+
+
+def names_one(said: list[str], first: str, second: str) -> bool:
+    """Whether something is said that only one of two responses says. `said`: words as `ngrams.words` makes them."""
+    apart = set(words(first)) ^ set(words(second))
+    return any(word in apart for word in said if len(word) >= LEAST_LETTERS)
