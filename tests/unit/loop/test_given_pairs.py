@@ -191,6 +191,7 @@ def test_a_pair_that_repeats_both_sides_of_the_split_is_on_none(tmp_path: Path) 
     assert ([row["split"] for row in taken], lost) == ([TRAIN], ["split_conflict"])
     rows = couple(LONG, "Ask two?", "g")
     assert split(taking(sides, settings=near).of_run(rows))[1] == ["split_conflict"] * 2
+    assert split(taking(sides, settings=near).of_run([run_row(LONG, "a b", "c d")]))[1] == ["split_conflict"]
 
 
 def run_row(instruction: str, chosen: str, rejected: str, **more: Any) -> Row:

@@ -36,6 +36,7 @@ def program(**more: Any) -> ClassifyProgram:
         ("Category: coding (Python)\nComplexity (1-10): 7", "coding", 7),
         ("The category is coding.\nThe complexity is 4 out of 10.", "coding", 4),
         ("Category: math\nComplexity on a scale of 1-10: 6", "mathematical reasoning", 6),
+        ("Category: <math>\nComplexity: <6>", "mathematical reasoning", 6),
         ("Category: Logical reasoning\nComplexity, from 1 to 10, is 8", "reasoning", 8),
         ("Category: mathematical reasoning and logic\nComplexity = 9", "mathematical reasoning", 9),
         ("Category: open\nComplexity:", "open question answering", None),
