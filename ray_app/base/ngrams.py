@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+SHARED = "contaminated"  # the fault of a text that has an n-gram of a benchmark
 _NOT_WORD = re.compile(r"[^\w]+")
 # Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han and its extensions. Hangul has spaces.
 _UNSPACED = re.compile(
@@ -91,12 +92,12 @@ class Contamination:
                 self.short.setdefault(len(codes), Hashes()).update(_grams(codes, len(codes)))
 
     def fault(self, text: str) -> str | None:
-        """`contaminated` where an n-gram of `text` occurs in a benchmark (short texts must match as a whole),
+        """`SHARED` where an n-gram of `text` occurs in a benchmark (short texts must match as a whole),
         `holds_benchmark_prompt` where a short prompt of one stands inside it; else None.
         """
         codes = _codes(text)
         if any(gram in self.grams for gram in _grams(codes, self.n)):
-            return "contaminated"
+            return SHARED
         found = any(gram in known for size, known in self.short.items() for gram in _grams(codes, size))
         return "holds_benchmark_prompt" if found else None
 

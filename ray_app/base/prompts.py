@@ -23,7 +23,8 @@ from ray_app.errors import InputError, first_line
 
 PROMPTS_DIR = Path(__file__).resolve().parents[1] / "prompt_files"
 
-# The paper classifies WildChat's instructions into 15 categories (section 4.1); the wording is ours.
+# The paper classifies WildChat's instructions into 15 categories (section 4.1); names and definitions are ours. What
+# each one means stands in prompt_files/classify.yaml, so that the prompt's hash covers it.
 CATEGORIES = (
     "coding",
     "mathematical reasoning",

@@ -178,12 +178,14 @@ def pairwise_item(
 
 
 def chosen_rejected_item(
-    name: str, id: str, subset: str, instruction: Any, chosen: Any, rejected: Any
+    name: str, id: str, subset: str, instruction: Any, chosen: Any, rejected: Any, group: str | None = None
 ) -> PairwiseRow | Faulty:
-    """A row of a chosen/rejected set; a hash of its id says which is response_a, so "always A" gets half."""
+    """A row of a chosen/rejected set; a hash of its id says which is response_a, so "always A" gets half. `group`: the
+    cluster key, where it is not the hash of the instruction.
+    """
     first = unit_interval("side", name, id) < 0.5
     responses = (chosen, rejected) if first else (rejected, chosen)
-    return pairwise_item(id, subset, instruction, responses, LETTERS[first])
+    return pairwise_item(id, subset, instruction, responses, LETTERS[first], group=group)
 
 
 class Ids:

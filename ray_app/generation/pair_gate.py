@@ -9,6 +9,7 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     modified_equals_original   the modified instruction asks for the same (word trigrams), and no sentence was changed
     not_an_instruction         the modified instruction asks for nothing, is an answer, or talks about the task
     another_language           the modified instruction is of another language
+                               (neither is asked of a real instruction: it is one, in whatever language)
     rephrases_original         the modified instruction has the original's words
     adds_to_original           the original with something added: its answer often answers the original too
     meta_talk                  a response talks about being an assistant or about the task, not about what was asked
@@ -17,6 +18,10 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     lengths_apart              one response is many times as long: length alone would tell
 
     contaminated_modified      the modified instruction shares text with a benchmark (`base.ngrams`)
+    contaminated_response      a response does
+
+The reasons from `modified_equals_original` to `adds_to_original` tell of one direction alone: where the same two
+responses are a pair under the other instruction too (a mirror), that one is gated for itself.
 
 How each is seen stands in `generation/pair_texts.py`; what costs a question to a model in
 `generation/programs/asking.py`.
@@ -26,7 +31,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ray_app.base.ngrams import words
+from ray_app.base.ngrams import SHARED, Contamination, words
 from ray_app.base.schema import Text
 from ray_app.generation.pair_texts import (
     adds_to,
@@ -43,7 +48,7 @@ from ray_app.generation.pair_texts import (
     talks_about_task,
 )
 
-CONTAMINATED = "contaminated_modified"
+CONTAMINATED, CONTAMINATED_RESPONSE = "contaminated_modified", "contaminated_response"
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,17 @@ class Gate:
 
 
 def pair_fault(
-    instruction: Text, modified: str | None, chosen: str, rejected: str, cut_off: list[str], gate: Gate
+    instruction: Text,
+    modified: str | None,
+    chosen: str,
+    rejected: str,
+    cut_off: list[str],
+    gate: Gate,
+    written: bool = True,
 ) -> str | None:
-    """Why a pair is not made, or None. `modified` is None where the strategy has none; `cut_off` names answers that
-    were too long for their token limit.
+    """Why a pair is not made, or None. `modified` is what the rejected response answers, None where the strategy has no
+    such; a generator has `written` it, or it is a real instruction. `cut_off` names answers that were too long for
+    their token limit.
     """
     if modified is not None and not modified:
         return "no_modified_instruction"
@@ -73,7 +85,7 @@ def pair_fault(
     if modified is not None and _near_copy(original, modified, gate):
         return "modified_equals_original"
     if gate.heuristics:
-        fault = (modified is not None and _instruction_fault(original, modified)) or (
+        fault = (modified is not None and _instruction_fault(original, modified, written)) or (
             _response_fault(original, original, chosen) or _response_fault(original, modified or original, rejected)
         )
         if fault:
@@ -83,14 +95,25 @@ def pair_fault(
     return None
 
 
+def contamination_fault(known: Contamination | None, modified: str | None, *responses: str) -> str | None:
+    """Why a pair shows what a benchmark asks, or None. `known`: the benchmarks, None where that is not asked for. Short
+    prompts of theirs are looked for in the modified instruction alone: in a long text a few words stand by chance.
+    """
+    if known is None:
+        return None
+    if modified and known.matches(modified):
+        return CONTAMINATED
+    return CONTAMINATED_RESPONSE if any(known.fault(text) == SHARED for text in responses) else None
+
+
 def _near_copy(original: str, modified: str, gate: Gate) -> bool:
     return similarity(original, modified) > gate.max_similarity and not changed_sentence(original, modified)
 
 
-def _instruction_fault(original: str, modified: str) -> str | None:
-    if not is_instruction(original, modified):
+def _instruction_fault(original: str, modified: str, written: bool) -> str | None:
+    if written and not is_instruction(original, modified):
         return "not_an_instruction"
-    if another_language(original, modified):
+    if written and another_language(original, modified):
         return "another_language"
     if rephrases(original, modified):
         return "rephrases_original"

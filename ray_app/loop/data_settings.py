@@ -21,7 +21,7 @@ class DecontaminationSettings(Part):
         description="benchmark prompts of fewer words than ngram, but at least so many, are found inside longer "
         "instructions too; null: only where an instruction is all of one",
     )
-    generated: bool = Field(False, description="modified instructions are checked too")
+    generated: bool = Field(False, description="modified instructions and responses are checked too")
 
 
 class InstructionSettings(Part):
@@ -38,7 +38,7 @@ class InstructionSettings(Part):
     )
     conversation_column: str | None = Field(None, description="WildChat's nested conversation: first user turn")
     languages: tuple[str, ...] = Field((), description="keep these (as the dataset spells them); empty: all")
-    drop_toxic: bool = Field(True, description="drop rows that their source marks as toxic or redacted")
+    drop_toxic: bool = Field(True, description="drop rows that their source marks as toxic")
     max_characters: int = Field(20_000, ge=1, description="longer instructions are dropped")
     classify: bool = Field(False, description="ask the generator for category and complexity")
     classify_sampling: SamplingSettings = SamplingSettings(temperature=0, max_tokens=32)
@@ -54,11 +54,16 @@ class InstructionSettings(Part):
     )
     near_duplicates: Literal["keep", "one_split", "drop"] = Field(
         "keep",
-        description="instructions that share most of their wording: one_split never has one held out and another "
-        "trained on; drop leaves the first of them",
+        description="instructions that share most of their wording (numbers count as equal): one_split keeps a cluster "
+        "of them (A like B, B like C) on one side of the held-out split, as far as MinHash finds it; drop leaves none "
+        "that repeats an earlier one. Take one_split: held-out figures are of known templates else",
     )
     near_similarity: float = Field(
-        0.6, gt=0, le=1, description="near_duplicates: word trigrams that two of them share (Jaccard, by MinHash)"
+        0.6,
+        gt=0,
+        le=1,
+        description="near_duplicates: word trigrams that two of them share (Jaccard, by MinHash); of texts under 20 "
+        "words runs of four characters too",
     )
     count: int | None = Field(
         None, ge=1, description="keep so many of those that are left after every filter, drawn by the run's seed"

@@ -21,8 +21,9 @@ from ray_app.base.texts import as_text, conversation_fault
 from ray_app.benchmarks.files import Numbered, Types, columns_of, read_numbered
 from ray_app.errors import InputError
 from ray_app.generation.instruction_choice import NearDuplicates
-from ray_app.generation.pair_gate import CONTAMINATED, Gate, last_turn, pair_fault
+from ray_app.generation.pair_gate import Gate, contamination_fault, last_turn, pair_fault
 from ray_app.generation.programs.calls import Made
+from ray_app.generation.programs.neighbour import STRATEGY as NEIGHBOURS
 from ray_app.loop.data_settings import InstructionSettings
 from ray_app.loop.instruction_rows import name_in
 from ray_app.metrics.verdict_file import read_verdicts
@@ -30,6 +31,7 @@ from ray_app.run.folder import committed_folder
 
 STAGE = "pairs"
 GIVEN = "given_pairs"  # the stage of faults of given pairs: no unit of a strategy is done by them
+CONFLICT = "split_conflict"  # what it repeats lies on both sides of the held-out split
 ANY: Types = object
 CHOSEN: Mapping[str, Types] = {"instruction": ANY, "chosen": ANY, "rejected": ANY}
 UNLABELLED: Mapping[str, Types] = {"instruction": ANY, "response_a": ANY, "response_b": ANY, "id": ANY}
@@ -41,26 +43,26 @@ Judged = tuple[Row | None, dict[str, str] | None]  # a pair, or its line of the 
 
 class Splits:
     """Which split an instruction belongs to: that of the run's own one with this text, or with nearly this text where
-    near-duplicates are kept on one side; else by its hash, as a new instruction of the run would.
+    near-duplicates are kept on one side; else by its hash, as a new instruction of the run would. One whose
+    near-duplicates lie on both sides has none.
     """
 
     def __init__(self, part: InstructionSettings, own: Iterable[Mapping[str, Any]]) -> None:
         self.fraction = part.heldout_fraction
         self.similar = NearDuplicates(part.near_similarity) if part.near_duplicates != "keep" else None
-        self.known: dict[str, str] = {}
+        self.known: dict[str, str | None] = {}
         for row in own:
             self.known[row["instruction_id"]] = row["split"]
             if self.similar:
-                self.similar.cluster(transcript(unpack_text(row["text"])), row["instruction_id"])
+                self.similar.add(transcript(unpack_text(row["text"])), row["instruction_id"])
 
-    def of(self, identity: str, text: Text | None) -> str:
-        """The split of an instruction by its id; `text` finds its near-duplicates."""
-        if identity in self.known:
-            return self.known[identity]
-        similar = self.similar if text is not None else None
-        cluster = similar.cluster(transcript(text or ""), identity) if similar else identity
-        found = self.known.setdefault(identity, self.known.get(cluster) or split_of(cluster, self.fraction))
-        return found
+    def of(self, identity: str, text: Text | None) -> str | None:
+        """The split of an instruction by its id, or None; `text` finds its near-duplicates."""
+        if identity not in self.known:
+            near = self.similar.add(transcript(text), identity) if self.similar and text is not None else set()
+            sides = {side for name in near if (side := self.known[name])} or {split_of(identity, self.fraction)}
+            self.known[identity] = sides.pop() if len(sides) == 1 else None
+        return self.known[identity]
 
 
 class GivenPairs:
@@ -105,7 +107,7 @@ class GivenPairs:
             "complexity": complexity if type(complexity) is int and 1 <= complexity <= 10 else None,
         }
         made = Made(GIVEN_STRATEGY, generator, group=identity).row(source, text, other, str(chosen), str(rejected))
-        fault = self._pair_fault(made)
+        fault = CONFLICT if made["split"] is None else self._pair_fault(made)
         return (None, _lost(f"{numbered.where} id {str(row.get('id'))[:80]}", fault, row)) if fault else (made, None)
 
     def of_run(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Judged]:
@@ -119,7 +121,8 @@ class GivenPairs:
             groups[str(row["group"])].append(row)
         for group in groups.values():
             sides = {self.splits.of(row["instruction_id"], _asked(row)) for row in group}
-            faults = {row["pair_id"]: "split_conflict" if len(sides) > 1 else self._pair_fault(row) for row in group}
+            torn = len(sides) > 1 or None in sides
+            faults = {row["pair_id"]: CONFLICT if torn else self._pair_fault(row) for row in group}
             for row in group:
                 fault = faults[row["pair_id"]] or faults.get(row["mirror"] or "")
                 lost = _lost(row["pair_id"], fault, row) if fault else None
@@ -135,11 +138,12 @@ class GivenPairs:
         text, other = unpack_text(row["instruction"]), row["modified_instruction"]
         if shared := self.contamination.fault(transcript(text)):
             return shared
-        if self.generated and self.generated.matches(other):
-            return CONTAMINATED
-        # A mirror's instruction is the one that was written; that the other one adds to it is no fault.
-        modified = last_turn(other) if other and content_id(text) == row["instruction_id"] else None
-        fault = pair_fault(text, modified, row["chosen"].strip(), row["rejected"].strip(), [], self.gate)
+        # A mirror shows a pair the other way round: what its rejected response answers is the real instruction then.
+        mirror = content_id(text) != row["instruction_id"]
+        written = not mirror and row["strategy"] != NEIGHBOURS
+        chosen, rejected = row["chosen"].strip(), row["rejected"].strip()
+        fault = pair_fault(text, last_turn(other) if other else None, chosen, rejected, [], self.gate, written)
+        fault = fault or contamination_fault(self.generated, other, chosen, rejected)
         if fault is not None:
             return fault
         content = int(content_id([text, row["chosen"], row["rejected"]]), 16)

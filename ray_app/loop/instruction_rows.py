@@ -65,21 +65,40 @@ class Reader:
         self.own_ids: set[int] = set()  # hashes: a million ids are to cost little memory
         self.seen = 0
         self.similar = NearDuplicates(part.near_similarity) if part.near_duplicates != "keep" else None
-        self.cluster = ""  # of the row that is read: what its split goes by
 
-    def rows(self, raw: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any] | None, dict[str, str] | None]]:
-        """(row, None) or (None, quarantine row) for each raw row. Raises InputError for an id that occurs twice."""
+    def rows(
+        self, raw: Iterable[Mapping[str, Any]], limit: int | None = None
+    ) -> Iterator[tuple[dict[str, Any] | None, dict[str, str] | None]]:
+        """(row, None) or (None, quarantine row) for each raw row, until `limit` rows are kept. Where near-duplicates
+        share a split, kept rows come last: their clusters are known once all are read. Raises InputError for an id
+        that occurs twice.
+        """
+        kept: list[dict[str, Any]] = []
+        count = 0
         for record in raw:
             self.seen += 1
             self._check_own_id(record)
             text, language = self._text(record)
             reason = self._fault(text, language, record)
-            if reason is None:
-                yield self._row(as_text(text), language, record), None
+            if reason is not None:
+                name = str(record.get(self.part.id_column or "") or f"row {self.seen}")
+                yield None, {"id": name, "stage": STAGE, "reason": reason, "detail": str(text)[:500]}
                 continue
-            name = str(record.get(self.part.id_column or "") or f"row {self.seen}")
-            detail = str(text)[:500]
-            yield None, {"id": name, "stage": STAGE, "reason": reason, "detail": detail}
+            row = self._row(as_text(text), language, record)
+            count += 1
+            if self.part.near_duplicates == "one_split":
+                kept.append(row)
+            else:
+                yield row, None
+            if count == limit:
+                break
+        yield from ((row, None) for row in self._together(kept))
+
+    def _together(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """`rows` with the splits of their clusters."""
+        clusters = self.similar.clusters() if self.similar and rows else {}
+        for row in rows:
+            yield {**row, "split": split_of(clusters[row["instruction_id"]], self.part.heldout_fraction)}
 
     def _check_own_id(self, record: Mapping[str, Any]) -> None:
         own = record.get(self.part.id_column) if self.part.id_column else None
@@ -117,9 +136,9 @@ class Reader:
         self.ids.add(identity)
         if shared := self.contamination.fault(plain):
             return shared
-        self.cluster = self.similar.cluster(plain, content_id(text)) if self.similar else content_id(text)
-        double = self.part.near_duplicates == "drop" and self.cluster != content_id(text)
-        return "near_duplicate" if double else None
+        drop = self.part.near_duplicates == "drop"
+        repeated = self.similar.add(plain, content_id(text), if_new=drop) if self.similar else set()
+        return "near_duplicate" if drop and repeated else None
 
     def _row(self, text: str | list[Any], language: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
         identity = content_id(text)
@@ -132,7 +151,7 @@ class Reader:
             "category": category,
             "complexity": None,
             "language": language,
-            "split": split_of(self.cluster, self.part.heldout_fraction),
+            "split": split_of(identity, self.part.heldout_fraction),
             **({"answer": answer_in(record, answer)} if answer else {}),
         }
 

@@ -54,7 +54,7 @@ def asking_of(settings: IterateSettings, inputs: Inputs) -> Asking | None:
     return Asking(inputs.prompt("check_response"), sampling_from(part.ask_sampling)) if part.ask_generator else None
 
 
-def _shared(settings: IterateSettings, iteration: int) -> dict[str, Any]:
+def _shared(settings: IterateSettings, inputs: Inputs, iteration: int) -> dict[str, Any]:
     """What every program is told."""
     part = settings.pairs
     return {
@@ -63,13 +63,14 @@ def _shared(settings: IterateSettings, iteration: int) -> dict[str, Any]:
         "generator": settings.generator.model,
         "run_seed": settings.seed,
         "iteration": iteration,
+        "contamination": inputs.generated_contamination(),
     }
 
 
 def _pair_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> PairProgram:
     part = settings.pairs
     return PairProgram(
-        **_shared(settings, iteration),
+        **_shared(settings, inputs, iteration),
         strategy=part.strategy,
         one_call=part.format == "one_call",
         modify=inputs.prompt("modify_instruction"),
@@ -78,17 +79,16 @@ def _pair_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> 
         modify_sampling=sampling_from(part.modify_sampling or part.sampling),
         mirror=part.mirror,
         asking=asking_of(settings, inputs),
-        contamination=inputs.generated_contamination(),
     )
 
 
 def _neighbour_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> NeighbourProgram:
-    return NeighbourProgram(**_shared(settings, iteration), asking=asking_of(settings, inputs))
+    return NeighbourProgram(**_shared(settings, inputs, iteration), asking=asking_of(settings, inputs))
 
 
 def _checked_program(settings: IterateSettings, inputs: Inputs, iteration: int) -> CheckedProgram:
     part = settings.pairs
-    return CheckedProgram(**_shared(settings, iteration), samples=part.samples, grader=part.grader)
+    return CheckedProgram(**_shared(settings, inputs, iteration), samples=part.samples, grader=part.grader)
 
 
 def _modify_prompts(part: PairSettings) -> tuple[str, ...]:

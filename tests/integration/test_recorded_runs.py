@@ -23,10 +23,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+def of_then(name: str) -> dict[str, Any]:
+    """The settings of a recorded run, with the wording by which it classified."""
+    run = recorded.RUNS[name]
+    return {**run, "prompts": {**run["prompts"], "classify": "classify_names"}}
+
+
 def copied(folders: Path, name: str, into: Path, **more: Any) -> Loop:
     """A loop on a copy of a recorded run folder."""
     shutil.copytree(folders / "runs" / name, into / name)
-    return Loop(into, {**recorded.RUNS[name], **more}, base={})
+    return Loop(into, {**of_then(name), **more}, base={})
 
 
 @pytest.mark.parametrize("name", recorded.RUNS)
@@ -136,7 +142,7 @@ def test_answers_over_http() -> None:
 
 def test_a_run_of_before_dtype_auto_goes_on_in_its_own_format(folders: Path, tmp_path: Path) -> None:
     """Its config named no format, which meant bf16 then; here it named fp32, and now names none."""
-    settings = {**recorded.RUNS["one_call"], "generator": nameless(), "judge": nameless(recorded.TINY)}
+    settings = {**of_then("one_call"), "generator": nameless(), "judge": nameless(recorded.TINY)}
     shutil.copytree(folders / "runs" / "one_call", tmp_path / "one_call")
     ended = Loop(tmp_path, settings, base={}).succeeds("--runs", str(tmp_path))
     assert "was begun before there was auto, and goes on in float32" in ended.errors

@@ -14,10 +14,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from ray_app.base.ngrams import Contamination
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Sampler, Sampling, UnitResult
 from ray_app.generation.grading import GRADERS, known_answer
-from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.generation.pair_gate import Gate, contamination_fault, pair_fault
 from ray_app.generation.programs.calls import Calls, Made
 
 STRATEGY = "checked_answer"
@@ -34,6 +35,7 @@ class CheckedProgram:
     generator: str
     run_seed: int
     iteration: int
+    contamination: Contamination | None = None  # of benchmarks, with which no response may share text
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["instruction_id"])
@@ -73,4 +75,5 @@ class CheckedProgram:
             return "no_right_answer"
         if wrong is None:
             return "no_wrong_answer"
-        return pair_fault(instruction, None, right, wrong, [], self.gate)
+        fault = pair_fault(instruction, None, right, wrong, [], self.gate)
+        return fault or contamination_fault(self.contamination, None, right, wrong)

@@ -64,7 +64,7 @@ def _category(answer: str) -> str | None:
     """The category that an answer means: itself or nearly so, with an example in brackets ("coding (Python)"), the
     start of just one ("math"), or a phrase that holds one ("logical reasoning": the longest).
     """
-    said = re.sub(r"\([^)]*\)", " ", answer).strip(" *.`\"'").lower()
+    said = re.sub(r"\([^)]*\)", " ", answer).strip(" *.`\"'<>[]").lower()
     near = difflib.get_close_matches(said, CATEGORIES, n=1, cutoff=0.8)
     if near:
         return near[0]

@@ -10,10 +10,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
-from ray_app.base.schema import unpack_text
+from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Sampler, Sampling, UnitResult
-from ray_app.generation.pair_gate import Gate, last_turn, pair_fault
+from ray_app.generation.pair_gate import Gate, contamination_fault, last_turn, pair_fault
 from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
@@ -31,6 +32,7 @@ class NeighbourProgram:
     run_seed: int
     iteration: int
     asking: Asking | None = None
+    contamination: Contamination | None = None  # of benchmarks, with which no response may share text
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["group"])
@@ -43,7 +45,7 @@ class NeighbourProgram:
         answers = await asyncio.gather(
             *(call.answer(side, text, self.sampling) for side, text in zip(SIDES, texts, strict=True))
         )
-        fault = pair_fault(texts[0], last_turn(texts[1]), answers[0], answers[1], call.cut_off, self.gate)
+        fault = self._fault(texts, answers, call.cut_off)
         if fault is None and self.asking is not None:  # each answer is the other instruction's rejected one
             fault = await self.asking.fault(call, "second", texts[0], texts[1], answers[1])
             fault = fault or await self.asking.fault(call, "first", texts[1], texts[0], answers[0])
@@ -59,3 +61,13 @@ class NeighbourProgram:
             made.row(sources[1], texts[1], shown[0], answers[1], answers[0]),
         )
         return result
+
+    def _fault(self, texts: list[Text], answers: list[str], cut_off: list[str]) -> str | None:
+        """What is seen to be wrong with either pair: what one instruction adds to the other, the other does not."""
+        for one, other in ((0, 1), (1, 0)):
+            fault = pair_fault(
+                texts[one], last_turn(texts[other]), answers[one], answers[other], cut_off, self.gate, written=False
+            )
+            if fault:
+                return fault
+        return contamination_fault(self.contamination, None, *answers)

@@ -20,7 +20,7 @@ from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Sampler, Sampling, UnitResult
-from ray_app.generation.pair_gate import CONTAMINATED, Gate, pair_fault
+from ray_app.generation.pair_gate import Gate, contamination_fault, last_turn, pair_fault
 from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
@@ -47,7 +47,7 @@ class PairProgram:
     iteration: int
     mirror: bool = False
     asking: Asking | None = None
-    contamination: Contamination | None = None  # of benchmarks, with which no modified instruction may share text
+    contamination: Contamination | None = None  # of benchmarks, with which nothing that is written here may share text
 
     def unit_of(self, row: dict[str, Any]) -> str:
         return str(row["instruction_id"])
@@ -57,9 +57,7 @@ class PairProgram:
         call = Calls(self.run_seed, self.iteration, engine, row["instruction_id"])
         instruction = unpack_text(row["text"])
         chosen, modified, rejected = await WAYS[self.strategy, self.one_call](self, call, instruction)
-        fault = pair_fault(instruction, modified, chosen, rejected, call.cut_off, self.gate)
-        if fault is None and modified and self.contamination and self.contamination.matches(modified):
-            fault = CONTAMINATED
+        fault = self._fault(instruction, chosen, modified, rejected, call.cut_off)
         if fault is None and modified is not None:
             fault = await self._asked(call, instruction, chosen, modified, rejected)
         result = UnitResult(unit=row["instruction_id"], counters=call.counters)
@@ -71,6 +69,16 @@ class PairProgram:
         else:
             result.rows += self._pairs(row, instruction, chosen, modified, rejected)
         return result
+
+    def _fault(
+        self, instruction: Text, chosen: str, modified: str | None, rejected: str, cut_off: list[str]
+    ) -> str | None:
+        """What is seen to be wrong with the pair, or with its mirror, where there will be one."""
+        fault = pair_fault(instruction, modified, chosen, rejected, cut_off, self.gate)
+        if fault is None and self.mirror and modified:
+            asked = last_turn(instruction)
+            fault = pair_fault(modified, asked, rejected, chosen, [], self.gate, written=False)
+        return fault or contamination_fault(self.contamination, modified, chosen, rejected)
 
     async def _asked(self, call: Calls, instruction: Text, chosen: str, modified: str, rejected: str) -> str | None:
         """What the generator says against the pair, and against its mirror, where there will be one."""

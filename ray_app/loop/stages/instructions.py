@@ -153,16 +153,13 @@ def _write_candidates(context: Context, directory: str) -> StageResult:
     # Reading is cheap and deterministic: an interrupted read starts again from nothing.
     context.clear(directory)
     reader = Reader(settings.instructions, context.inputs.contamination())
-    started, kept = time.monotonic(), 0
+    started = time.monotonic()
     with context.writer(directory, schema_of(settings.instructions)) as writer:
-        for row, fault in reader.rows(read_source(settings.instructions)):
+        for row, fault in reader.rows(read_source(settings.instructions), settings.limit):
             if fault is not None:
                 writer.quarantine([fault])
             elif row is not None:
                 writer.add([row])
-                kept += 1
-                if kept == settings.limit:
-                    break
     rows, quarantined = row_counts(directory)
     if not rows:
         raise InputError(f"no instruction of {settings.instructions.source} is left: {quarantined}")

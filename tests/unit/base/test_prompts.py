@@ -10,6 +10,7 @@ from ray_app.base.prompts import CATEGORIES, PROMPTS_DIR, SHOWN, as_messages, lo
 from ray_app.base.verdict import parse_verdict
 from ray_app.errors import InputError
 from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.generation.programs.classify import parse_classification
 
 VARIABLES = {
     "instruction": "Name a fruit.",
@@ -41,9 +42,24 @@ def test_the_few_shot_prompt_shows_examples_that_the_gate_lets_pass() -> None:
         assert pair_fault(given, new, "one", "two", [], Gate(max_similarity=0.7, heuristics=True)) is None, new
 
 
-def test_fifteen_categories_are_listed() -> None:
+def test_fifteen_categories_are_listed_and_defined() -> None:
     text = load_prompt("classify").render(**VARIABLES)[-1]["content"]
     assert len(CATEGORIES) == len(set(CATEGORIES)) == 15
+    listed = re.findall(r"^- ([^:\n]+): (.{15,})$", text, re.MULTILINE)
+    assert [name for name, _ in listed] == list(CATEGORIES)
+    assert len({definition for _, definition in listed}) == 15
+
+
+def test_the_classifier_is_shown_no_answer_that_it_could_copy() -> None:
+    """A constant example ("Category: open question answering, Complexity: 3") is what small models answer."""
+    shown = load_prompt("classify").render(instruction="Name a fruit.")[-1]["content"]
+    answered = shown.split("Answer in exactly two lines")[1]
+    assert parse_classification(answered) == (None, None)
+    assert not any(category in answered for category in CATEGORIES)
+
+
+def test_the_first_wording_of_the_classifier_is_kept_for_runs_that_were_begun_with_it() -> None:
+    text = load_prompt("classify_names", "classify").render(**VARIABLES)[-1]["content"]
     assert all(f"- {category}\n" in text for category in CATEGORIES)
 
 

@@ -38,6 +38,33 @@ def test_rewardbench() -> None:
     assert (benchmark.n_in, benchmark.n, benchmark.spec) == (6, 6, "rewardbench")
 
 
+HEP = {
+    "python": "Write a Python function `next_odd(number: int) -> int` to solve the following problem:\nThe next odd.",
+    "cpp": "Write a C++ function `vector<int> next_odd(int number)` to solve the following problem:\nThe one after it.",
+    "go": "Write a Go function `func NextOdd(number int) int` to solve the following problem:\nNext (odd) number.",
+    "java": "Write a Java function `public Optional<Integer> nextOdd(List<Integer> l)` to solve the following problem:",
+    "js": "Write a JavaScript function `const nextOdd = (number)` to solve the following problem:\nNext.",
+    "rust": "Write a Rust function `next_odd_17<'a>(number: &'a i32) -> &'a i32` to solve the following problem:",
+}
+
+
+def test_rows_of_one_problem_in_six_languages_are_one_cluster(tmp_path: Path) -> None:
+    """Six answers to one problem are not six independent ones; other problems, and other subsets, are clusters of their
+    own.
+    """
+    prompts = [(f"hep-{language}", prompt) for language, prompt in HEP.items()]
+    prompts += [(subset, prompt.replace("ext", "ast")) for subset, prompt in prompts]
+    prompts += [("math-prm", HEP["go"]), ("hep-go", "Write a Go function that adds one.")]
+    lines = [
+        json.dumps({"id": place, "subset": subset, "prompt": prompt, "chosen": "c", "rejected": "r"})
+        for place, (subset, prompt) in enumerate(prompts)
+    ]
+    (tmp_path / "hep.jsonl").write_text("\n".join(lines))
+    groups = [row.group for row in load_benchmark(f"rewardbench={tmp_path / 'hep.jsonl'}").rows]
+    assert [groups.index(group) for group in groups] == [0] * 6 + [6] * 6 + [12, 13]
+    assert groups[12:] == [content_id(prompt) for _, prompt in prompts[12:]]
+
+
 def test_sides_are_a_hash_bit_of_the_id_and_about_balanced(tmp_path: Path) -> None:
     lines = [
         json.dumps({"id": i, "subset": "math-prm", "prompt": "p", "chosen": "c", "rejected": "r"}) for i in range(400)

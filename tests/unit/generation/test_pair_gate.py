@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ray_app.generation.pair_gate import Gate, pair_fault
+from ray_app.base.ngrams import Contamination
+from ray_app.generation.pair_gate import Gate, contamination_fault, pair_fault
 from ray_app.generation.pair_texts import adds_to, another_language, language_of, length_ratio, similarity
 
 QUESTION, OTHER = "Name a bird that sings at night.", "Which fish lives longest in a cold lake?"
@@ -169,3 +170,24 @@ def test_lengths_far_apart_tell_by_themselves() -> None:
 def test_the_last_turn_is_what_is_asked() -> None:
     turns = [{"role": "user", "content": "Hello"}, {"role": "user", "content": QUESTION}]
     assert pair_fault(turns, QUESTION, GOOD, WORSE, [], Gate()) == "modified_equals_original"  # type: ignore[arg-type]
+
+
+def test_a_real_instruction_is_one_in_whatever_form_and_language() -> None:
+    for other in ("Birds of the night", "Nenne einen Fisch, der in einem See lebt und nicht klein ist."):
+        assert pair_fault(QUESTION, other, GOOD, WORSE, [], ALL) in ("not_an_instruction", "another_language")
+        assert pair_fault(QUESTION, other, GOOD, WORSE, [], ALL, written=False) is None
+    added = f"{QUESTION[:-1]}, and say why."
+    assert pair_fault(QUESTION, added, GOOD, WORSE, [], ALL, written=False) == "adds_to_original"
+
+
+def test_what_is_written_may_share_no_text_with_a_benchmark() -> None:
+    known = Contamination(6, min_words=3)
+    known.add(["Which of these birds can sing under water?", "name a bird"])
+    shared = "He asked which of these birds can sing, and nobody knew."
+    assert contamination_fault(known, shared, GOOD, WORSE) == "contaminated_modified"
+    assert contamination_fault(known, "Please name a bird that swims.", GOOD, WORSE) == "contaminated_modified"
+    for responses in ((shared, WORSE), (GOOD, shared)):
+        assert contamination_fault(known, OTHER, *responses) == "contaminated_response"
+        assert contamination_fault(known, None, *responses) == "contaminated_response"
+        assert contamination_fault(None, shared, *responses) is None
+    assert contamination_fault(known, OTHER, "I would name a bird.", WORSE) is None, "a few words stand by chance"

@@ -181,6 +181,19 @@ def test_the_split_is_that_of_the_runs_own_instruction(tmp_path: Path, side: str
     assert [row["split"] for row in together] == [side, side]
 
 
+def test_a_pair_that_repeats_both_sides_of_the_split_is_on_none(tmp_path: Path) -> None:
+    """Trained on, it would show what is held out; held out, what is trained on."""
+    one, other = LONG.replace("four lines", "six lines"), LONG.replace("the sea", "a hill")
+    sides = [own(one, TRAIN), own(other, HELDOUT)]
+    path = written(tmp_path / "p.jsonl", {**PAIR, "instruction": LONG}, {**PAIR, "instruction": f"{one}, please"})
+    near = part(near_duplicates="one_split", near_similarity=0.7)
+    taken, lost = split(taking(sides, settings=near).of_file(path))
+    assert ([row["split"] for row in taken], lost) == ([TRAIN], ["split_conflict"])
+    rows = couple(LONG, "Ask two?", "g")
+    assert split(taking(sides, settings=near).of_run(rows))[1] == ["split_conflict"] * 2
+    assert split(taking(sides, settings=near).of_run([run_row(LONG, "a b", "c d")]))[1] == ["split_conflict"]
+
+
 def run_row(instruction: str, chosen: str, rejected: str, **more: Any) -> Row:
     return {
         **dict.fromkeys(PAIRS.names),
@@ -229,13 +242,23 @@ def test_a_pair_and_its_mirror_are_taken_both_or_not_at_all() -> None:
     assert [row["pair_id"] for row in taken] == [kept["pair_id"]]
 
 
-def test_a_mirror_that_the_written_instruction_adds_to_is_none_of_its_faults() -> None:
-    """Where the gate looked at it, the modified instruction was the shorter one."""
+def test_a_mirror_that_the_written_instruction_adds_to_costs_both() -> None:
+    """The answer to "Name a bird. And a fish." also does what "Name a bird." asks: under that it is no worse one."""
     one = run_row("Name a bird. And a fish.", "a b", "c d", group="g", modified_instruction="Name a bird.")
     two = {**run_row("Name a bird.", "c d", "a b", group="g", modified_instruction="Name a bird. And a fish.")}
     two["instruction_id"] = one["instruction_id"]
     rows = [{**one, "mirror": two["pair_id"]}, {**two, "mirror": one["pair_id"]}]
-    assert split(taking(gate=Gate(heuristics=True)).of_run(rows))[1] == []
+    gate = Gate(heuristics=True)
+    assert split(taking(gate=gate).of_run(rows))[1] == ["adds_to_original"] * 2
+    assert split(taking(gate=gate).of_run([one]))[1] == [], "without a mirror the shorter one was asked for"
+
+
+def test_real_instructions_are_not_asked_whether_they_are_any() -> None:
+    rows = couple("Name a bird.", "Quiet birds of the northern woods", "g")
+    gate = Gate(heuristics=True)
+    assert split(taking(gate=gate).of_run(rows))[1] == ["not_an_instruction"] * 2
+    neighbours = [{**row, "strategy": "neighbour_instruction"} for row in rows]
+    assert split(taking(gate=gate).of_run(neighbours))[1] == []
 
 
 def test_modified_instructions_are_checked_where_that_is_asked() -> None:
@@ -247,6 +270,19 @@ def test_modified_instructions_are_checked_where_that_is_asked() -> None:
     assert len(kept) == 1
     checking = GivenPairs(Splits(part(), []), Contamination(4), Gate(), generated=grams)
     assert split(checking.of_run([rows[0]]))[1] == ["contaminated_modified"]
+
+
+def test_responses_are_checked_where_that_is_asked(tmp_path: Path) -> None:
+    """An n-gram of a benchmark costs the pair, a short prompt of one inside a response does not."""
+    grams = Contamination(4, min_words=3)
+    grams.add(["list four small birds", "grow red tulips"])
+    told = {"chosen": "I could list four small birds.", "rejected": "I grow red tulips."}
+    path = written(tmp_path / "p.jsonl", {**PAIR, "chosen": told["chosen"]}, {**PAIR, "rejected": told["rejected"]})
+    checking = GivenPairs(Splits(part(), []), Contamination(4), Gate(), generated=grams)
+    kept, lost = split(checking.of_file(path))
+    assert ([row["rejected"] for row in kept], lost) == ([told["rejected"]], ["contaminated_response"])
+    plain = GivenPairs(Splits(part(), []), Contamination(4), Gate())
+    assert split(plain.of_file(path))[1] == []
 
 
 def test_a_run_without_committed_pairs_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from replaying import Call, Replay, run
 
+from ray_app.base.ngrams import Contamination
 from ray_app.base.schema import PAIRS, derive_seed
 from ray_app.engine.base import Completion, Sampling, UnitResult
 from ray_app.generation.pair_gate import Gate
@@ -84,3 +85,12 @@ def test_the_gate_and_the_grader_are_settings() -> None:
     assert made(["12", long], gate=Gate(max_length_ratio=3))[0].quarantine[0]["reason"] == "lengths_apart"
     result, _ = made(["(B)", "A"], {**ROW, "answer": "B"}, grader="exact")
     assert (result.rows[0]["chosen"], result.rows[0]["rejected"]) == ("(B)", "A")
+
+
+def test_a_response_of_a_benchmark_is_no_pair() -> None:
+    grams = Contamination(5)
+    grams.add(["how many legs do six cats have"])
+    shown = "As for how many legs do six cats have: so 9."
+    assert made(["12", shown])[0].rows
+    for drawn in (["12", shown], ["4 legs each, how many legs do six cats have aside: 12", "So 9."]):
+        assert made(drawn, contamination=grams)[0].quarantine[0]["reason"] == "contaminated_response"

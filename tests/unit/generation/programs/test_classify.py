@@ -36,6 +36,7 @@ def program(**more: Any) -> ClassifyProgram:
         ("Category: coding (Python)\nComplexity (1-10): 7", "coding", 7),
         ("The category is coding.\nThe complexity is 4 out of 10.", "coding", 4),
         ("Category: math\nComplexity on a scale of 1-10: 6", "mathematical reasoning", 6),
+        ("Category: <math>\nComplexity: <6>", "mathematical reasoning", 6),
         ("Category: Logical reasoning\nComplexity, from 1 to 10, is 8", "reasoning", 8),
         ("Category: mathematical reasoning and logic\nComplexity = 9", "mathematical reasoning", 9),
         ("Category: open\nComplexity:", "open question answering", None),
@@ -60,6 +61,14 @@ def test_every_category_is_read_back() -> None:
     assert len(CATEGORIES) == 15
     for category in CATEGORIES:
         assert parse_classification(f"Category: {category}\nComplexity: 4") == (category, 4)
+        assert parse_classification(f"Category: <{category}>\nComplexity: <4>") == (category, 4)
+
+
+def test_a_category_that_is_copied_with_its_definition_is_read() -> None:
+    shown = load_prompt("classify").render(instruction="x")[-1]["content"]
+    for category in CATEGORIES:
+        line = next(line for line in shown.splitlines() if line.startswith(f"- {category}: "))
+        assert parse_classification(f"Category: {line[2:]}\nComplexity: 4") == (category, 4)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +97,7 @@ def test_a_classified_row_keeps_its_other_columns() -> None:
     assert result.unit == program().unit_of(ROW) == "i1"
     assert result.counters == {"samples": 1, "prompt_tokens": 10, "completion_tokens": 6}
     assert ROW["text"] in engine.calls[0].prompt
-    assert all(f"- {category}\n" in engine.calls[0].prompt for category in CATEGORIES)
+    assert all(f"- {category}: " in engine.calls[0].prompt for category in CATEGORIES)
 
 
 def test_a_dropped_row_is_quarantined_with_what_was_said() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from replaying import Call, Replay, run
 
+from ray_app.base.ngrams import Contamination
 from ray_app.base.schema import PAIRS
 from ray_app.engine.base import Completion, Sampling, UnitResult
 from ray_app.generation.pair_gate import Gate
@@ -53,3 +54,44 @@ def test_a_fault_of_either_answer_costs_the_couple() -> None:
     for result, reason in ((same, "equal_responses"), (cut, "cut_off_first"), (meta, "meta_talk")):
         assert not result.rows
         assert [(lost["id"], lost["reason"]) for lost in result.quarantine] == [("g", reason)]
+
+
+def coupled(first: str, second: str, gate: Gate) -> list[str]:
+    """Reasons for which no pair is made of two instructions with plain answers."""
+    answers = {first: "The nightingale sings at night.", second: "The lake trout lives longest."}
+    engine = Replay(lambda call: answers[call.prompt])
+    program = NeighbourProgram(Sampling(), gate, "g", run_seed=5, iteration=1)
+    (result,) = run(program, engine, {"group": "g", "first": source("i1", first), "second": source("i2", second)})
+    assert len(result.rows) == (0 if result.quarantine else 2)
+    return [lost["reason"] for lost in result.quarantine]
+
+
+def test_the_gate_does_not_depend_on_which_of_the_two_comes_first() -> None:
+    """The answer in French also is a poem about cats, whichever instruction stands first in the file."""
+    long = " ".join(f"This is sentence {n} of a long prompt." for n in range(40))
+    for first, second, gate, reason in (
+        ("Write a poem about cats", "Write a poem about cats in French", Gate(heuristics=True), "adds_to_original"),
+        (long, f"{long} Leave out all of the even ones.", Gate(), "modified_equals_original"),
+    ):
+        assert coupled(first, second, gate) == [reason]
+        assert coupled(second, first, gate) == [reason]
+
+
+def test_a_real_instruction_is_not_asked_whether_it_is_one() -> None:
+    gate = Gate(heuristics=True)
+    german = "Nenne einen Fisch, der in einem See lebt und nicht klein ist."
+    for other in ("Birds of the night", german):
+        assert coupled(BIRD, other, gate) == []
+        assert coupled(other, BIRD, gate) == []
+
+
+def test_a_response_of_a_benchmark_costs_the_couple() -> None:
+    grams = Contamination(6, min_words=3)
+    grams.add(["which fish lives longest in a cold lake", "the lake trout"])
+    shown, short = "Which fish lives longest in a lake?", "It is the lake trout."
+    for said, reasons in ((shown, ["contaminated_response"]), (short, [])):
+        for answers in ({BIRD: "The nightingale.", FISH: said}, {BIRD: said, FISH: "The perch."}):
+            engine = Replay(lambda call, told=answers: told[call.prompt])
+            program = NeighbourProgram(Sampling(), Gate(), "g", run_seed=5, iteration=1, contamination=grams)
+            (result,) = run(program, engine, COUPLE)
+            assert [lost["reason"] for lost in result.quarantine] == reasons

@@ -286,3 +286,39 @@ def test_a_mirror_is_the_other_pair_of_the_same_responses() -> None:
     assert {(row["group"], row["instruction_id"], row["split"]) for row in result.rows} == {("i1", "i1", "train")}
     (alone,) = make(settings=program("worse_response", mirror=True))[0].rows
     assert alone["mirror"] is None, "a response that was written worse answers no other instruction"
+
+
+def test_a_mirror_is_gated_in_its_own_direction() -> None:
+    """The answer to the longer original also does what the shorter modified instruction asks."""
+    added, plain = "Name a bird that sings at night", "Name a bird"
+    row = {**ROW, "text": added}
+    answers = {"modified": plain, "chosen": "The nightingale sings.", "rejected": "The trout swims."}
+    engine = Replay(lambda call: answers["modified" if "new instruction" in call.prompt else purpose_of[call.prompt]])
+    purpose_of = {added: "chosen", plain: "rejected"}
+    gate = {"heuristics": True}
+    (single,) = run(program(gate=gate), engine, row)
+    assert len(single.rows) == 1
+    (both,) = run(program(gate=gate, mirror=True), engine, row)
+    assert [lost["reason"] for lost in both.quarantine] == ["adds_to_original"]
+    assert make(settings=program(gate=gate, mirror=True))[0].rows
+
+
+def test_the_original_is_not_asked_whether_it_is_an_instruction_for_the_mirrors_sake() -> None:
+    row = {**ROW, "text": "Birds of the night"}
+    answers = {"Birds of the night": "The nightingale sings.", OTHER: "The trout swims."}
+    engine = Replay(lambda call: OTHER if "new instruction" in call.prompt else answers[call.prompt])
+    (result,) = run(program(gate={"heuristics": True}, mirror=True), engine, row)
+    assert len(result.rows) == 2
+
+
+@pytest.mark.parametrize("strategy", ["modified_instruction", "worse_response"])
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_a_response_of_a_benchmark_is_no_pair(strategy: str, side: str) -> None:
+    grams = Contamination(6, min_words=3)
+    grams.add(["what does a bird of the far north eat", "a bird sings"])
+    checking = program(strategy, contamination=grams)
+    result, _ = make(settings=checking, **{side: "Ask me what does a bird of a tree eat."})
+    assert result.rows, "five words in a row are too few"
+    result, _ = make(settings=checking, **{side: "Ask me what does a bird of the far north eat."})
+    assert [(lost["id"], lost["reason"]) for lost in result.quarantine] == [("i1", "contaminated_response")]
+    assert make(settings=checking, **{side: "There a bird sings."})[0].rows, "a short prompt in a long text is chance"

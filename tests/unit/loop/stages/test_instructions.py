@@ -385,3 +385,32 @@ def test_near_duplicates_are_dropped_or_kept_on_one_side() -> None:
     assert len({row["split"] for row in together[:40]}) == 1
     first, lost = kept("drop")
     assert (len(first), lost) == (2, Counter({"near_duplicate": 39}))
+
+
+CHAIN = (
+    "Write a short letter to the mayor of our town that asks for a new bridge over the river near the old mill",
+    "Write a short letter to the mayor of our town that asks for a new bridge over the lake near the old church",
+    "Write a long poem for the mayor of our town that asks for a new bridge over the lake near the old church",
+)
+
+
+def test_a_chain_of_near_duplicates_has_one_split_in_every_order() -> None:
+    """The first and the last are not alike: held out apart from the middle one, a template would be known."""
+    first, middle, last = CHAIN
+    other = [f"Say {n} times the word {chr(97 + n)}{chr(98 + n)}." for n in range(20)]
+    for texts in ([first, middle, last], [first, last, middle], [last, middle, first]):
+        settings = part(near_duplicates="one_split", near_similarity=0.5, heldout_fraction=0.5)
+        kept, lost = read([{"instruction": text} for text in (*texts, *other)], settings)
+        assert not lost
+        assert [row["text"] for row in kept] == [*texts, *other]
+        assert len({row["split"] for row in kept if row["text"] in CHAIN}) == 1
+    apart = {row["split"] for row in read([{"instruction": text} for text in CHAIN], part(heldout_fraction=0.5))[0]}
+    assert apart == {TRAIN, HELDOUT}, "by their own hashes they lie on both sides"
+
+
+def test_the_limit_counts_kept_rows_where_splits_are_known_last(context: Any, tmp_path: Path) -> None:
+    source = source_file(tmp_path / "in.jsonl", "a b c", "", "d e f", "g h i", "j k l")
+    run = context(instructions={"source": source, "near_duplicates": "one_split"}, limit=2)
+    result = instructions.run(run)
+    assert (result.rows_in, result.rows_out, result.quarantined) == (3, 2, {"empty_instruction": 1})
+    assert list(column_values(run.folder.stage_dir("instructions"), "text")) == ["a b c", "d e f"]

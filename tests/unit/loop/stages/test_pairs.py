@@ -150,27 +150,51 @@ def test_the_generator_is_asked_about_its_pairs(context: Callable[..., Context],
     assert some.rows_out + sum(some.quarantined.values()) == 5
 
 
-def test_modified_instructions_are_checked_against_the_benchmarks(
-    context: Callable[..., Context], asked: list[str], tmp_path: Path
-) -> None:
-    """The scripted generator's modified instructions begin with the same word, which a benchmark's prompt has too."""
+Reasons = Callable[..., dict[str, int]]
+
+
+@pytest.fixture
+def reasons(context: Callable[..., Context], tmp_path: Path) -> Reasons:
+    """Why pairs are not made where a benchmark has this prompt."""
     gold = tmp_path / "gold.jsonl"
 
-    def reasons(prompt: str, name: str, **decontamination: Any) -> dict[str, int]:
+    def found(prompt: str, name: str, strategy: str = "modified_instruction", **decontamination: Any) -> dict[str, int]:
         row = {"id": "1", "instruction": prompt, "response_a": "x", "response_b": "y", "label": "A"}
         gold.write_text(json.dumps(row) + "\n")
         given = {"source": "none", "heldout_fraction": 0, "decontamination": decontamination}
         more = {"evaluation": {"validation": f"validation={gold}"}, "name": name, "instructions": given}
-        return pairs.run(with_instructions(context, strategy="modified_instruction", **more), None).quarantined
+        return pairs.run(with_instructions(context, strategy=strategy, **more), None).quarantined
 
-    run = with_instructions(context, strategy="modified_instruction", name="first")
+    return found
+
+
+def a_pair(context: Callable[..., Context], strategy: str) -> dict[str, Any]:
+    run = with_instructions(context, strategy=strategy, name="first")
     pairs.run(run, None)
-    (made, *_) = read_parquet(shard_files(run.folder.stage_dir("pairs"))[0]).to_pylist()
-    written = " ".join(made["modified_instruction"].split()[:8])
+    made: dict[str, Any] = read_parquet(shard_files(run.folder.stage_dir("pairs"))[0]).to_pylist()[0]
+    return made
+
+
+def test_modified_instructions_are_checked_against_the_benchmarks(
+    context: Callable[..., Context], asked: list[str], reasons: Reasons
+) -> None:
+    """The scripted generator's modified instructions begin with the same word, which a benchmark's prompt has too."""
+    written = " ".join(a_pair(context, "modified_instruction")["modified_instruction"].split()[:8])
     assert reasons(written, "off", min_words=5) == {}
     assert reasons(written, "on", min_words=5, generated=True) == {"contaminated_modified": 1}
     assert reasons(written, "short", min_words=9, generated=True) == {}
     assert reasons(written, "disabled", enabled=False, min_words=5, generated=True) == {}
+
+
+@pytest.mark.parametrize("strategy", ["modified_instruction", "worse_response", "neighbour_instruction"])
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_responses_are_checked_against_the_benchmarks(
+    context: Callable[..., Context], asked: list[str], reasons: Reasons, strategy: str, side: str
+) -> None:
+    written = " ".join(a_pair(context, strategy)[side].split()[:8])
+    assert reasons(written, "off", strategy, ngram=6) == {}
+    assert reasons(written, "on", strategy, ngram=6, generated=True) == {"contaminated_response": 1}
+    assert reasons(written, "long", strategy, ngram=9, min_words=5, generated=True) == {}, "no short prompts in them"
 
 
 def test_a_question_needs_a_second_instruction(settings: Callable[..., IterateSettings]) -> None:
