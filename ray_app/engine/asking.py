@@ -149,7 +149,7 @@ class Asker:
 
     async def _try_group(self, group: Group[_Waiting], index: int) -> None:
         rows = [suspect.row for suspect in group]
-        lanes = list({id(row.lanes): row.lanes for row in rows}.values())
+        lanes, flaps = list({id(row.lanes): row.lanes for row in rows}.values()), self.engines.flaps[index]
         parts = [[row for row in rows if row.lanes is lane] for lane in lanes]
         calls = [
             self.engines.call(index, lane, [row.asked for row in part]) for lane, part in zip(lanes, parts, strict=True)
@@ -165,7 +165,8 @@ class Asker:
             return
         if not isinstance(faults[0], Lost):
             raise faults[0]
-        if not faults[0].suspects:
+        # A network that was away for a moment is nobody's fault: only an engine that died counts against rows.
+        if not faults[0].suspects or await self.engines.unharmed(index, flaps):
             self.suspects.groups.appendleft(left)
             return
         for row in self.suspects.ended(left):

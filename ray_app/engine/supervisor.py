@@ -25,9 +25,15 @@ from ray_app.errors import RunError, first_line
 
 log = logging.getLogger(__name__)
 PING_EVERY_S, PING_LIMIT_S, SETTLE_S = 15.0, 60.0, 0.1
+TELL_AFTER_S, TELL_EVERY_S = (
+    30.0,
+    60.0,
+)  # of an engine that has no process: its node may be gone, and no other have room
 # Its node has gone with it, or it was killed for good: it does not come back.
 GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)
 DIED, STALLED = "died", "made nothing"
+# Ray's memory monitor ends processes too, and says so by an error of its own.
+DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +80,7 @@ class Supervisor:
         self.places: list[dict[str, Any]] = [{} for _ in self.actors]  # process and node
         self.moved = [time.monotonic() for _ in self.actors]  # when it last made anything, or had nothing to do
         self.heard, self.cause = time.monotonic(), ""
+        self.flaps = [0 for _ in self.actors]  # losses after which the same process answered: nothing had died
         self.ending = 0  # processes that are to be ended, and have not yet
         self.tasks: set[asyncio.Task[None]] = set()
         self.begun: asyncio.Task[None] | None = None
@@ -139,8 +146,10 @@ class Supervisor:
                     return units
             except GONE as fault:
                 self._gone(index, fault)
-            except ray.exceptions.RayActorError as fault:
+            except DEATHS as fault:
                 self.down(index, life, DIED, _last_line(fault))
+            except ray.exceptions.ObjectLostError as fault:  # what it answered was on a node that has gone
+                raise Lost(_last_line(fault), suspects=False) from None
             except ray.exceptions.RayTaskError as fault:  # it could not start, or take the weights
                 self.down(index, life, "did not start", _last_line(fault), end=True)
                 raise Lost(self.why[index], suspects=False) from None
@@ -170,7 +179,14 @@ class Supervisor:
             log.warning("%s", self.cause)
             self.lives[index].set()
 
+    async def unharmed(self, index: int, flaps: int) -> bool:
+        """Whether an engine that was lost turns out to live on as it was; `flaps`: its count before."""
+        while self.replicas.all[index].down and not self.replicas.all[index].dead:
+            await asyncio.sleep(SETTLE_S)
+        return self.flaps[index] > flaps
+
     async def _rebuild(self, index: int, pause: float | None, end: bool) -> None:
+        process = self._process(index)
         while pause is not None:
             if pause:
                 log.warning("engine %d is built anew in %.0f s", index, pause)
@@ -179,6 +195,7 @@ class Supervisor:
             await asyncio.sleep(pause)
             fault = await self._revived(index)
             if fault is None:
+                self.flaps[index] += self.places[index]["built"] and self._process(index) == process
                 self.replicas.restored(index)
                 self.lives[index] = asyncio.Event()
                 self.heard = self.moved[index] = time.monotonic()
@@ -200,12 +217,28 @@ class Supervisor:
         finally:
             self.ending -= 1
 
+    def _process(self, index: int) -> tuple[Any, Any]:
+        """The process of an engine, as it last told of itself."""
+        return self.places[index].get("node"), self.places[index].get("pid")
+
+    async def _placed(self, index: int) -> dict[str, Any]:
+        """What the process of an engine tells of itself, once it has one; that it has none for long is told."""
+        pulse, wait_s, waited = asyncio.ensure_future(value(self.actors[index].pulse.remote())), TELL_AFTER_S, 0.0
+        try:
+            while not (await asyncio.wait({pulse}, timeout=wait_s))[0]:
+                waited += wait_s
+                wait_s = TELL_EVERY_S
+                log.warning("engine %d has no process for %.0f s: %s", index, waited, what_is_free())
+            return pulse.result()
+        finally:
+            pulse.cancel()
+
     async def _revived(self, index: int) -> str | None:
         """Why an engine did not start; None where it did."""
         actor = self.actors[index]
         try:
             async with asyncio.timeout(self.limits.start_s):
-                self.places[index] = await value(actor.pulse.remote())  # of its new process, which may have to be ended
+                self.places[index] = await self._placed(index)  # its new process may have to be ended
                 fault: str | None = await value(actor.revive.remote(self.model))
             return fault
         except TimeoutError:
@@ -246,8 +279,17 @@ class Supervisor:
             self.places[index] = told
             if moves:
                 self.moved[index] = now
-            elif now - self.moved[index] >= self.limits.stall_s:
+            elif self.limits.local and now - self.moved[index] >= self.limits.stall_s:
+                # Of an endpoint no token is seen before an answer is whole: `request_timeout_s` alone limits it.
                 self.down(index, life, STALLED, f"for {now - self.moved[index]:.0f} s", end=True)
+
+
+def what_is_free() -> str:
+    """What the cluster has left for an engine, in words."""
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    free = ray.available_resources()
+    cpus, gpus = (free.get(kind, 0.0) for kind in ("CPU", "GPU"))
+    return f"{gpus:g} GPUs and {cpus:g} CPUs are free on {nodes} node(s), and it waits for its own to be"
 
 
 def _last_line(fault: BaseException) -> str:

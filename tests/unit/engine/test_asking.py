@@ -353,6 +353,86 @@ def test_engines_that_are_gone_are_left_out() -> None:
         answers([Gone(lambda *_: None)], 4)
 
 
+def test_a_network_that_is_away_for_moments_convicts_nobody() -> None:
+    """Three calls fail, and each time the same process answers then: nothing has died, and no row is lost."""
+
+    class Flapping(FakeEngine):
+        flaps = 3
+
+        async def _run(self, sent: Any, rows: list[Any]) -> list[UnitResult]:
+            if self.flaps:
+                self.flaps -= 1
+                raise ray.exceptions.ActorUnavailableError("the network is away", None)
+            return await super()._run(sent, rows)
+
+    assert reasons(answers([Flapping(lambda *_: None)], 1)) == {None: 1}
+
+
+def test_an_engine_that_dies_each_time_convicts_its_row_all_the_same() -> None:
+    """The mend above must not let a poison row go round for ever."""
+    assert reasons(answers([FakeEngine(lambda _, row: "kills" if row == 0 else None)], 8)) == {
+        None: 7,
+        asking.KILLED: 1,
+    }
+
+
+def test_an_answer_that_is_lost_with_its_node_is_asked_for_again() -> None:
+    class Losing(FakeEngine):
+        lost = False
+
+        async def _run(self, sent: Any, rows: list[Any]) -> list[UnitResult]:
+            found = await super()._run(sent, rows)
+            if not self.lost:
+                self.lost = True
+                raise ray.exceptions.ObjectReconstructionFailedError("00" * 28, None, "")
+            return found
+
+    assert reasons(answers([Losing(lambda *_: None), FakeEngine(lambda *_: None)], 12)) == {None: 12}
+
+
+def test_a_process_that_ran_out_of_memory_has_died() -> None:
+    class Full(FakeEngine):
+        async def _run(self, sent: Any, rows: list[Any]) -> list[UnitResult]:
+            if not self.lives:
+                self.end()
+                raise ray.exceptions.OutOfMemoryError("killed by the memory monitor")
+            return await super()._run(sent, rows)
+
+    engine = Full(lambda *_: None)
+    assert reasons(answers([engine], 4)) == {None: 4}
+    assert engine.lives == 1
+
+
+def test_an_endpoint_that_is_slow_is_no_engine_that_stands_still() -> None:
+    """Its tokens are not seen before an answer is whole: eight of these take longer than `stall_s`."""
+
+    class Slow(FakeEngine):
+        async def _one(self, row: int) -> UnitResult:
+            await asyncio.sleep(3 * LIMITS.stall_s)
+            return await super()._one(row)
+
+    engine = Slow(lambda *_: None)
+    assert reasons(answers([engine], 8, dataclasses.replace(LIMITS, local=False))) == {None: 8}
+    assert engine.lives == 0, "it was not built anew"
+
+
+def test_an_engine_without_a_place_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Its node is gone, and no other has room: until there is some, a run would wait without a word."""
+
+    class Placeless(FakeEngine):
+        async def _pulse(self) -> dict[str, Any]:
+            if not self.built:
+                while "has no process for" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            return await super()._pulse()
+
+    monkeypatch.setattr(supervisor, "TELL_AFTER_S", 0.05)
+    monkeypatch.setattr(supervisor, "what_is_free", lambda: "0 GPUs and 1 CPUs are free on 1 node(s)")
+    engine = Placeless(lambda engine, row: "kills" if engine.lives == 0 else None)
+    assert reasons(answers([engine], 4)) == {None: 4}
+    assert "engine 0 has no process for 0 s: 0 GPUs and 1 CPUs are free on 1 node(s)" in caplog.text
+
+
 def test_who_gives_up_takes_his_rows_along() -> None:
     """A client of the service that hangs up, with a row that ends engines: it is not asked again for nobody."""
 
