@@ -221,9 +221,14 @@ def test_workers_that_waited_for_their_training_need_not_be_on_the_node_that_goe
 
 
 def test_a_training_that_no_node_has_room_for_says_so_and_goes_on_when_one_comes(
-    two_nodes: tuple[Cluster, Any], resumed: Callable[..., None], caplog: pytest.LogCaptureFixture
+    two_nodes: tuple[Cluster, Any],
+    resumed: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster, other = two_nodes
+    # The main thread trains, so another one adds the node; only the main thread may set a handler of signals.
+    monkeypatch.setattr(ray._private.utils, "set_sigterm_handler", lambda _: None)
     started = time.monotonic()
     waited: list[float] = []
 
@@ -233,14 +238,14 @@ def test_a_training_that_no_node_has_room_for_says_so_and_goes_on_when_one_comes
     def comes() -> None:
         waited.append(time.monotonic() - started)
         cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+        threading.Event().wait(900)  # the processes of a node end with the thread that has started them
 
     def goes() -> None:
         nonlocal started
         cluster.remove_node(other, allow_graceful=False)
         started = time.monotonic()
 
-    coming = when(told, comes)
+    when(told, comes)
     resumed(goes)
-    coming.join(60)
     assert "training: there is room again" in caplog.text
     assert waited[0] < 60  # the limit that docs/reliability.md names
