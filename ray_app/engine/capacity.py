@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ray_app.engine.settings import EngineSettings
+from ray_app.train.room import takes_workers
 from ray_app.train.settings import TrainSettings
 
 Resources = Mapping[str, float]
@@ -70,12 +71,15 @@ def room_beside(wanted: EngineSettings, living: Iterable[EngineSettings], nodes:
     return left is not None and sum(node["CPU"] for node in left) >= spare
 
 
-def trainer_fits(train: TrainSettings, living: Iterable[EngineSettings], total: Resources, cores: float) -> bool:
-    """Whether the trainer's workers fit beside the living pools, by Ray's count and by the `cores` there really are."""
+def trainer_fits(
+    train: TrainSettings, living: Iterable[EngineSettings], nodes: Iterable[Resources], cores: float
+) -> bool:
+    """Whether the trainer's workers fit beside the living pools: by what these leave of each of the (empty) nodes (a
+    worker stands on one of them), and by the `cores` there really are.
+    """
     pools = list(living)
-    gpus, cpus = taken(pools)
-    wanted = train.workers if train.use_gpu else 0
-    if gpus + wanted > total.get("GPU", 0) or cpus + train.workers * train.cpus_per_worker > total.get("CPU", 0):
+    left = left_by(pools, nodes)
+    if left is None or sum(takes_workers(train, node) for node in left) < train.workers:
         return False
     return train.use_gpu or cores_kept_busy(pools) + train.workers * train.cpus_per_worker <= cores
 

@@ -180,7 +180,7 @@ class PoolManager:
         awake = [pool for pool in self.pools if not pool.asleep]
         if not awake:
             return
-        if trainer_fits(train, [pool.settings for pool in awake], ray.cluster_resources(), self.cores):
+        if trainer_fits(train, [pool.settings for pool in awake], nodes(), self.cores):
             log.info("training runs beside the living engines: both fit")
             return
         for pool in awake:

@@ -25,7 +25,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.engine.stream import HelperLost, run_program
 from ray_app.errors import RunError
 from ray_app.run.lease import Fence
-from ray_app.run.reopen import reopen
+from ray_app.run.reopen import reopen, supersede
 from ray_app.run.shard_settings import ShardSettings
 from ray_app.run.shards import closed_names, row_counts
 from ray_app.run.storage import list_files
@@ -91,6 +91,22 @@ class Job:
         sums = TOKENS if set(TOKENS) <= set(self.schema.names) else ()
         return tally(self.directory, self.key, sums, self.where, self.stage if self.where else None)
 
+    def resolved(self, fence: Fence | None) -> Tally:
+        """The same, once no unit that has rows is quarantined. Raises RunError where another driver holds the run: its
+        quarantine is not this one's to change.
+        """
+        found = self.tally()
+        if not found.superseded:
+            return found
+        if fence:
+            fence.check()
+        supersede(self.directory, found.superseded, self.stage if self.where else None)
+        log.warning(
+            "%s: %d unit(s) have rows, and were quarantined by a driver that held this run before: their rows stand",
+            *(self.label, len(found.superseded)),
+        )
+        return self.tally()
+
     @property
     def label(self) -> str:
         return self.stage if self.iteration is None else f"iteration {self.iteration}: {self.stage}"
@@ -129,7 +145,7 @@ class Runner:
             serving = self.pools.get(job.role, job.engine)
             driven(job.label, lambda: self._drive(job, serving.pool, spent))
             extra |= serving.described() | serving.first_answer()
-        return result_of(job, dict(spent), time.monotonic() - started, extra)
+        return result_of(job, dict(spent), time.monotonic() - started, extra, self.fence)
 
     def _drive(self, job: Job, pool: EnginePool, spent: Counter[str]) -> None:
         done = job.done()
@@ -195,12 +211,14 @@ def driven(label: str, drive: Callable[[], T]) -> T:
     raise AssertionError("the last drive returns or raises")
 
 
-def result_of(job: Job, counters: dict[str, float], seconds: float, extra: dict[str, Any]) -> StageResult:
+def result_of(
+    job: Job, counters: dict[str, float], seconds: float, extra: dict[str, Any], fence: Fence | None = None
+) -> StageResult:
     """What a job whose shards are closed has to say; counts and tokens are those of all attempts.
 
     Raises RunError where closed shards and quarantine hold other units than were asked for: no such stage is committed.
     """
-    found = job.tally()
+    found = job.resolved(fence)
     if fault := found.fault(job.total):
         raise RunError(f"{job.label}: {fault} ({job.directory})")
     cut = int(counters.get("cut_in_reasoning", 0))

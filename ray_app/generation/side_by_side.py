@@ -103,8 +103,8 @@ def _drive(
     extras[1]["overlap_seconds"] = round(max(0.0, spans[0][1] - spans[1][0]), 3) if spans[1][0] else 0.0
     ended = time.time()
     return (
-        result_of(first, dict(spent[0]), max(0.0, spans[0][1] - started), extras[0]),
-        result_of(dataclasses.replace(second, total=total()), dict(spent[1]), ended - started, extras[1]),
+        result_of(first, dict(spent[0]), max(0.0, spans[0][1] - started), extras[0], runner.fence),
+        result_of(dataclasses.replace(second, total=total()), dict(spent[1]), ended - started, extras[1], runner.fence),
     )
 
 

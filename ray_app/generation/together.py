@@ -51,13 +51,13 @@ def run_together(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
     for job in jobs:
         runner.reopen(job)
     if len(left := _left(jobs)) == 1:  # alone it has as much of a stream for itself, and is driven by the runner
-        return _results(jobs, left, [runner.run(left[0].job)])
+        return _results(runner, jobs, left, [runner.run(left[0].job)])
     return driven(jobs[0].label, lambda: _drive(runner, jobs)) if jobs else []
 
 
 def _drive(runner: Runner, jobs: Sequence[Job]) -> list[StageResult]:
     left = _left(jobs)
-    return _results(jobs, left, _run(runner, left) if left else [])
+    return _results(runner, jobs, left, _run(runner, left) if left else [])
 
 
 def _left(jobs: Sequence[Job]) -> list[Left]:
@@ -65,10 +65,15 @@ def _left(jobs: Sequence[Job]) -> list[Left]:
     return [Left(i, job, done[i]) for i, job in enumerate(jobs) if len(done[i]) < job.total]
 
 
-def _results(jobs: Sequence[Job], left: Sequence[Left], made: Sequence[StageResult]) -> list[StageResult]:
+def _results(
+    runner: Runner, jobs: Sequence[Job], left: Sequence[Left], made: Sequence[StageResult]
+) -> list[StageResult]:
     """`made` of what was left; of the other jobs what earlier attempts have closed, which is all."""
     results = {one.number: result for one, result in zip(left, made, strict=True)}
-    return [results.get(i) or result_of(job, {}, 0.0, {"resumed_units": job.total}) for i, job in enumerate(jobs)]
+    return [
+        results.get(i) or result_of(job, {}, 0.0, {"resumed_units": job.total}, runner.fence)
+        for i, job in enumerate(jobs)
+    ]
 
 
 def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:
@@ -89,7 +94,11 @@ def _run(runner: Runner, left: Sequence[Left]) -> list[StageResult]:
     seconds = shares([one.total for one in left], asking)
     return [
         result_of(
-            one.job, counts, spent + start, {"resumed_units": len(one.done), "tables_at_once": len(left), **extra}
+            one.job,
+            counts,
+            spent + start,
+            {"resumed_units": len(one.done), "tables_at_once": len(left), **extra},
+            runner.fence,
         )
         for one, counts, spent, start, extra in zip(left, counters, seconds, waited, told, strict=True)
     ]

@@ -7,7 +7,8 @@
 lease.json names the owner, whose heartbeat writes it anew every ten seconds. A driver that was killed on this host is
 replaced at once (its process is gone). Of one on another host no clock is compared: whoever wants the run watches the
 file by its own monotonic clock. A heartbeat that changes refuses it, one that stands still for a minute is a dead
-driver's. Whoever lost the lease fails at its next shard or commit.
+driver's. Whoever lost the lease fails at its next shard or commit, and ends by its next heartbeat whatever it does
+(a training writes no shards).
 
 On local paths a file lock makes every change of the lease exclusive. Object stores have no lock: there two drivers
 that replace the same dead one, or one that wakes up while it is replaced, may for a moment both hold the run; the
@@ -32,7 +33,7 @@ from typing import Any, Literal
 from ray_app.base.stores import is_remote
 from ray_app.errors import InputError, RunError
 from ray_app.run import storage
-from ray_app.system.stopping import at_most, last_act
+from ray_app.system.stopping import at_most, give_up, last_act
 
 log = logging.getLogger(__name__)
 FILE = "lease.json"
@@ -49,7 +50,13 @@ class Fence:
     owner: str
 
     def check(self) -> None:
-        """Raises RunError when another driver holds the run, or nobody does."""
+        """Raises RunError when another driver holds the run, or nobody does. A disk or a store that fails tells
+        neither; it is asked again, as long as a write would be, and then raises its own error.
+        """
+        storage.retried(self.uri, self.look, "read")
+
+    def look(self) -> None:
+        """`check` by one look."""
         try:
             holder = storage.read_json(self.uri)
         except FileNotFoundError:
@@ -99,7 +106,7 @@ class Lease:
             self.thread.join(at_most(STALE_S))  # a beat under way would write the lease anew after its removal
         try:
             with _locked(self.uri):
-                self.fence.check()
+                self.fence.look()
                 storage.remove(self.uri)
         except RunError:
             return  # not ours to remove
@@ -156,10 +163,12 @@ class Lease:
         while not self.stop.wait(HEARTBEAT_S):
             try:
                 with _locked(self.uri):  # a driver that slept for a minute must not write over its successor
-                    self.fence.check()
+                    self.fence.look()  # once: the next beat is the next try
                     self.beats += 1
                     storage.write_json_atomic(self.uri, self._record())
-            except RunError:
+            except RunError as fault:  # the main thread may be in a training, which asks no fence for hours
+                if not self.stop.is_set():
+                    give_up(str(fault))
                 return
             except Exception as fault:  # a store that does not answer once: the next beat may get through
                 log.warning("no heartbeat of the lease: %s", fault)

@@ -153,9 +153,11 @@ class ShardWriter:
                 part.close()
 
     def close(self) -> None:
-        """Close what is open; the writer can go on."""
-        self.shards.close()
-        self.faults.close()
+        """Close what is open; the writer can go on. Where one of the two cannot be closed, the other one still is."""
+        try:
+            self.shards.close()
+        finally:
+            self.faults.close()
 
     def __enter__(self) -> ShardWriter:
         return self

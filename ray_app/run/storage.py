@@ -80,21 +80,21 @@ def remove_temporaries(directory: str) -> None:
                 os.unlink(os.path.join(path, name))
 
 
-def retried(uri: str, write: Callable[[], T]) -> T:
-    """What `write` returns, which is tried again where a disk or a store fails. Raises what it raises in the end, and
-    at once where another try would find the same.
+def retried(uri: str, act: Callable[[], T], done: str = "written") -> T:
+    """What `act` returns, which is tried again where a disk or a store fails. Raises what it raises in the end, and
+    at once where another try would find the same. `done`: what could not be done with the file, for the log.
     """
     for pause in PAUSES_S:
         try:
-            return write()
+            return act()
         except LASTING:
             raise
         except Exception as fault:
             if not is_passing(fault):
                 raise
-            log.warning("%s could not be written (%s): once more in %.0f s", uri, fault, pause)
+            log.warning("%s could not be %s (%s): once more in %.0f s", uri, done, fault, pause)
             time.sleep(pause)
-    return write()
+    return act()
 
 
 def write_bytes_atomic(uri: str, data: bytes) -> None:

@@ -25,6 +25,7 @@ class Tally:
     sums: dict[str, int] = field(default_factory=dict)  # of integer columns
     units: int = 0  # with rows or quarantined
     doubled: tuple[str, ...] = ()  # with rows in more than one shard
+    superseded: tuple[str, ...] = ()  # quarantined, and with rows all the same
 
     def fault(self, asked: int) -> str | None:
         """Why a stage of `asked` units cannot be committed, or None. Pure."""
@@ -72,4 +73,6 @@ def tally(
     named, times = counts.field("values"), counts.field("counts")
     doubled = named.filter(pc.greater(times, 1))
     closed = pc.count_distinct(pa.chunked_array([named, *lost])).as_py()
-    return Tally(rows, dict(reasons), added, closed, tuple(sorted(doubled.to_pylist())))
+    superseded = named.filter(pc.is_in(named, value_set=pa.chunked_array(lost).combine_chunks()))
+    two = (tuple(sorted(names.to_pylist())) for names in (doubled, superseded))
+    return Tally(rows, dict(reasons), added, closed, *two)

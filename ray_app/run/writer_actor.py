@@ -7,11 +7,12 @@ for again. One actor writes the tables of all lanes of a stage, each into its ow
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -21,6 +22,8 @@ from ray_app.run.lease import Fence
 from ray_app.run.shard_settings import MAX_ROWS, MAX_SECONDS
 from ray_app.run.shards import ShardWriter, shard_files
 from ray_app.run.units import SeenUnits
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,14 @@ class TableWriter:
         return {"units": len(self.seen), "completion_tokens": self.counters["completion_tokens"]}
 
     async def finish(self) -> dict[str, float]:
-        """Close the open shards; the counters of this attempt."""
+        """Close the open shards; the counters of this attempt. After an error they are closed too, for what came before
+        it is answered; then the error is raised.
+        """
         if self.timer:
             self.timer.cancel()
+        with contextlib.suppress(Exception) if self.fault else contextlib.nullcontext():
+            self.writer.close()
         self._raise_fault()
-        self.writer.close()
         return dict(self.counters)
 
     def _tell(self) -> None:
@@ -151,9 +157,8 @@ class _WriterActor:
 
     async def add(self, units: list[tuple[int, Any]]) -> None:
         """Rows or quarantine rows of finished units. After an error every later call raises it too."""
-        for lane, table in enumerate(self.tables):
-            if own := [unit for number, unit in units if number == lane]:
-                await table.add(own)
+        lanes = [[unit for number, unit in units if number == lane] for lane in range(len(self.tables))]
+        await _each([table.add(own) for table, own in zip(self.tables, lanes, strict=True) if own])
 
     async def settled(self, close: bool = False) -> None:
         """Returns once every row that came before this call is in a closed shard; with `close`, by closing it now."""
@@ -182,8 +187,21 @@ class _WriterActor:
         return {name: sum(one[name] for one in told) for name in ("units", "completion_tokens")}
 
     async def finish(self) -> list[dict[str, float]]:
-        """Close the open shards; the counters of this attempt, a table each."""
-        return [await table.finish() for table in self.tables]
+        """Close the open shards; the counters of this attempt, a table each. A table's error keeps no other open."""
+        return await _each([table.finish() for table in self.tables])
+
+
+async def _each(acts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do them all, one after the other; then the first error is raised, if there was one."""
+    done, faults = [], list[Exception]()
+    for act in acts:
+        try:
+            done.append(await act)
+        except Exception as fault:
+            faults.append(fault)
+    if faults:
+        raise faults[0]
+    return done
 
 
 def start_writer(

@@ -5,6 +5,7 @@
     with last_act(act): …          what must not outlive the process; `act` may run twice, and in any thread
     stopped(), at_most(seconds)    for what closes itself on the way out
     code = ending()                the last acts, the one line, the exit code
+    give_up(line)                  from any thread: the same way out, with a failure's line and exit code 1
 
 What is open closes itself on the way out. The main thread may be where no exception reaches it, or closing may take too
 long; so a thread hears the signals too, and ends the process by itself: in 9 s, in time for `ray job stop`, or at a
@@ -48,6 +49,7 @@ class _State:
         self.number: int | None = None  # the first signal
         self.deadline = math.inf
         self.working = self.raised = self.told = False
+        self.failed: str | None = None  # why the command gives up, where nobody has asked it to stop
         self.acts: list[Act] = []
         self.words = CONTINUES
 
@@ -130,6 +132,18 @@ def say_at_end(words: str) -> None:
 def stopped() -> bool:
     """Whether a signal has come."""
     return _state.number is not None
+
+
+def give_up(line: str) -> None:
+    """Stop the command as SIGTERM does, wherever its main thread is, with `failed: line` and exit code 1. From any
+    thread; does nothing outside `stoppable`, or where a stop is under way.
+    """
+    if _uninstall is None or not _state.working or stopped():
+        return
+    _state.failed = line
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGTERM)
 
 
 def at_most(seconds: float) -> float:
@@ -228,10 +242,14 @@ def _say_and_exit() -> None:
 
 
 def _line() -> str:
+    if _state.failed is not None:
+        return f"failed: {_state.failed}"
     return f"{'stopped' if _state.number == signal.SIGTERM else 'interrupted'}; {_state.words}"
 
 
 def _code() -> int:
+    if _state.failed is not None:
+        return 1
     return 128 + (_state.number or signal.SIGINT)
 
 

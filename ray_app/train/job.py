@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,10 @@ from ray_app.train.batches import PlanSettings
 from ray_app.train.settings import TrainSettings
 
 RAY_RUN = "ray"  # the name of every run of Ray Train, and of its own folder in `work_dir`
+
+
+def unfenced() -> None:
+    """Nobody else can have taken over what a fit writes."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Job:
     revision: str | None = None  # of a seed model from the hub
     started: float = 0.0  # when the workers were asked for (Unix time)
     adopted: str = ""  # Ray Train's own folder, where it was there before the fit was known
+    fence: Callable[[], None] = unfenced  # raises once `work_dir` is another driver's
 
     @property
     def ray_dir(self) -> str:

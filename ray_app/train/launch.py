@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -16,6 +16,7 @@ from ray_app.train.room import telling_of_room
 from ray_app.train.settings import TrainSettings
 from ray_app.train.state import clear_fault, read_fault
 
+T = TypeVar("T")
 START_RETRIES = 2
 START_TIMEOUT_S = 600  # nodes of an autoscaled cluster take minutes to come; Ray Train gives up after one by default
 START_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -47,17 +48,18 @@ def run_workers(job: Job) -> None:
         raise
 
 
-def explained(job: Job, work: Callable[[], Any]) -> None:
-    """Do the work of a Ray Train run; what its workers have noted of a fault is raised as that."""
+def explained(job: Job, work: Callable[[], T]) -> T:
+    """What the work of a Ray Train run returns; what its workers have noted of a fault is raised as that."""
     limit_s = starts(job.settings) * float(os.environ.get(START_VARIABLE, START_TIMEOUT_S))
     try:
         with telling_of_room(job.settings, limit_s):
-            work()
+            done = work()
     except Exception as fault:
         _raise_known(job.work_dir)
         lines = str(fault).strip().splitlines()
         raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
     _raise_known(job.work_dir)
+    return done
 
 
 def starts(settings: TrainSettings) -> int:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 FOLDER = "standby-"  # begins the name of Ray Train's own folder: which fit it is to be is not known yet
 NODE = "ray.io/node-id"
 CLAIM_S = 120.0
+LOOK_S, END_S = 5.0, 5.0  # between two looks at the nodes; for a run of Ray Train that was ended
 HARDLY_A_CPU = 0.001  # a worker must ask for something
 MOVED = "moved"  # a kind of fault (state.write_fault)
 
@@ -88,7 +89,7 @@ class Standby:
         self.adopted = True
         clear_fault(job.work_dir)
         try:
-            explained(job, lambda: self._done(job, claims))
+            done = explained(job, lambda: self._done(job, claims))
         except RunError:
             if (read_fault(job.work_dir) or ("",))[0] != MOVED:
                 raise
@@ -99,28 +100,41 @@ class Standby:
             raise
         finally:
             release(claims)
-        return True
+        if not done:
+            log.warning("a node of the training workers that waited is gone: others start, from the last saved state")
+        return done
 
     def _claimed(self) -> list[Claim]:
         if not self.settings.use_gpu:
             return []
         return claim(1, len(self.nodes), CLAIM_S, self.nodes, self.settings.cpus_per_worker)
 
-    def _done(self, job: Job, claims: Sequence[Claim]) -> None:
+    def _done(self, job: Job, claims: Sequence[Claim]) -> bool:
+        """Whether they have done it. Once a node of theirs is gone they never can: Ray Train starts every later group
+        on the same nodes, by their names, and would wait for the lost one until it gives up. So it is ended then.
+        """
         from ray_app.train.standby_backend import Order
 
         ray.get(self.orders.give.remote(Order(job, gpus_by_node(claims))))
+        while not wait([self.ended], timeout=LOOK_S).done:
+            if any_gone(self.nodes, ray.nodes()):
+                self._end()
+                return False
         self.ended.result()
+        return True
 
     def close(self) -> None:
         """End the workers, if they wait still, and remove their folder, if no fit has it."""
         if not self.ended.done():
             with contextlib.suppress(ray.exceptions.RayError):
                 self.orders.give.remote(None)
-            self._kill()
-            wait([self.ended], timeout=5)
+            self._end()
         if not self.adopted:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self) -> None:
+        self._kill()
+        wait([self.ended], timeout=END_S)
 
     def _kill(self) -> None:
         with contextlib.suppress(ray.exceptions.RayError):
@@ -136,6 +150,11 @@ def seats(nodes: Sequence[Mapping[str, Any]], settings: TrainSettings) -> list[s
     living = [(node["Resources"].get(unit, 0.0), node["NodeID"]) for node in nodes if node["Alive"]]
     found = [name for amount, name in sorted(living, key=lambda one: -one[0]) for _ in range(int(amount // each))]
     return found[: settings.workers] if len(found) >= settings.workers else None
+
+
+def any_gone(names: Sequence[str], nodes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one of the nodes of these names is no living node of `ray.nodes()`. Pure."""
+    return not set(names) <= {node["NodeID"] for node in nodes if node["Alive"]}
 
 
 def gpus_by_node(claims: Sequence[Claim]) -> dict[str, tuple[str, ...]]:

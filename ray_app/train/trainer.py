@@ -29,7 +29,7 @@ from ray_app.train.batches import total_steps
 from ray_app.train.candidates import RECORD, Candidate, list_candidates, place
 from ray_app.train.check import check
 from ray_app.train.encoding import encode_files, hash_file, model_facts
-from ray_app.train.job import Job, fit_id, plan_settings
+from ray_app.train.job import Job, fit_id, plan_settings, unfenced
 from ray_app.train.launch import run_workers
 from ray_app.train.selection import Score, best, boundaries, should_stop
 from ray_app.train.settings import TrainSettings
@@ -92,14 +92,16 @@ def fit(
     may_grow: bool = False,
     origin: str = "",
     standby: Standby | None = None,
+    fence: Callable[[], None] = unfenced,
 ) -> TrainResult:
     """Fine-tune `seed_model` on `train_files` and leave a Hugging Face folder at `checkpoint_dir`.
 
     `revision` is that of a seed model from the hub; `origin` names the training that made `seed_model`, where one did.
     `state_dir` and `checkpoint_dir` are paths every node sees, or fsspec URIs. `validation` scores a candidate with the
     trainer's GPUs free (`train.selection` says when); without it the last step is taken. `make_room` is called whenever
-    workers are about to start; `standby` are some that have, and end with this call. Raises InputError (settings,
-    files), RunError (no row is left to train on; workers kept dying).
+    workers are about to start; `standby` are some that have, and end with this call. `fence` (picklable) raises once
+    the folders are another driver's: workers ask it before they save, this call before it replaces or removes anything.
+    Raises InputError (settings, files), RunError (no row is left to train on; workers kept dying).
     """
     started = time.monotonic()
     kind: precision.Kind = "cuda" if settings.use_gpu else "cpu"
@@ -112,6 +114,7 @@ def fit(
     committed = read_record(checkpoint_dir, identity, validation.identity if validation else "")
     work_dir = f"{_absolute(state_dir)}/{identity}"
     if committed is not None:
+        fence()
         drop(work_dir)  # the last call may have been killed before it tidied up
         return committed
     warn_of_other_fits(state_dir, identity)
@@ -125,15 +128,16 @@ def fit(
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     plan = plan_settings(settings, seed)
     steps, whole = (total_steps(lengths, plan, settings.epochs, most) for most in (settings.max_steps, None))
-    keep = settings.keep_candidates and validation is not None
-    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, candidates=keep, revision=revision)
+    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, revision=revision, fence=fence)
+    if settings.keep_candidates and validation is not None:
+        job = replace(job, candidates=True)
     cut = f" of {whole} (train.max_steps)" if steps < whole else ""
     log.info("training %s: %d rows, %d steps%s on %d workers", run_name, len(lengths), steps, cut, settings.workers)
     scores, progress = train_and_select(job, validation, make_room, spent, standby)
     seconds = time.monotonic() - started
     result = result_of(progress, list_candidates(work_dir), scores, len(lengths), seconds, quarantine)
     result = replace(result, spent=dict(spent), cut_from=whole if cut else None)
-    commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "")
+    commit(result, checkpoint_dir, identity, work_dir, validation.identity if validation else "", fence)
     return result
 
 
@@ -256,14 +260,24 @@ def read_record(checkpoint_dir: str, identity: str, validation: str = "") -> Tra
     return TrainResult(**record)
 
 
-def commit(result: TrainResult, checkpoint_dir: str, identity: str, work_dir: str, validation: str = "") -> None:
+def commit(
+    result: TrainResult,
+    checkpoint_dir: str,
+    identity: str,
+    work_dir: str,
+    validation: str = "",
+    fence: Callable[[], None] = unfenced,
+) -> None:
     """Place the selected candidate with its record, then drop what is no longer needed: last and best stay."""
     chosen = next(candidate for candidate in result.candidates if candidate.step == result.selected)
     last = result.candidates[-1]
     fs, source = filesystem(chosen.path)
     record = {"fit": identity, "validation": validation, **asdict(result)}
+    fence()  # another driver of the run trains the same fit in the same folders
     fs.pipe_file(f"{source}/{RECORD}", json.dumps(record).encode())
+    fence()
     place(chosen, checkpoint_dir)
+    fence()  # to copy a large model within a store takes minutes
     for candidate in result.candidates:
         if candidate != last:
             storage.remove(candidate.path)

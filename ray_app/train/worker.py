@@ -198,6 +198,7 @@ class Worker:
         return dict(zip(names[0], values.tolist(), strict=True))
 
     def _checkpoint(self, done: int) -> None:
+        self.job.fence()  # a state that is saved takes the place of an older one, and that may be another driver's now
         if self.rank == 0:
             state.write_progress(self.job.work_dir, self.progress)
         if self.settings.use_gpu:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.generation.programs.rows import pair_units
 from ray_app.run.shards import row_counts, shard_files
 from ray_app.run.writer_actor import Table, start_writer
+from ray_app.system import precision
+from ray_app.train.launch import START_TIMEOUT_S
+from ray_app.train.standby import Standby
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
 PAIRS = 40
@@ -135,12 +138,13 @@ def sft_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def resumed(
     two_nodes: tuple[Cluster, Any], shallow: str, sft_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Fault], None]:
+) -> Callable[..., None]:
     """Train with two workers of two CPUs; the third step waits until a fault is done, the second has left a checkpoint.
-    The same steps with the same losses come of it as of a training that is left alone.
+    The same steps with the same losses come of it as of a training that is left alone. `waited`: the nodes of workers
+    that are there before the training is.
     """
 
-    def train(fault: Fault) -> None:
+    def train(fault: Fault, waited: Sequence[str] = ()) -> None:
         monkeypatch.syspath_prepend(STAND_INS)
         state = tmp_path / "state"
         state.mkdir()
@@ -155,7 +159,11 @@ def resumed(
 
         going = when(lambda: bool(list(state.glob("*/ray/checkpoint_manager_snapshot.json"))), go)
         settings = small(checkpoint_every=2, cpus_per_worker=2, tracking={"to": ("wandb",), "project": str(state)})
-        found = run(settings, tmp_path, sft_file, shallow)
+        standby = None
+        if waited:
+            settings = settings.decided(precision.decided({"cpu"}))
+            standby = Standby.start(settings, shallow, None, str(state), waited)
+        found = run(settings, tmp_path, sft_file, shallow, standby=standby)
         going.join(60)
         assert [point["step"] for point in found.metrics] == [1, 2, 3, 4]
         undisturbed = run(small(checkpoint_every=2, cpus_per_worker=2), tmp_path / "undisturbed", sft_file, shallow)
@@ -171,7 +179,7 @@ def nodes_of_workers(cluster: Cluster) -> set[str]:
 
 @pytest.mark.parametrize("two_nodes", [5], indirect=True)
 def test_a_training_goes_on_where_there_is_room_after_a_node_with_a_worker_has_gone(
-    two_nodes: tuple[Cluster, Any], resumed: Callable[[Fault], None]
+    two_nodes: tuple[Cluster, Any], resumed: Callable[..., None]
 ) -> None:
     """Each node has room for one worker of two CPUs. As one goes, there comes to be room for both on the other."""
     cluster, other = two_nodes
@@ -189,10 +197,38 @@ def test_a_training_goes_on_where_there_is_room_after_a_node_with_a_worker_has_g
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("two_nodes", [5], indirect=True)
+def test_workers_that_waited_for_their_training_need_not_be_on_the_node_that_goes(
+    two_nodes: tuple[Cluster, Any], resumed: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are bound to their nodes by name; the ones that go on in their place take what room there is."""
+    cluster, other = two_nodes
+    here = ray.get_runtime_context().get_node_id()
+    there = next(node["NodeID"] for node in ray.nodes() if node["NodeID"] != here)
+    found: set[str] = set()
+    started = time.monotonic()
+
+    def goes() -> None:
+        nonlocal started
+        found.update(nodes_of_workers(cluster))
+        cluster.remove_node(other, allow_graceful=False)
+        started = time.monotonic()
+
+    resumed(goes, [here, there])
+    assert found == {here, there}
+    assert "a node of the training workers that waited is gone: others start" in caplog.text
+    assert time.monotonic() - started < START_TIMEOUT_S  # Ray Train's time-out for a group that finds no room
+
+
 def test_a_training_that_no_node_has_room_for_says_so_and_goes_on_when_one_comes(
-    two_nodes: tuple[Cluster, Any], resumed: Callable[[Fault], None], caplog: pytest.LogCaptureFixture
+    two_nodes: tuple[Cluster, Any],
+    resumed: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster, other = two_nodes
+    # The main thread trains, so another one adds the node; only the main thread may set a handler of signals.
+    monkeypatch.setattr(ray._private.utils, "set_sigterm_handler", lambda _: None)
     started = time.monotonic()
     waited: list[float] = []
 
@@ -202,14 +238,14 @@ def test_a_training_that_no_node_has_room_for_says_so_and_goes_on_when_one_comes
     def comes() -> None:
         waited.append(time.monotonic() - started)
         cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+        threading.Event().wait(900)  # the processes of a node end with the thread that has started them
 
     def goes() -> None:
         nonlocal started
         cluster.remove_node(other, allow_graceful=False)
         started = time.monotonic()
 
-    coming = when(told, comes)
+    when(told, comes)
     resumed(goes)
-    coming.join(60)
     assert "training: there is room again" in caplog.text
     assert waited[0] < 60  # the limit that docs/reliability.md names

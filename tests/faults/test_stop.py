@@ -29,6 +29,9 @@ from killing import (
 )
 from loop_runs import DEMO, ROOT, Loop, end_session, environment, held, scripted
 
+from ray_app.run.lease import _locked
+from ray_app.run.storage import write_json_atomic
+
 CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "stopped")}
 SIGNALS = pytest.mark.parametrize("number", list(CODES), ids=lambda number: number.name)
 CONTINUES = "the same command continues this run"
@@ -122,6 +125,37 @@ def test_a_stop_in_every_stage(
     stopping.at(stopping.inside("iter_01/evaluation/validation"), *held("judge", EVALUATION_ROW))
     run.succeeds()
     stopping.compare()
+    whole_and_once(run)
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(1200)
+def test_a_training_whose_run_another_driver_has_taken_over_ends_at_once(
+    loop: Callable[..., Loop], shallow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver stood still for too long, its workers did not: whatever they trained is the other driver's now."""
+    run = loop(**killable_settings(shallow))
+    file, saved = run.run / "lease.json", "iter_01/train_state/*/ray/**/*"
+
+    def second_step_is_saved() -> bool:
+        return any("state-000002" in told.read_text() for told in run.run.glob(f"{saved}snapshot.json"))
+
+    with monkeypatch.context() as stand_in:
+        stand_in.setenv("PYTHONPATH", str(ROOT / "tests" / "stand_ins"))
+        process = run.start(*trained_until(3, tmp_path))
+        run.wait_for(process, second_step_is_saved)
+    with _locked(str(file)):
+        write_json_atomic(str(file), {"owner": "other", "host": "elsewhere", "pid": 7})
+    before = run.files(saved)
+    ended = run.ended(process, 60)
+    assert ended.code == 1, ended.errors[-3000:]
+    assert ended.one_line == "failed: another driver took over this run (process 7 on elsewhere); this one stops"
+    assert left_of(process.pid) == []
+    assert run.files(saved) == before
+    assert not (run.run / "iter_01" / "checkpoint").exists()
+    assert json.loads(file.read_text())["owner"] == "other"
+    file.unlink()  # the other one has ended, too
+    run.succeeds()
     whole_and_once(run)
 
 

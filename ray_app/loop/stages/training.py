@@ -38,6 +38,7 @@ from ray_app.run.storage import list_files
 from ray_app.system.background import in_background
 from ray_app.system.device_time import DeviceClock
 from ray_app.train.candidates import Candidate
+from ray_app.train.job import unfenced
 from ray_app.train.selection import Score
 from ray_app.train.settings import TrainSettings
 from ray_app.train.standby import Standby, seats
@@ -140,6 +141,7 @@ def run(context: Context, iteration: int, digests: tuple[str, str], start: Start
             may_grow=context.runner.pools.may_grow,
             make_room=lambda: context.runner.pools.release_for_training(settings.train),
             standby=standby,
+            fence=context.runner.fence.check if context.runner.fence else unfenced,
         )
     count_time(context.runner.pools.clock, result, settings.train.workers if settings.train.use_gpu else 1)
     write_quarantine(context, iteration, result.quarantine)

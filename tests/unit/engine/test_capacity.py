@@ -108,22 +108,32 @@ def test_what_pools_leave_of_each_node() -> None:
 
 def test_the_trainer_beside_pools() -> None:
     train = TrainSettings(workers=8, use_gpu=True, cpus_per_worker=1)
-    assert trainer_fits(train, [engine(replicas=8)], {"CPU": 200.0, "GPU": 16.0}, cores=200)
-    assert not trainer_fits(train, [engine(replicas=9)], {"CPU": 200.0, "GPU": 16.0}, cores=200)
-    assert not trainer_fits(train, [engine(replicas=8)], {"CPU": 10.0, "GPU": 16.0}, cores=10)
+    assert trainer_fits(train, [engine(replicas=8)], [{"CPU": 200.0, "GPU": 16.0}], cores=200)
+    assert not trainer_fits(train, [engine(replicas=9)], [{"CPU": 200.0, "GPU": 16.0}], cores=200)
+    assert not trainer_fits(train, [engine(replicas=8)], [{"CPU": 10.0, "GPU": 16.0}], cores=10)
+
+
+def test_a_training_worker_stands_on_one_node() -> None:
+    """Two CPUs are free, one on each node: a worker of two fits on neither, whatever the sums say."""
+    two, engines = [{"CPU": 4.0}, {"CPU": 4.0}], EngineSettings(model="m", kind="scripted", cpus=3, replicas=2)
+    assert not trainer_fits(TrainSettings(workers=1, use_gpu=False, cpus_per_worker=2), [engines], two, cores=8)
+    assert trainer_fits(TrainSettings(workers=2, use_gpu=False, cpus_per_worker=1), [engines], two, cores=8)
+    apart = [{"CPU": 2.0, "GPU": 8.0}, {"CPU": 96.0}]  # its GPUs on one node, the CPUs on the other
+    assert not trainer_fits(TrainSettings(workers=4, use_gpu=True, cpus_per_worker=1), [], apart, cores=98)
+    assert trainer_fits(TrainSettings(workers=2, use_gpu=True, cpus_per_worker=1), [], apart, cores=98)
 
 
 def test_what_computes_on_processors_has_real_cores() -> None:
     """Ray counts four CPUs on a machine of two cores: an engine of two threads leaves none for a trainer."""
     train = TrainSettings(workers=2, use_gpu=False)
     on_cpu = EngineSettings(model="m", device="cpu", cpu_threads=2)
-    four = {"CPU": 4.0}
+    four = [{"CPU": 4.0}]
     assert trainer_fits(train, [], four, cores=2)
     assert not trainer_fits(train, [on_cpu], four, cores=2)
     assert trainer_fits(train, [on_cpu], four, cores=4)
     scripted = EngineSettings(model="m", kind="scripted", cpus=0.5)
     assert trainer_fits(train, [scripted], four, cores=2), "it computes nothing"
-    assert trainer_fits(TrainSettings(workers=1), [on_cpu], {"CPU": 4.0, "GPU": 1.0}, cores=2)
+    assert trainer_fits(TrainSettings(workers=1), [on_cpu], [{"CPU": 4.0, "GPU": 1.0}], cores=2)
     assert pools_fit_cores([on_cpu, engine(replicas=8)], cores=2)
     assert not pools_fit_cores([on_cpu, on_cpu], cores=2)
     assert pools_fit_cores([on_cpu.model_copy(update={"cpu_threads": 1, "tensor_parallel": 2})], cores=2)

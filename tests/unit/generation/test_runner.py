@@ -13,6 +13,7 @@ from ray_app.engine.settings import EngineSettings
 from ray_app.errors import RunError
 from ray_app.generation.runner import Job, result_of
 from ray_app.run import storage
+from ray_app.run.lease import Fence
 from ray_app.run.shards import ShardWriter, shard_files
 
 
@@ -70,3 +71,23 @@ def test_a_stage_whose_unit_two_drivers_wrote_is_not_committed(tmp_path: Path) -
     judged(tmp_path, "b")
     with pytest.raises(RunError, match=r"1 unit\(s\) have rows in two shards \('b:ab' among them\)"):
         result_of(job(tmp_path, 2), {}, 0.0, {})
+
+
+def test_rows_stand_where_an_old_driver_wrote_late_that_their_unit_is_quarantined(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stood still between its fence and the write; meanwhile the new driver has asked the unit again."""
+    judged(tmp_path, "a", "b", lost=("c",))
+    judged(tmp_path, lost=("a",))
+    result = result_of(job(tmp_path, 3), {}, 0.0, {})
+    assert (result.rows_out, result.quarantined) == (4, {"empty": 1})
+    assert job(tmp_path, 3).tally().superseded == ()
+    assert "iteration 2: judgments: 1 unit(s) have rows, and were quarantined by a driver that held" in caplog.text
+
+
+def test_who_has_lost_the_run_changes_no_quarantine(tmp_path: Path) -> None:
+    judged(tmp_path, "a", lost=("a",))
+    lost: Any = Fence(str(tmp_path / "lease.json"), "nobody")
+    with pytest.raises(RunError, match=r"lease\.json is gone"):
+        result_of(job(tmp_path, 1), {}, 0.0, {}, lost)
+    assert job(tmp_path, 1).tally().superseded == ("a:ab",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -29,6 +30,22 @@ from ray_app.run.lease import Lease
 with Lease(sys.argv[1]):
     print("holds", flush=True)
     time.sleep(600)
+"""
+
+# A driver whose main thread asks no fence, as in a training.
+COMMAND = """
+import sys, time
+from ray_app.base.settings_parts import CommandSettings
+from ray_app.command.load_settings import leave, run_command
+from ray_app.run import lease
+lease.HEARTBEAT_S = 0.2
+
+def main(settings):
+    with lease.Lease(sys.argv[1]):
+        print("holds", flush=True)
+        time.sleep(600)
+
+leave(run_command(CommandSettings, main, []))
 """
 
 
@@ -274,6 +291,67 @@ def test_a_beat_never_writes_over_another_owner(tmp_path: Path, monkeypatch: pyt
                 write_holder(folder)
             until(lambda lease=lease: not lease.thread.is_alive())  # it saw the other owner
             assert storage.read_json(lease_file(folder))["owner"] == "other"
+
+
+def test_a_driver_that_lost_its_lease_is_ended_by_its_next_heartbeat(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "holds\n"
+        with lease_module._locked(lease_file(str(tmp_path))):
+            write_holder(str(tmp_path), host="elsewhere", pid=7)
+        assert process.wait(60) == 1
+        said = "failed: another driver took over this run (process 7 on elsewhere); this one stops"
+        assert process.stderr.read().splitlines() == [said]
+    assert storage.read_json(lease_file(str(tmp_path)))["owner"] == "other"
+
+
+class Failing:
+    """Stands in for the reading of a lease, which fails so often."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: Exception, times: int) -> None:
+        self.read, self.fault, self.times, self.looks = storage.read_json, fault, times, 0
+        monkeypatch.setattr(storage, "PAUSES_S", (0.001, 0.001, 0.001))
+        monkeypatch.setattr(storage, "read_json", self)
+
+    def __call__(self, uri: str) -> Any:
+        self.looks += 1
+        if self.looks <= self.times:
+            raise self.fault
+        return self.read(uri)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_for_a_moment_fences_nobody_off(
+    place: str, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Lease(place) as lease:
+        failing = Failing(monkeypatch, OSError(number, os.strerror(number)), 3)
+        lease.fence.check()
+        assert failing.looks == 4
+        assert "lease.json could not be read" in caplog.text
+        failing.looks = 0
+        write_holder(place, host="elsewhere")
+        with pytest.raises(RunError, match="another driver took over"):  # it is told all the same
+            lease.fence.check()
+
+
+def test_a_disk_that_is_gone_for_good_is_told_as_that(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(place) as lease, monkeypatch.context() as disk:
+        failing = Failing(disk, OSError(errno.EIO, "Input/output error"), 100)
+        with pytest.raises(OSError, match="Input/output error"):
+            lease.fence.check()
+        assert failing.looks == 4
+
+
+def test_a_lease_that_is_gone_is_looked_for_once(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(place) as lease:
+        failing = Failing(monkeypatch, FileNotFoundError(lease.uri), 100)
+        with pytest.raises(RunError, match=r"lease\.json is gone"):
+            lease.fence.check()
+        assert failing.looks == 1
 
 
 def test_no_beat_comes_after_the_release(place: str, monkeypatch: pytest.MonkeyPatch) -> None:

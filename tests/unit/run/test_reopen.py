@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 from closed import closed_units
 
-from ray_app.run.reopen import reopen
+from ray_app.run.reopen import reopen, supersede
 from ray_app.run.shards import ShardWriter, row_counts, shard_files
 
 SCHEMA = pa.schema([("id", pa.string())])
@@ -50,3 +50,13 @@ def test_faults_of_another_stage_of_the_folder_stay(tmp_path: Path) -> None:
     written(str(tmp_path), [entry("a", "engine_error", "pairs"), entry("b", "engine_error", "judgments")])
     assert reopen(str(tmp_path), {"engine_error"}, "judgments") == 1
     assert closed_units(str(tmp_path), ["id"]) == {"answered", "a"}
+
+
+def test_entries_of_units_that_have_rows_leave_the_quarantine(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    written(place, [entry("answered", "empty"), entry("b", "too_long")], [entry("answered", "empty", "given")])
+    assert supersede(place, ["answered"], "judgments") == 1
+    assert row_counts(place) == (1, {"too_long": 1, "empty": 1})
+    assert supersede(place, ["answered"]) == 1
+    assert row_counts(place) == (1, {"too_long": 1})
+    assert len(shard_files(place, "quarantine")) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from finished_units import SCHEMA, quarantined, result
 from ray_app.engine.base import UnitResult
 from ray_app.errors import RunError
 from ray_app.run import lease as lease_module
+from ray_app.run import shards
 from ray_app.run.lease import Lease
 from ray_app.run.shards import row_counts
 from ray_app.run.writer_actor import Table, TableWriter, _WriterActor
@@ -154,6 +156,61 @@ def test_held_units_are_those_that_did_not_come_since(tmp_path: Path) -> None:
 
     assert asyncio.run(work()) == ["b"]
     assert row_counts(str(tmp_path)) == (1, {"empty": 1})
+
+
+BAD = UnitResult("x", rows=[{"id": "x"}])
+
+
+def test_what_came_before_a_unit_that_does_not_fit_is_closed(tmp_path: Path) -> None:
+    async def work() -> None:
+        actor = TableWriter(str(tmp_path), SCHEMA, None)
+        await actor.add([result("a"), quarantined("q")])
+        with pytest.raises(ValueError, match="misses column"):
+            await actor.add([BAD])
+        with pytest.raises(ValueError, match="misses column"):
+            await actor.finish()
+
+    asyncio.run(work())
+    assert closed_units(str(tmp_path), ["id"]) == {"a", "q"}
+
+
+def test_an_error_of_one_lane_costs_no_other_its_rows(tmp_path: Path) -> None:
+    tables = [Table(str(tmp_path / name), SCHEMA) for name in ("first", "second", "third")]
+
+    async def work() -> None:
+        actor = _WriterActor(tables, None, 100, 60.0)
+        await actor.add([(lane, result(f"{lane}")) for lane in range(3)])
+        with pytest.raises(ValueError, match="misses column"):
+            await actor.add([(0, BAD), (1, result("with it"))])
+        with pytest.raises(ValueError, match="misses column"):
+            await actor.finish()
+
+    asyncio.run(work())
+    assert [closed_units(table.directory, ["id"]) for table in tables] == [{"0"}, {"1", "with it"}, {"2"}]
+
+
+def test_a_shard_that_cannot_be_written_keeps_no_other_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails for as long as the first lane's rows are tried, and is there again for all that follow."""
+    tables = [Table(str(tmp_path / name), SCHEMA) for name in ("first", "second")]
+    create = shards.create_bytes
+
+    def fails(uri: str, data: bytes) -> None:
+        if "first/shard" in uri:
+            raise OSError(errno.EIO, "Input/output error")
+        create(uri, data)
+
+    async def work() -> None:
+        actor = _WriterActor(tables, None, 100, 60.0)
+        await actor.add([(0, result("a")), (0, quarantined("q")), (1, result("b"))])
+        with monkeypatch.context() as disk:
+            disk.setattr(shards, "create_bytes", fails)
+            with pytest.raises(OSError, match="Input/output error"):
+                await actor.finish()
+        assert [closed_units(table.directory, ["id"]) for table in tables] == [{"q"}, {"b"}]
+        await actor.finish()  # as a stage that fails does once more
+
+    asyncio.run(work())
+    assert [closed_units(table.directory, ["id"]) for table in tables] == [{"a", "q"}, {"b"}]
 
 
 def test_each_lane_has_its_table_and_its_counts(tmp_path: Path) -> None:

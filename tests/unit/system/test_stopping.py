@@ -129,3 +129,29 @@ def main(settings):
 )
 def test_a_job_has_as_long_as_ray_job_stop_gives(environment: dict[str, str], limit: float) -> None:
     assert stopping.limit_s(environment) == pytest.approx(limit)
+
+
+SLEEPING = """
+def main(settings):
+    try:
+        say("ready")
+        time.sleep(600)
+    finally:
+        say("closed")
+"""
+
+
+@pytest.mark.parametrize(("main", "closed"), [(SLEEPING, ["closed"]), (DEAF, [])])
+def test_a_command_that_gives_up_ends_wherever_its_main_thread_is(main: str, closed: list[str]) -> None:
+    """With the line and the code of a failure, not those of a stop."""
+    lost = """
+threading.Timer(2.0, lambda: stopping.give_up("the run is another driver's")).start()
+"""
+    process = command(lost + main, limit=1.0)
+    assert ended(process) == (1, [*closed, "failed: the run is another driver's"])
+
+
+def test_outside_a_command_nobody_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping.signal, "pthread_kill", lambda *_: pytest.fail("a signal was sent"))
+    stopping.give_up("nobody listens")
+    assert not stopping.stopped()

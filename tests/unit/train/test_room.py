@@ -10,7 +10,7 @@ import pytest
 
 from ray_app.train import room
 from ray_app.train.launch import START_TIMEOUT_S, starts
-from ray_app.train.room import missing_room, room_for, telling_of_room
+from ray_app.train.room import held_room, missing_room, room_for, telling_of_room, waits
 from ray_app.train.settings import TrainSettings
 
 
@@ -52,12 +52,70 @@ def test_it_is_told_once_and_that_it_is_over(monkeypatch: pytest.MonkeyPatch, ca
     looks = [[node(4)], [node(3)], [node(3)], [node(4)], [node(4)]]
     monkeypatch.setattr(room, "LOOK_S", 0.001)
     monkeypatch.setattr(room.ray, "nodes", lambda: looks.pop(0) if len(looks) > 1 else looks[0])
+    monkeypatch.setattr(room.ray.util, "placement_group_table", dict)
     with caplog.at_level(logging.WARNING, logger=room.__name__), telling_of_room(ON_CPUS, 600):
         while len(looks) > 1 or len(caplog.records) < 2:
             time.sleep(0.01)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
         "training waits for room",
         "training",
+    ]
+
+
+def group(state: str, *bundles: dict[str, float]) -> dict[str, Any]:
+    return {"state": state, "bundles": dict(enumerate(bundles))}
+
+
+@pytest.mark.parametrize(
+    ("groups", "waiting"),
+    [
+        ([], False),
+        ([group("PENDING", {"CPU": 2.0}, {"CPU": 2.0})], True),
+        ([group("CREATED", {"CPU": 2.0}, {"CPU": 2.0})], False),
+        ([group("RESCHEDULING", {"CPU": 2.0}, {"CPU": 2.0})], True),
+        ([group("PENDING", {"CPU": 2.0})], False),  # an engine's
+        ([group("PENDING", {"CPU": 2.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0})], False),  # another training's
+        ([group("CREATED", {"CPU": 1.0}), group("PENDING", {"CPU": 2.0}, {"CPU": 2.0})], True),
+    ],
+)
+def test_workers_wait_where_ray_has_not_placed_them(groups: list[Any], waiting: bool) -> None:
+    assert waits(dict(zip("abc", groups, strict=False)), ON_CPUS) == waiting
+
+
+def test_room_that_others_hold_is_told_as_that() -> None:
+    """Engines, or another job: the nodes would have room."""
+    nodes = [node(4), node(4)]
+    assert missing_room(nodes, ON_CPUS, 600) is None
+    line = held_room(nodes, {"CPU": 2.0}, ON_CPUS, 600)
+    assert "2 workers with 2 CPUs each, and 2 node(s) with 0 GPUs and 8 CPUs are there, of which 0 GPUs and 2" in line
+    assert "when engines or other jobs give back what they hold, or fails after 10 min" in line
+
+
+@pytest.mark.timeout(60)
+def test_workers_that_wait_at_two_looks_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At one look they may be about to start."""
+    asked, placed = (group(state, {"CPU": 2.0}, {"CPU": 2.0}) for state in ("PENDING", "CREATED"))
+    looks = [{"a": one} for one in (asked, placed, asked, asked, placed)]
+    left = list(looks)
+    told_at: list[int] = []
+
+    def free() -> dict[str, float]:
+        told_at.append(len(left))
+        return {"CPU": 2.0}
+
+    monkeypatch.setattr(room, "LOOK_S", 0.001)
+    monkeypatch.setattr(room.ray, "nodes", lambda: [node(4), node(4)])
+    monkeypatch.setattr(room.ray, "available_resources", free)
+    monkeypatch.setattr(room.ray.util, "placement_group_table", lambda: left.pop(0) if len(left) > 1 else left[0])
+    with caplog.at_level(logging.WARNING, logger=room.__name__), telling_of_room(ON_CPUS, 600):
+        while len(caplog.records) < 2:
+            time.sleep(0.01)
+    assert told_at == [1], "at the fourth look"
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "training waits for room: 2 workers with 2 CPUs each",
+        "training: there is room again",
     ]
 
 
