@@ -23,7 +23,7 @@ from typing import Any
 from loop_runs import ROOT, Loop, environment
 
 RAY, PORT = Path(sys.executable).parent / "ray", 6379
-FREE = "import json, ray; ray.init('auto', log_to_driver=False); print(json.dumps(ray.available_resources()))"
+FREE = "import json, sys, ray; ray.init(sys.argv[1]); print(json.dumps(ray.available_resources()))"
 
 
 def why_not() -> str | None:
@@ -79,9 +79,9 @@ class Host:
             node.wait(60)
 
     def free(self) -> dict[str, float]:
-        """What Ray has left of the cluster's resources, as seen from here."""
+        """What Ray has left of the cluster's resources. Of the head."""
         told = subprocess.run(
-            [*self.prefix, sys.executable, "-c", FREE],
+            [*self.prefix, sys.executable, "-c", FREE, f"{self.address}:{PORT}"],
             env=self.variables,
             capture_output=True,
             text=True,

@@ -239,23 +239,31 @@ class EnginePool:
             raise RunError(f"{self.role}: {failed}: {lines[-1] if lines else fault!r}") from fault
 
     def stats(self) -> list[dict[str, Any]]:
-        """Each replica's counts; `first_answer` is the Unix time of its first unit with these weights."""
-        found: list[dict[str, Any]] = ray.get([actor.stats.remote() for actor in self.actors])
+        """The counts of each replica that answers; `first_answer` is the Unix time of its first unit with these weights.
+
+        One whose node is gone has no process, and may wait for another for long: nobody waits for it.
+        """
+        return list(self._answers({i: actor.stats.remote() for i, actor in enumerate(self.actors)}).values())
+
+    def _answers(self, calls: dict[int, Any]) -> dict[int, Any]:
+        """What engines answer to calls, by the index of the engine; those that do not answer soon are left out."""
+        if calls:
+            ray.wait(list(calls.values()), num_returns=len(calls), timeout=ASK_S)
+        found = {}
+        for index, call in calls.items():
+            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+                found[index] = ray.get(call, timeout=0)
         return found
 
     def newly_busy(self) -> float:
         """Device-seconds in which engines worked since the last question; those that do not answer count as none."""
         share = self.settings.gpus_per_replica or 1 / self.settings.replicas
         calls = {index: actor.busy_seconds.remote() for index, actor in enumerate(self.started)}
-        if calls:
-            ray.wait(list(calls.values()), num_returns=len(calls), timeout=ASK_S)
         gained = 0.0
-        for index, call in calls.items():
-            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-                seconds = ray.get(call, timeout=0)
-                # An engine that was built anew counts from nothing.
-                gained += max(0.0, seconds - self.busy_before.get(index, 0.0)) * share
-                self.busy_before[index] = seconds
+        for index, seconds in self._answers(calls).items():
+            # An engine that was built anew counts from nothing.
+            gained += max(0.0, seconds - self.busy_before.get(index, 0.0)) * share
+            self.busy_before[index] = seconds
         return gained
 
     def close(self) -> None:

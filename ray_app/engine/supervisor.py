@@ -229,7 +229,8 @@ class Supervisor:
                 waited += wait_s
                 wait_s = TELL_EVERY_S
                 log.warning("engine %d has no process for %.0f s: %s", index, waited, what_is_free())
-            return pulse.result()
+            told: dict[str, Any] = pulse.result()
+            return told
         finally:
             pulse.cancel()
 
