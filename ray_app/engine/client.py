@@ -8,6 +8,7 @@ which table takes what is made of it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,19 @@ class ClientSettings:
     packed: bool = False  # rows come as LANE and ROW
 
 
+class Relay(logging.Handler):
+    """What a client warns of, engines above all, is to be read where the driver's log is: its own goes to a file of
+    Ray's on the node.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        super().__init__(logging.WARNING)
+        self.writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.writer.tell.remote(record.getMessage())
+
+
 class PoolClient:
     """Ray Data UDF, one async actor for all replicas. A batch is done when all of its units are with the writer."""
 
@@ -48,6 +62,7 @@ class PoolClient:
         self.settings, self.lanes = settings, Lanes(tuple(lanes), ray.put(tuple(lanes)))
         self.asker = Asker(actors, lanes[0].model, settings.limits)
         self.writer, self.outbox = writer, Outbox(writer)
+        logging.getLogger("ray_app").addHandler(Relay(writer))
         self.slots = asyncio.Semaphore(settings.in_flight)
         self.turn = asyncio.Lock()  # of the batch that takes slots
         self.held: list[Held] = []  # failed in the engine, and nothing has succeeded since

@@ -239,7 +239,7 @@ class EnginePool:
             raise RunError(f"{self.role}: {failed}: {lines[-1] if lines else fault!r}") from fault
 
     def stats(self) -> list[dict[str, Any]]:
-        """The counts of each replica that answers; `first_answer` is the Unix time of its first unit with these weights.
+        """The counts of each replica that answers; `first_answer`: Unix time of its first unit with these weights.
 
         One whose node is gone has no process, and may wait for another for long: nobody waits for it.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from ray_app.run.shards import ShardWriter, shard_files
 from ray_app.run.units import SeenUnits
 
 T = TypeVar("T")
+MOST_LINES = 200  # that wait to be said
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ class _WriterActor:
 
     def __init__(self, tables: Sequence[Table], fence: Fence | None, max_rows: int, max_seconds: float) -> None:
         self.tables = [TableWriter(t.directory, t.schema, fence, max_rows, max_seconds) for t in tables]
+        self.lines: deque[str] = deque(maxlen=MOST_LINES)
 
     async def add(self, units: list[tuple[int, Any]]) -> None:
         """Rows or quarantine rows of finished units. After an error every later call raises it too."""
@@ -185,6 +187,16 @@ class _WriterActor:
         """Units and tokens so far, of all tables."""
         told = [await table.progress() for table in self.tables]
         return {name: sum(one[name] for one in told) for name in ("units", "completion_tokens")}
+
+    async def tell(self, line: str) -> None:
+        """Something that the driver is to say: the driver has a handle of the writer, and none of the client."""
+        self.lines.append(line)
+
+    async def news(self) -> list[str]:
+        """What was told since the last question."""
+        lines = list(self.lines)
+        self.lines.clear()
+        return lines
 
     async def finish(self) -> list[dict[str, float]]:
         """Close the open shards; the counters of this attempt, a table each. A table's error keeps no other open."""

@@ -7,10 +7,12 @@ tokens show that it is on its way.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +72,8 @@ class Progress:
         self.thread.join(timeout=0 if stopped() else 10)
         if self.bar:
             self.bar.stop()
+        if not stopped():
+            self._last_news()
         for part in self.parts:  # else a finished stage would look like one whose engines stand still
             set_gauge("ste_units_left", 0, {"run": part.run, "work": part.label})
 
@@ -79,14 +83,22 @@ class Progress:
             made = {engines: _tokens(engines) for engines in self.before}
             for index, part in enumerate(self.parts):
                 try:
-                    units = ray.get(part.writer.progress.remote(), timeout=ASK_S)["units"]
+                    asked = [part.writer.progress.remote(), part.writer.news.remote()]
+                    counts, news = ray.get(asked, timeout=ASK_S)
+                    units = counts["units"]
                 except Exception:
                     self._tell_silence(index)  # of other faults the work itself tells
                     continue
                 self.heard[index] = time.monotonic()
+                _say(part, news)
                 _measure(part, units, made.get(part.engines))
                 # Engines that serve two stages make one number: it stands on the first line.
                 self._tell(index, units, made.pop(part.engines, None))
+
+    def _last_news(self) -> None:
+        for part in self.parts:
+            with contextlib.suppress(Exception):  # of a writer that died the work itself tells
+                _say(part, ray.get(part.writer.news.remote(), timeout=ASK_S))
 
     def _tell_silence(self, index: int) -> None:
         """A disk or a store that hangs shows nowhere else: engines wait for the writer, and rows for engines."""
@@ -110,6 +122,12 @@ class Progress:
             return
         log.info("%s", self.lines[index])
         sys.stderr.flush()
+
+
+def _say(part: Part, news: Sequence[str]) -> None:
+    """What the stage's client warns of."""
+    for line in news:
+        log.warning("%s: %s", part.label, line)
 
 
 def _measure(part: Part, units: int, tokens: int | None) -> None:

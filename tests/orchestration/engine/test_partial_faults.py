@@ -56,9 +56,14 @@ def quarantine(directory: Path) -> list[dict[str, Any]]:
 
 
 def test_a_poison_row_is_quarantined_and_costs_no_other(
-    tmp_path: Path, dataset: Make, units: Make, program: Make, scripted: Make
+    tmp_path: Path,
+    dataset: Make,
+    units: Make,
+    program: Make,
+    scripted: Make,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Two rows go in one call here: the innocent one is answered too."""
+    """Two rows go in one call here: the innocent one is answered too. The driver's log tells of each death."""
     with EnginePool(
         scripted({"p": [1.0], "kills": POISON}, replicas=2, max_num_seqs=128), "judge", "t"
     ).start() as pool:
@@ -68,6 +73,9 @@ def test_a_poison_row_is_quarantined_and_costs_no_other(
     (fault,) = quarantine(tmp_path)
     assert fault["id"] == POISONED
     assert "asked alone, the engine died" in fault["detail"]
+    said = [record.getMessage() for record in caplog.records if record.name == "ray_app.system.progress"]
+    assert any(line.startswith("judging: engine ") and "it is built anew" in line for line in said)
+    assert any(f"judgments: {POISONED} is quarantined (killed_engine)" in line for line in said)
 
 
 def test_an_engine_that_stands_still_is_replaced_and_loses_no_row(

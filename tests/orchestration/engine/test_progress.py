@@ -57,6 +57,9 @@ def test_tokens_are_told_before_the_first_row(told: Told) -> None:
         async def progress(self) -> dict[str, float]:
             return {"units": 0}
 
+        async def news(self) -> list[str]:
+            return []
+
     engines, writer = (ray.remote(Engine).remote(),), ray.remote(Writer).remote()
     with Progress(Part("pairs", 64, writer, engines), Part("judgments", 128, writer, engines)):
         assert told.enough.wait(60)
@@ -78,6 +81,34 @@ def test_a_writer_that_hangs_is_told(told: Told, monkeypatch: pytest.MonkeyPatch
             await asyncio.Event().wait()
             return {}
 
+        async def news(self) -> list[str]:
+            return []
+
     with Progress(Part("judgments", 64, ray.remote(Writer).remote())):
         assert told.enough.wait(60)
     assert "judgments: the shard writer has not answered" in told.lines[0]
+
+
+def test_what_the_client_warns_of_is_said_once_with_the_stage(told: Told) -> None:
+    """Also what comes too late for a look: it is asked for as the block ends."""
+
+    class Writer:
+        def __init__(self) -> None:
+            self.lines = ["engine 1 died"]
+
+        async def progress(self) -> dict[str, float]:
+            return {"units": 0}
+
+        async def news(self) -> list[str]:
+            lines, self.lines = self.lines, []
+            return lines
+
+        async def tell(self, line: str) -> None:
+            self.lines.append(line)
+
+    writer = ray.remote(Writer).remote()
+    with Progress(Part("judgments", 64, writer)):
+        assert told.enough.wait(60)
+        ray.get(writer.tell.remote("engine 1 answers again"))
+    assert told.lines.count("judgments: engine 1 died") == 1
+    assert told.lines.count("judgments: engine 1 answers again") == 1
