@@ -28,9 +28,10 @@ from ray_app.errors import RunError
 from ray_app.system.progress import Part, Progress
 
 # What Ray says where a process of the stage, no engine, has died: its client, its writer, a task of Ray Data.
+# Ray's own OutOfMemoryError is the name of a worker that was ended for memory; torch has one of that name too.
 _DEATHS = (
-    r"(?:ActorDied|ActorUnavailable|RayActor|WorkerCrashed|OwnerDied|NodeDied|ObjectLost|OutOfMemory"
-    r"|ObjectReconstructionFailed\w*)Error"
+    r"(?:ActorDied|ActorUnavailable|RayActor|WorkerCrashed|OwnerDied|NodeDied|ObjectLost|ObjectReconstructionFailed"
+    r"|ObjectFetchTimedOut|(?<!torch\.)(?<!cuda\.)OutOfMemory)Error"
 )
 _OURS = re.compile(r"^ray_app\.errors\.\w+: (.+)$", re.MULTILINE)
 STREAM_ROWS, STREAM_BLOCKS = 64, 16  # where a next stage takes the rows: at most so many a block, about so many blocks
@@ -128,7 +129,7 @@ def settle(label: str, units: Sequence[int], held: list[Held], writer: Any) -> l
     """
     try:
         return _settled(label, units, held, writer)
-    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as fault:
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError) as fault:
         raise HelperLost(f"{label}: the shard writer died: {root_cause(fault)}") from fault
 
 

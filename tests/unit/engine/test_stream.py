@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import ray
 
 from ray_app.engine import stream
 from ray_app.engine.base import UnitResult
-from ray_app.engine.stream import settle
+from ray_app.engine.stream import HelperLost, helper_died, settle
 from ray_app.errors import RunError
 
 
@@ -54,3 +55,32 @@ def test_units_that_failed_among_others_are_quarantined() -> None:
     writer = Writer([True, True])
     assert settle("evaluation", [500, 1], held, writer) == [{}, {}]
     assert writer.given == [held]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ray.exceptions.OutOfMemoryError("the worker was killed"),
+        ray.exceptions.ObjectReconstructionFailedError("00", None, "", None),
+        ray.exceptions.RayActorError(),
+    ],
+)
+def test_a_helper_that_is_lost_in_any_way_is_known_as_lost(fault: Exception) -> None:
+    """Then the stage goes on from its closed shards; a raw error of Ray would end the run."""
+
+    class Dead(Writer):
+        def __init__(self) -> None:
+            super().__init__([True])
+            self.answered = self
+
+        def remote(self) -> Any:
+            raise fault
+
+    assert helper_died(fault)
+    with pytest.raises(HelperLost, match="the shard writer died"):
+        settle("judging", [1], [], Dead())
+
+
+def test_a_gpu_without_memory_is_no_lost_helper() -> None:
+    assert not helper_died(RuntimeError("torch.OutOfMemoryError: CUDA out of memory"))
+    assert not helper_died(RuntimeError("torch.cuda.OutOfMemoryError: CUDA out of memory"))
