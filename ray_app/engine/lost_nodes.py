@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import ray
 
-LOOK_EVERY_S = 30.0
+ASK_S, LOOK_EVERY_S = 5.0, 30.0
 BACK_S = 30.0  # until an engine answers from another node: Ray has to start its process there
 
 
@@ -19,19 +20,26 @@ def where_now(places: Mapping[Any, str]) -> dict[Any, str]:
     found none, or may stand on no other.
     """
     living = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    asked = {actor: actor.pulse.remote() for actor, node in places.items() if node not in living}
-    if asked:
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=BACK_S)
-    found = {}
-    for actor, node in places.items():
-        if actor not in asked:
-            found[actor] = node
-            continue
-        try:
-            found[actor] = ray.get(asked[actor], timeout=0)["node"]
-        except (ray.exceptions.RayError, TimeoutError):
-            continue
-    return found
+    lasting = {actor: node for actor, node in places.items() if node in living}
+    told = _told({actor: actor.pulse.remote() for actor in places if actor not in lasting}, BACK_S)
+    return lasting | {actor: answer["node"] for actor, answer in told.items()}
+
+
+def answers(actors: Iterable[Any], method: str) -> dict[Any, Any]:
+    """What engines answer at once, those that do not left out: a call of one that Ray finds no node for would wait for
+    ever.
+    """
+    return _told({actor: getattr(actor, method).remote() for actor in actors}, ASK_S)
+
+
+def _told(calls: Mapping[Any, Any], limit_s: float) -> dict[Any, Any]:
+    if calls:
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=limit_s)
+    told = {}
+    for actor, call in calls.items():
+        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+            told[actor] = ray.get(call, timeout=0)
+    return told
 
 
 def failure(calls: Mapping[Any, Any], left: Callable[[], Collection[Any]], limit_s: float) -> str | None:

@@ -45,10 +45,7 @@ class Serving:
         """Unix time of the first row answered with weights that were loaded for this; empty where they were there."""
         if self.how == "reused":
             return {}
-        try:
-            times = [stats["first_answer"] for stats in self.pool.stats() if stats["first_answer"]]
-        except ray.exceptions.RayError:  # the stage is done; that an engine has died since is no fault of it
-            return {}
+        times = [stats["first_answer"] for stats in self.pool.stats() if stats["first_answer"]]
         return {"first_answer": round(min(times), 3)} if times else {}
 
 

@@ -8,7 +8,6 @@ processes live on, with what they compiled and captured, so that waking takes se
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 import uuid
@@ -16,22 +15,22 @@ from collections import Counter
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.base.model_files import absolute, require_model
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Start
-from ray_app.engine.lost_nodes import failure, where_now
+from ray_app.engine.lost_nodes import answers, failure, where_now
 from ray_app.engine.room import require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import RunError
-from ray_app.system.claims import Claim, claim, matched, release, wait_for_gpus
+from ray_app.system.claims import Claim, across_nodes, claim, matched, release, wait_for_gpus
 from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)
-TELL_EVERY_S, CLOSE_S, ASK_S = 30.0, 15.0, 5.0
+TELL_EVERY_S, CLOSE_S = 30.0, 15.0
 STARTS = 3  # of an engine whose process dies while it starts
 
 
@@ -130,20 +129,12 @@ class EnginePool:
             options["num_cpus"] = 0  # they are claimed with its GPUs
             gpus = place.gpus
         elif settings.spans_nodes:
-            options |= self._spanning_nodes()
+            group, where = across_nodes(settings.tensor_parallel, settings.cpus)
+            self.groups.append(group)
+            options |= {"num_gpus": 0, "scheduling_strategy": where}
         served = settings.model_copy(update={"model": self.base or self.model})
         start = Start(sleeps=self.sleeps, without_weights=bool(self.base), gpus=gpus, run=self.run_id)
         return ray.remote(EngineActor).options(**options).remote(served, self.role, start)
-
-    def _spanning_nodes(self) -> dict[str, Any]:
-        """vLLM's ray executor uses the group its actor stands in; one of its own would outlive the pool."""
-        gpus = self.settings.tensor_parallel
-        bundles: list[dict[str, float]] = [{"GPU": 1.0, "CPU": self.settings.cpus}] + [{"GPU": 1.0}] * (gpus - 1)
-        self.groups.append(placement_group(bundles, strategy="PACK"))
-        where = PlacementGroupSchedulingStrategy(
-            self.groups[-1], placement_group_bundle_index=0, placement_group_capture_child_tasks=True
-        )
-        return {"num_gpus": 0, "scheduling_strategy": where}
 
     def _wait(self) -> None:
         waiting = {a.ready.remote(): i for i, a in enumerate(self.actors) if a not in self.started}
@@ -272,23 +263,17 @@ class EnginePool:
         return self.actors
 
     def stats(self) -> list[dict[str, Any]]:
-        """Each replica's counts; `first_answer` is the Unix time of its first unit with these weights."""
-        found: list[dict[str, Any]] = ray.get([actor.stats.remote() for actor in self.actors])
-        return found
+        """Counts of each replica that answers; `first_answer` is the Unix time of its first unit with these weights."""
+        return list(answers(self.started, "stats").values())
 
     def newly_busy(self) -> float:
         """Device-seconds in which engines worked since the last question; those that do not answer count as none."""
         share = self.settings.gpus_per_replica or 1 / max(1, len(self.actors))
-        calls = {actor: actor.busy_seconds.remote() for actor in self.started}
-        if calls:
-            ray.wait(list(calls.values()), num_returns=len(calls), timeout=ASK_S)
         gained = 0.0
-        for actor, call in calls.items():
-            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-                seconds = ray.get(call, timeout=0)
-                # An engine that was built anew counts from nothing.
-                gained += max(0.0, seconds - self.busy_before.get(actor, 0.0)) * share
-                self.busy_before[actor] = seconds
+        for actor, seconds in answers(self.started, "busy_seconds").items():
+            # An engine that was built anew counts from nothing.
+            gained += max(0.0, seconds - self.busy_before.get(actor, 0.0)) * share
+            self.busy_before[actor] = seconds
         return gained
 
     def close(self) -> None:

@@ -75,6 +75,18 @@ def _group(gpus: float, cpus: float, node: str | None) -> PlacementGroup:
     return placement_group([bundle], strategy="PACK", bundle_label_selector=selector)
 
 
+def across_nodes(gpus: int, cpus: float) -> tuple[PlacementGroup, PlacementGroupSchedulingStrategy]:
+    """A group for an actor whose workers take `gpus` GPUs on any nodes, and where the actor stands in it.
+
+    vLLM's ray executor uses the group its actor stands in; one of its own would outlive the pool.
+    """
+    bundles: list[dict[str, float]] = [{"GPU": 1.0, "CPU": cpus}] + [{"GPU": 1.0}] * (gpus - 1)
+    group = placement_group(bundles, strategy="PACK")
+    return group, PlacementGroupSchedulingStrategy(
+        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+    )
+
+
 def _asked(group: PlacementGroup, gpus: float) -> Any:
     """Which GPUs Ray has given to a group: a task inside it can tell, the group itself cannot."""
     where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)

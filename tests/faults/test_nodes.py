@@ -146,6 +146,8 @@ def test_rows_of_an_engine_whose_node_goes_are_asked_of_the_others(
         going = when(lambda: bool(shard_files(str(table))), go)
         stage(pool, table)
         going.join(60)
+        until_dead(1)
+        assert len(pool.stats()) == 1, "of the other, which Ray finds no node for, nobody waits"
     require_all(table)
 
 
