@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray_app.engine.settings import EngineSettings
@@ -14,12 +15,56 @@ FEED_CPUS = 1.1  # one reading task of Ray Data, and the client: without them a 
 SPARE_CPUS = 1.5  # the same, where there is a choice
 
 
+@dataclass(frozen=True)
+class NodeLife:
+    """A node of the cluster, from when to when it lived (milliseconds of Unix time; `ended` is None while it does)."""
+
+    resources: Resources
+    began: int
+    ended: int | None = None
+
+
 def placeable(settings: EngineSettings, nodes: Iterable[Resources]) -> int:
     """How many replicas the (empty) nodes take. One stays on one node, unless its executor is `ray`."""
     offers = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
     if settings.spans_nodes:
         offers = [(sum(cpus for cpus, _ in offers), sum(gpus for _, gpus in offers))]
     return sum(_on_one(settings, cpus, gpus) for cpus, gpus in offers)
+
+
+def cpus_left(settings: EngineSettings, replicas: int, nodes: Iterable[Resources]) -> float:
+    """CPUs that so many engines leave for the rows that feed them."""
+    return sum(node.get("CPU", 0.0) for node in nodes) - settings.cpus * replicas
+
+
+def fits(settings: EngineSettings, replicas: int, nodes: Sequence[Resources]) -> bool:
+    """Whether the (empty) nodes take so many replicas, and have CPUs to spare for the rows that feed them."""
+    fed = not settings.cpus or cpus_left(settings, replicas, nodes) >= FEED_CPUS
+    return fed and placeable(settings, nodes) >= replicas
+
+
+def before_deaths(lives: Iterable[NodeLife]) -> list[list[Resources]]:
+    """The cluster as it was just before each node that has died did. A node that ended before another began is not
+    counted beside it: on a host where Ray was started anew, the two are one.
+    """
+    known = list(lives)
+    moments = {life.ended for life in known if life.ended is not None}
+    return [
+        [life.resources for life in known if life.began <= moment and (life.ended is None or life.ended >= moment)]
+        for moment in sorted(moments)
+    ]
+
+
+def startable(settings: EngineSettings, living: Sequence[Resources], before: Iterable[Sequence[Resources]]) -> int:
+    """How many replicas to start: as many as are wanted where the living nodes take them, and as many as these take
+    where only nodes that have died since would have taken all (`before_deaths`). 0: the cluster never had the room, or
+    has none left.
+    """
+    if fits(settings, settings.replicas, living):
+        return settings.replicas
+    if not any(fits(settings, settings.replicas, nodes) for nodes in before):
+        return 0
+    return next((many for many in range(settings.replicas - 1, 0, -1) if fits(settings, many, living)), 0)
 
 
 def left_by(pools: Iterable[EngineSettings], nodes: Iterable[Resources]) -> list[dict[str, float]] | None:

@@ -13,7 +13,7 @@ import ray
 
 from ray_app.engine.capacity import pools_fit_cores, real_cores, room_beside, trainer_fits
 from ray_app.engine.pool import EnginePool
-from ray_app.engine.room import nodes, require_room
+from ray_app.engine.room import as_started, nodes, require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError, RunError
 from ray_app.system import precision
@@ -111,8 +111,8 @@ class PoolManager:
         not start.
         """
         named, settings = settings.dtype, self.resolved(settings, role)
-        for pool in self.pools:
-            if pool.settings == settings and not pool.asleep:
+        for pool in list(self.pools):
+            if pool.settings == settings and not pool.asleep and self._lives(pool):
                 return Serving(pool, "reused")
         kept, started = self.resolved(beside) if beside else None, time.monotonic()
         with self.clock.cause("weights load"):
@@ -126,7 +126,9 @@ class PoolManager:
             return Serving(self._started(role, settings, kept), "started", time.monotonic() - started)
 
     def require_room(self, role: str, settings: EngineSettings) -> None:
-        """Raises InputError where the cluster as it is has no room: known before any work is done."""
+        """Raises InputError where the cluster as it is has no room: known before any work is done. A run that has lost
+        a node goes on with what is left (`room.require_room`).
+        """
         require_room(role, settings.resolved(ray.cluster_resources().get("GPU", 0)), may_grow=False)
 
     def resolved(self, settings: EngineSettings, role: str = "engine") -> EngineSettings:
@@ -151,7 +153,8 @@ class PoolManager:
         first, second = self.resolved(first), self.resolved(second)
         if first == second:
             return True, f"the engines of {first.model} serve both"
-        total, there = ray.cluster_resources(), list(nodes())
+        first, second = as_started(first, self.may_grow), as_started(second, self.may_grow)
+        total, there = ray.cluster_resources(), nodes()
         have = f"{total.get('GPU', 0):g} GPUs and {total.get('CPU', 0):g} CPUs"
         have += f" on {len(there)} nodes" if len(there) > 1 else ""
         if not pools_fit_cores([first, second], self.cores):
@@ -177,7 +180,7 @@ class PoolManager:
         awake = [pool for pool in self.pools if not pool.asleep]
         if not awake:
             return
-        if trainer_fits(train, [pool.settings for pool in awake], nodes(), self.cores):
+        if trainer_fits(train, [pool.running for pool in awake], nodes(), self.cores):
             log.info("training runs beside the living engines: both fit")
             return
         for pool in awake:
@@ -204,6 +207,16 @@ class PoolManager:
                 continue
             return pool if self._loaded(pool, pool.reload, settings.model) else None
         return None
+
+    def _lives(self, pool: EnginePool) -> bool:
+        """Whether a pool has engines left; one whose nodes have all died is closed."""
+        try:
+            pool.living()
+        except RunError as fault:
+            log.warning("%s; they start again", fault)
+            self._close(pool, "nothing is left of it")
+            return False
+        return True
 
     def _loaded(self, pool: EnginePool, load: Callable[[str], None], model: str) -> bool:
         """Whether a pool has taken the weights of `model`; one that could not is closed."""
@@ -236,10 +249,12 @@ class PoolManager:
 
     def _make_room(self, role: str, settings: EngineSettings, kept: EngineSettings | None) -> None:
         """Set the oldest pools aside until one of `settings` fits beside the others."""
-        for pool in [pool for pool in self.pools if pool.settings != kept and not pool.asleep]:
-            others = [p.settings for p in self.pools if not p.asleep]
-            enough = pools_fit_cores([*others, settings], self.cores)
-            if enough and room_beside(settings, others, nodes()):
+        in_the_way = [pool for pool in self.pools if pool.settings != kept and not pool.asleep]
+        wanted = as_started(settings, self.may_grow) if in_the_way else settings
+        for pool in in_the_way:
+            others = [p.running for p in self.pools if not p.asleep]
+            enough = pools_fit_cores([*others, wanted], self.cores)
+            if enough and room_beside(wanted, others, nodes()):
                 return
             self._set_aside(pool, f"{role} needs their resources")
 

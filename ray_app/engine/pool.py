@@ -8,7 +8,6 @@ processes live on, with what they compiled and captured, so that waking takes se
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 import uuid
@@ -16,26 +15,28 @@ from collections import Counter
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.base.model_files import absolute, require_model
 from ray_app.engine.actor import EngineActor
 from ray_app.engine.base import Start
+from ray_app.engine.lost_nodes import answers, failure, where_now
 from ray_app.engine.room import require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import RunError
-from ray_app.system.claims import Claim, claim, matched, release
+from ray_app.system.claims import Claim, across_nodes, claim, matched, release, wait_for_gpus
 from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)
-TELL_EVERY_S, CLOSE_S, FREE_S, ASK_S = 30.0, 15.0, 60.0, 5.0
+TELL_EVERY_S, CLOSE_S = 30.0, 15.0
 STARTS = 3  # of an engine whose process dies while it starts
 
 
 class EnginePool:
-    """`replicas` engines of one model. Driver-side handle; `actors` are called by the clients.
+    """`replicas` engines of one model. Driver-side handle; `actors` are called by the clients. After the loss of a node
+    they are fewer than the settings say, until the next start.
 
     `sleeps`: its engines are started so that they can sleep. `base`: a model of the same shape, as which engines start
     without its weights before they load their own: vLLM compiles anew for every path of a model, so that each
@@ -58,9 +59,10 @@ class EnginePool:
         self.name = f"ste-{run_id}-{role}-{uuid.uuid4().hex[:6]}"
         self.actors: list[Any] = []
         self.started: list[Any] = []  # of the actors, those that have answered
+        self.nodes: dict[Any, str] = {}  # of each that has started: where it was last seen (Ray's id)
         self.groups: list[PlacementGroup] = []
         self.claims: list[Claim] = []  # of the GPUs, one an engine; none where Ray counts them with the actor
-        self.busy_before: dict[int, float] = {}  # seconds of each engine at the last question
+        self.busy_before: dict[Any, float] = {}  # seconds of each engine at the last question
         self.deaths: Counter[int] = Counter()  # of each engine while it started
         self.parts: dict[str, float] = {}  # seconds of the slowest engine's start, by what it did
 
@@ -69,8 +71,13 @@ class EnginePool:
         """The weights served, by a name that holds in every process of the cluster."""
         return self._named(self.settings.model)
 
+    @property
+    def running(self) -> EngineSettings:
+        """The settings with as many replicas as there are."""
+        return self.settings.model_copy(update={"replicas": len(self.actors)})
+
     def start(self) -> EnginePool:
-        """Start every replica and wait for all.
+        """Start every replica and wait for all; where nodes have died, as many as the others take.
 
         Raises InputError for a model folder that is not there or more than the cluster has, before anything is
         started, and RunError with the engine's own cause in one line, after everything taken is free again.
@@ -78,15 +85,15 @@ class EnginePool:
         started = time.monotonic()
         if self.settings.kind == "vllm":
             require_model(self.settings.model, f"{self.role}.model")
-        require_room(self.role, self.settings, self.may_grow)
+        wanted, count = self.settings.replicas, require_room(self.role, self.settings, self.may_grow)
+        if count < wanted:
+            log.warning("%s: %d of %d engines start: a node has died, others have no room", self.role, count, wanted)
         try:
             if self._claims_gpus:
                 gpus, timeout_s = self.settings.gpus_per_replica, self.settings.start_timeout_s
-                self.claims = claim(gpus, self.settings.replicas, timeout_s, cpus=self.settings.cpus)
+                self.claims = claim(gpus, count, timeout_s, cpus=self.settings.cpus)
             # The first of engines that share a GPU compiles alone; the others then find what it compiled.
-            for many in (
-                (1, self.settings.replicas) if self.settings.replicas_per_gpu > 1 else (self.settings.replicas,)
-            ):
+            for many in (1, count) if self.settings.replicas_per_gpu > 1 else (count,):
                 self.actors += [self._actor(index) for index in range(len(self.actors), many)]
                 self._wait()
             if self.base:
@@ -122,20 +129,12 @@ class EnginePool:
             options["num_cpus"] = 0  # they are claimed with its GPUs
             gpus = place.gpus
         elif settings.spans_nodes:
-            options |= self._spanning_nodes()
+            group, where = across_nodes(settings.tensor_parallel, settings.cpus)
+            self.groups.append(group)
+            options |= {"num_gpus": 0, "scheduling_strategy": where}
         served = settings.model_copy(update={"model": self.base or self.model})
         start = Start(sleeps=self.sleeps, without_weights=bool(self.base), gpus=gpus, run=self.run_id)
         return ray.remote(EngineActor).options(**options).remote(served, self.role, start)
-
-    def _spanning_nodes(self) -> dict[str, Any]:
-        """vLLM's ray executor uses the group its actor stands in; one of its own would outlive the pool."""
-        gpus = self.settings.tensor_parallel
-        bundles: list[dict[str, float]] = [{"GPU": 1.0, "CPU": self.settings.cpus}] + [{"GPU": 1.0}] * (gpus - 1)
-        self.groups.append(placement_group(bundles, strategy="PACK"))
-        where = PlacementGroupSchedulingStrategy(
-            self.groups[-1], placement_group_bundle_index=0, placement_group_capture_child_tasks=True
-        )
-        return {"num_gpus": 0, "scheduling_strategy": where}
 
     def _wait(self) -> None:
         waiting = {a.ready.remote(): i for i, a in enumerate(self.actors) if a not in self.started}
@@ -176,10 +175,12 @@ class EnginePool:
         if told["seconds"] >= sum(self.parts.values()):
             self.parts = told["parts"]
         self.started.append(self.actors[index])
+        self.nodes[self.actors[index]] = told["node"]
         return None
 
     def reload(self, model: str) -> None:
-        """Load the weights of `model` into the living engines, and forget their prefix caches.
+        """Load the weights of `model` into the living engines, and forget their prefix caches. Engines that have gone
+        with their nodes are dropped, as in `sleep` and `wake`.
 
         Raises InputError when the folder is not there, RunError when an engine could not: then close the pool.
         """
@@ -198,7 +199,7 @@ class EnginePool:
         started = time.monotonic()
         self._all("sleep", "could not sleep")
         release(self.claims)
-        self._wait_for_gpus(self.settings.gpus_per_replica * len(self.claims))
+        wait_for_gpus(self.role, self.settings.gpus_per_replica * len(self.claims))
         self.asleep = True
         log.info("%s: engines of %s sleep (%.1f s)", self.role, self.settings.model, time.monotonic() - started)
 
@@ -211,6 +212,7 @@ class EnginePool:
         if self.settings.kind == "vllm":
             require_model(model, f"{self.role}.model")
         started = time.monotonic()
+        self.living()
         places = [one.place for one in self.claims]
         each, timeout_s, cpus = self.settings.gpus_per_replica, self.settings.start_timeout_s, self.settings.cpus
         taken = claim(each, len(places), timeout_s, [place.node for place in places], cpus)
@@ -230,40 +232,48 @@ class EnginePool:
         return absolute(model) if self.settings.kind == "vllm" else model
 
     def _all(self, method: str, failed: str, *arguments: Any) -> None:
-        """Call a method of every engine. Raises RunError with the cause in one line."""
-        try:
-            calls = [getattr(actor, method).remote(*arguments) for actor in self.actors]
-            ray.get(calls, timeout=self.settings.start_timeout_s)
-        except (ray.exceptions.RayError, TimeoutError) as fault:
-            lines = str(fault).strip().splitlines()
-            raise RunError(f"{self.role}: {failed}: {lines[-1] if lines else fault!r}") from fault
+        """Call a method of every engine that is left. Raises RunError with the cause in one line."""
+        calls = {getattr(actor, method).remote(*arguments): actor for actor in self.living()}
+        if cause := failure(calls, self.living, self.settings.start_timeout_s):
+            raise RunError(f"{self.role}: {failed}: {cause}")
+
+    def living(self) -> list[Any]:
+        """The actors, without those that have gone for good with their nodes: they are dropped, and what is claimed for
+        them is released. Raises RunError where none is left: then close the pool.
+        """
+        self.nodes = where_now(self.nodes)
+        lost = [index for index, actor in enumerate(self.actors) if actor not in self.nodes]
+        if not lost:
+            return self.actors
+        if len(lost) == len(self.actors):
+            raise RunError(f"{self.role}: the nodes of all its engines have died")
+        for index in lost:
+            ray.kill(self.actors[index])
+        for group in self.groups and [self.groups[index] for index in lost]:
+            remove_placement_group(group)
+        if self.claims and not self.asleep:  # Ray moves such a claim to other GPUs, and keeps them for nobody
+            release(self.claims[index] for index in lost)
+        kept = [index for index in range(len(self.actors)) if index not in lost]
+        self.actors = [self.actors[index] for index in kept]
+        self.groups = self.groups and [self.groups[index] for index in kept]
+        self.claims = self.claims and [self.claims[index] for index in kept]
+        self.started = [actor for actor in self.started if actor in self.nodes]
+        many, wanted = len(self.actors), self.settings.replicas
+        log.warning("%s: %d of %d engines go on: a node has died", self.role, many, wanted)
+        return self.actors
 
     def stats(self) -> list[dict[str, Any]]:
-        """The counts of each replica that answers; `first_answer`: Unix time of its first unit with these weights.
-
-        One whose node is gone has no process, and may wait for another for long: nobody waits for it.
-        """
-        return list(self._answers({i: actor.stats.remote() for i, actor in enumerate(self.actors)}).values())
-
-    def _answers(self, calls: dict[int, Any]) -> dict[int, Any]:
-        """What engines answer to calls, by the index of the engine; those that do not answer soon are left out."""
-        if calls:
-            ray.wait(list(calls.values()), num_returns=len(calls), timeout=ASK_S)
-        found = {}
-        for index, call in calls.items():
-            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-                found[index] = ray.get(call, timeout=0)
-        return found
+        """Counts of each replica that answers; `first_answer` is the Unix time of its first unit with these weights."""
+        return list(answers(self.started, "stats").values())
 
     def newly_busy(self) -> float:
         """Device-seconds in which engines worked since the last question; those that do not answer count as none."""
-        share = self.settings.gpus_per_replica or 1 / self.settings.replicas
-        calls = {index: actor.busy_seconds.remote() for index, actor in enumerate(self.started)}
+        share = self.settings.gpus_per_replica or 1 / max(1, len(self.actors))
         gained = 0.0
-        for index, seconds in self._answers(calls).items():
+        for actor, seconds in answers(self.started, "busy_seconds").items():
             # An engine that was built anew counts from nothing.
-            gained += max(0.0, seconds - self.busy_before.get(index, 0.0)) * share
-            self.busy_before[index] = seconds
+            gained += max(0.0, seconds - self.busy_before.get(actor, 0.0)) * share
+            self.busy_before[actor] = seconds
         return gained
 
     def close(self) -> None:
@@ -280,22 +290,14 @@ class EnginePool:
             remove_placement_group(group)
         if not self.asleep:
             release(self.claims)
-        self.actors, self.started, self.groups, self.claims = [], [], [], []
+        self.actors, self.started, self.groups, self.claims, self.nodes = [], [], [], [], {}
         if taken:
-            self._wait_for_gpus(taken)
+            wait_for_gpus(self.role, taken)
 
     def _wait_for_their_end(self) -> None:
         """Ray gives claimed GPUs to others as soon as they are released, whoever still sits on them."""
         ends = [actor.ready.remote() for actor in self.actors]
         ray.wait(ends, num_returns=len(ends), timeout=CLOSE_S)
-
-    def _wait_for_gpus(self, taken: float) -> None:
-        deadline = time.monotonic() + FREE_S
-        while ray.available_resources().get("GPU", 0) < min(taken, ray.cluster_resources().get("GPU", 0)):
-            if time.monotonic() > deadline:
-                log.warning("%s: Ray has not got its %g GPUs back after %.0f s", self.role, taken, FREE_S)
-                return
-            time.sleep(0.5)
 
     def __enter__(self) -> EnginePool:
         return self

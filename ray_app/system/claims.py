@@ -8,6 +8,7 @@ set aside for it are claimed with them: a sleeper needs none.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ray_app.errors import RunError, first_line
 
+log = logging.getLogger(__name__)
+FREE_S = 60.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -72,6 +75,18 @@ def _group(gpus: float, cpus: float, node: str | None) -> PlacementGroup:
     return placement_group([bundle], strategy="PACK", bundle_label_selector=selector)
 
 
+def across_nodes(gpus: int, cpus: float) -> tuple[PlacementGroup, PlacementGroupSchedulingStrategy]:
+    """A group for an actor whose workers take `gpus` GPUs on any nodes, and where the actor stands in it.
+
+    vLLM's ray executor uses the group its actor stands in; one of its own would outlive the pool.
+    """
+    bundles: list[dict[str, float]] = [{"GPU": 1.0, "CPU": cpus}] + [{"GPU": 1.0}] * (gpus - 1)
+    group = placement_group(bundles, strategy="PACK")
+    return group, PlacementGroupSchedulingStrategy(
+        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+    )
+
+
 def _asked(group: PlacementGroup, gpus: float) -> Any:
     """Which GPUs Ray has given to a group: a task inside it can tell, the group itself cannot."""
     where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
@@ -86,6 +101,16 @@ def release(claims: Iterable[Claim]) -> None:
     """Ray may give these GPUs to others."""
     for one in claims:
         remove_placement_group(one.group)
+
+
+def wait_for_gpus(role: str, taken: float) -> None:
+    """Wait until Ray counts so many GPUs as free, or all there are; no longer than `FREE_S`."""
+    deadline = time.monotonic() + FREE_S
+    while ray.available_resources().get("GPU", 0) < min(taken, ray.cluster_resources().get("GPU", 0)):
+        if time.monotonic() > deadline:
+            log.warning("%s: Ray has not got its %g GPUs back after %.0f s", role, taken, FREE_S)
+            return
+        time.sleep(0.5)
 
 
 def matched(places: Sequence[Place], claims: Sequence[Claim]) -> list[Claim] | None:

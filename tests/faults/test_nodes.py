@@ -17,12 +17,13 @@ from closed import closed_units
 from integration.train.train_runs import judged, run, small, write_rows
 from loop_runs import ROOT
 from ray.cluster_utils import Cluster
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.state import list_actors
 
 from ray_app.base.prompts import load_prompt
 from ray_app.base.schema import JUDGMENTS, TRAIN_SFT
 from ray_app.engine.base import Sampling
+from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.stream import run_program
@@ -38,18 +39,21 @@ from ray_app.train.standby import Standby
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
 PAIRS = 40
 STAND_INS = ROOT / "tests" / "stand_ins"
+STORE = 100 * 2**20
 
 
 @pytest.fixture
 def two_nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
-    """The node of the driver, with three CPUs unless a test says otherwise, and one more with two."""
+    """The node of the driver, with three CPUs unless a test says otherwise (or more: what Ray counts there), and one
+    more with two.
+    """
     paths = (str(ROOT), str(STAND_INS), os.environ.get("PYTHONPATH"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
-    store = 100 * 2**20
-    head = {"num_cpus": getattr(request, "param", 3), "object_store_memory": store}
+    asked = getattr(request, "param", 3)
+    head = {**(asked if isinstance(asked, dict) else {"num_cpus": asked}), "object_store_memory": STORE}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        other = cluster.add_node(num_cpus=2, object_store_memory=store)
+        other = cluster.add_node(num_cpus=2, object_store_memory=STORE)
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False)
         yield cluster, other
@@ -96,6 +100,38 @@ def when(reached: Callable[[], bool], act: Callable[[], None]) -> threading.Thre
     return thread
 
 
+def stage(pool: EnginePool, table: Path) -> None:
+    """Judge all units."""
+    writer = start_writer([Table(str(table), JUDGMENTS)], None, 8, 1.0)
+    dataset = ray.data.from_arrow([pa.Table.from_pylist(units()[i::4]) for i in range(4)])
+    run_program(dataset, pool, program(), writer, stage="judgments", label="judging", total=2 * PAIRS)
+
+
+def require_all(table: Path) -> None:
+    assert closed_units(str(table), ("pair_id", "order")) == {f"{u['pair_id']}:{u['order']}" for u in units()}
+    assert row_counts(str(table)) == (2 * PAIRS, {})  # each once: every first draw is right
+
+
+def placed(pool: EnginePool) -> set[str]:
+    return {told["node"] for told in ray.get([actor.ready.remote() for actor in pool.actors])}
+
+
+def hold(**resources: float) -> PlacementGroup:
+    """Keep something of the driver's node from all others."""
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    taken = placement_group([dict(resources)], bundle_label_selector=[here])
+    ray.get(taken.ready(), timeout=60)
+    return taken
+
+
+def until_dead(nodes: int) -> None:
+    """Ray's head tells a node from a slow one after some seconds."""
+    deadline = time.monotonic() + 120
+    while sum(not node["Alive"] for node in ray.nodes()) < nodes:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_rows_of_an_engine_whose_node_goes_are_asked_of_the_others(
     two_nodes: tuple[Cluster, Any], tmp_path: Path
 ) -> None:
@@ -104,20 +140,99 @@ def test_rows_of_an_engine_whose_node_goes_are_asked_of_the_others(
     table, gone = tmp_path / "table", tmp_path / "gone"
     script = {"p": [1.0], "hold": r"Question \d*[05]\?", "until": str(gone)}  # some rows of both are at work meanwhile
     with EnginePool(engine(script, replicas=2), "judge", "t").start() as pool:
-        placed = {told["node"] for told in ray.get([actor.ready.remote() for actor in pool.actors])}
-        assert len(placed) == 2
+        assert len(placed(pool)) == 2
 
         def go() -> None:
             cluster.remove_node(other, allow_graceful=False)
             gone.touch()
 
         going = when(lambda: bool(shard_files(str(table))), go)
-        writer = start_writer([Table(str(table), JUDGMENTS)], None, 8, 1.0)
-        dataset = ray.data.from_arrow([pa.Table.from_pylist(units()[i::4]) for i in range(4)])
-        run_program(dataset, pool, program(), writer, stage="judgments", label="judging", total=2 * PAIRS)
+        stage(pool, table)
         going.join(60)
-    assert closed_units(str(table), ("pair_id", "order")) == {f"{u['pair_id']}:{u['order']}" for u in units()}
-    assert row_counts(str(table)) == (2 * PAIRS, {})  # each once: every first draw is right
+        until_dead(1)
+        assert len(pool.stats()) == 1, "of the other, which Ray finds no node for, nobody waits"
+    require_all(table)
+
+
+@pytest.mark.parametrize("two_nodes", [4], indirect=True)
+def test_later_stages_go_on_with_the_engines_that_a_lost_node_leaves(
+    two_nodes: tuple[Cluster, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Through a reload, another pool and a restart of the command; with all of them again when a node has come."""
+    cluster, other = two_nodes
+    hold(CPU=1)  # a node has room for one engine
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    wanted, manager = engine({"p": [1.0]}, replicas=2), PoolManager("t", may_grow=False)
+    try:
+        pool = manager.get("judge", wanted).pool
+        assert len(placed(pool)) == 2
+        cluster.remove_node(other, allow_graceful=False)
+        until_dead(1)
+        pool.reload(str(checkpoint))
+        assert "judge: 1 of 2 engines go on: a node has died" in caplog.text
+        again = manager.get("judge", wanted.of_checkpoint(str(checkpoint)))
+        assert (again.how, again.pool, len(pool.actors)) == ("reused", pool, 1)
+        stage(pool, tmp_path / "second")
+        require_all(tmp_path / "second")
+
+        PoolManager("restarted", may_grow=False).require_room("judge", wanted)
+        with pytest.raises(InputError, match=r"4 engine\(s\) .* 4 CPUs on 1 node\(s\), room for 2"):
+            PoolManager("restarted", may_grow=False).require_room("judge", engine({}, replicas=4))
+        fewer = manager.get("judge", wanted).pool
+        assert (len(fewer.actors), manager.pools) == (1, [fewer])
+        assert "judge: 1 of 2 engines start: a node has died, others have no room" in caplog.text
+        stage(fewer, tmp_path / "third")
+        require_all(tmp_path / "third")
+
+        cluster.add_node(num_cpus=2, object_store_memory=STORE)
+        cluster.wait_for_nodes()
+        assert len(placed(manager.get("judge", engine({"p": [0.5]}, replicas=2)).pool)) == 2
+    finally:
+        manager.close()
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+@pytest.mark.parametrize("two_nodes", [{"num_cpus": 4, "num_gpus": 2}], indirect=True)
+def test_gpus_that_ray_gives_the_claim_of_a_lost_engine_are_free_again(
+    two_nodes: tuple[Cluster, Any], asleep: bool
+) -> None:
+    """Its claim moves to the next free GPU, where no engine can follow it. A sleeper has no claim to move."""
+    cluster, _ = two_nodes
+    taken = hold(GPU=1)
+    on_gpu = EngineSettings(model="scripted", kind="scripted", device="cuda", cpus=0, replicas=2)
+    gone = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
+    cluster.wait_for_nodes()
+    manager = PoolManager("t", may_grow=False, sleeps=True)
+    try:
+        pool = manager.get("judge", on_gpu).pool
+        assert len(placed(pool)) == 2
+        if asleep:
+            pool.sleep()
+        cluster.remove_node(gone, allow_graceful=False)
+        until_dead(1)
+        if not asleep:
+            remove_placement_group(taken)
+            assert free_gpus_come_to(0), "Ray has moved the claim"
+            assert manager.get("judge", on_gpu).pool is pool
+            assert free_gpus_come_to(1)
+            pool.sleep()
+            assert free_gpus_come_to(2)
+            hold(GPU=1)  # the first one, which the engine does not sit on
+        assert manager.get("judge", on_gpu).how == "woken"
+        assert (manager.pools, len(pool.actors), len(pool.claims)) == ([pool], 1, 1)
+        assert free_gpus_come_to(0)
+    finally:
+        manager.close()
+    assert free_gpus_come_to(1)
+
+
+def free_gpus_come_to(expected: float) -> bool:
+    deadline = time.monotonic() + 60
+    while (free := ray.available_resources().get("GPU", 0)) != expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return free == expected
 
 
 def test_engines_that_no_node_has_room_for_are_told_at_once(two_nodes: tuple[Cluster, Any]) -> None:
@@ -183,9 +298,7 @@ def test_a_training_goes_on_where_there_is_room_after_a_node_with_a_worker_has_g
 ) -> None:
     """Each node has room for one worker of two CPUs. As one goes, there comes to be room for both on the other."""
     cluster, other = two_nodes
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    taken = placement_group([{"CPU": 2.0}], bundle_label_selector=[here])
-    ray.get(taken.ready(), timeout=60)
+    taken = hold(CPU=2)
     found: set[str] = set()
 
     def goes() -> None:
@@ -237,7 +350,7 @@ def test_a_training_that_no_node_has_room_for_says_so_and_goes_on_when_one_comes
 
     def comes() -> None:
         waited.append(time.monotonic() - started)
-        cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+        cluster.add_node(num_cpus=2, object_store_memory=STORE)
         threading.Event().wait(900)  # the processes of a node end with the thread that has started them
 
     def goes() -> None:

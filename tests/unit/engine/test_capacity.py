@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from ray_app.engine.capacity import (
+    NodeLife,
+    before_deaths,
     left_by,
     placeable,
     pools_fit_cores,
     real_cores,
     room_beside,
+    startable,
     taken,
     trainer_fits,
 )
@@ -148,3 +151,42 @@ def test_real_cores_of_a_cluster() -> None:
     ]
     assert real_cores(nodes, "here", 2) == 98
     assert real_cores(nodes, "here", 64) == 100
+
+
+ON_CPU = EngineSettings(model="m", device="cpu", cpus=2, replicas=3)
+FOUR = {"CPU": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "living", "before", "expected"),
+    [
+        (engine(tensor_parallel=8, replicas=2), [NODE, NODE], [], 2),
+        (engine(tensor_parallel=8, replicas=2), [NODE], [], 0),  # it never had the room
+        (engine(tensor_parallel=8, replicas=2), [NODE], [[NODE, NODE]], 1),
+        (engine(tensor_parallel=8, replicas=3), [NODE], [[NODE, NODE]], 0),  # nor with the node that died
+        (engine(tensor_parallel=8, replicas=2), [{"CPU": 9.0}], [[NODE, NODE, {"CPU": 9.0}]], 0),  # none is left
+        (engine(tensor_parallel=16, executor="ray", replicas=2), [NODE] * 3, [[NODE] * 3, [NODE] * 4], 1),
+        (engine(tensor_parallel=3, replicas=4), [NODE], [[NODE, NODE]], 2),
+        # The rows that feed the engines need CPUs too: of four, one engine of two leaves enough, two leave none.
+        (ON_CPU, [FOUR, FOUR], [], 3),
+        (ON_CPU, [FOUR], [[FOUR, FOUR]], 1),
+        (ON_CPU, [{"CPU": 3.0}], [[FOUR, FOUR]], 0),
+        (ON_CPU, [{"CPU": 3.0}, {"CPU": 3.0}], [[FOUR, FOUR]], 2),
+    ],
+)
+def test_replicas_to_start_after_nodes_have_died(settings: Any, living: Any, before: Any, expected: int) -> None:
+    assert startable(settings, living, before) == expected
+
+
+def test_what_the_cluster_was_before_each_death() -> None:
+    lasting, first, second = {"CPU": 1.0}, {"CPU": 2.0}, {"CPU": 3.0}
+    lives = [NodeLife(lasting, 10), NodeLife(first, 20, 50), NodeLife(second, 30, 90)]
+    assert before_deaths(lives) == [[lasting, first, second], [lasting, second]]
+    assert before_deaths([NodeLife(lasting, 10)]) == []
+
+
+def test_a_ray_that_was_started_anew_on_a_host_is_one_node() -> None:
+    """Else a cluster that never had room for sixteen would seem to have lost half of it."""
+    before = before_deaths([NodeLife(NODE, 10, 50), NodeLife(NODE, 60)])
+    assert before == [[NODE]]
+    assert startable(engine(replicas=16), [NODE], before) == 0
