@@ -36,11 +36,13 @@ def test_with_the_fault_of_one_pair_the_others_are_given_up_and_each_has_its_pla
         judge.asker.may_end.clear()
         answer = asyncio.ensure_future(post(judge, NEVER, FAILS, GOOD))
         await judge.asker.asked.wait()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert judge.in_flight == judge.asker.at_work == 1, "an engine still works for it"
-        assert (await post(judge, GOOD, "another", "a third")).status_code == 503
-        judge.asker.may_end.set()
+        try:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert judge.in_flight == judge.asker.at_work == 1, "an engine still works for it"
+            assert (await post(judge, GOOD, "another", "a third")).status_code == 503
+        finally:
+            judge.asker.may_end.set()
         assert (await answer).status_code == 503
         assert judge.in_flight == judge.asker.at_work == 0
         assert (await post(judge, GOOD, "another", "a third")).status_code == 200
