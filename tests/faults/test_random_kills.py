@@ -52,9 +52,11 @@ class Moment:
         return ["--pools.side_by_side", "auto" if self.streams else "never"]
 
     @property
-    def turn(self) -> tuple[int, bool]:
-        """A run goes through its stages in order, and what streams commits both of its stages together."""
-        return ORDER.index(self.stage), not self.streams
+    def turn(self) -> tuple[int, bool, int]:
+        """A run goes through its stages in order, and what streams commits both of its stages together. The moment with
+        the fewest signs first: it is the surest to come while a short stage is at work.
+        """
+        return ORDER.index(self.stage), not self.streams, self.signs
 
 
 def drawn(seed: int) -> Moment:
