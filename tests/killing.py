@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,23 @@ def judged_whole_and_once(loop: Loop) -> None:
         assert [row["correct"] for row in rows[:-1]] == [False] * (len(rows) - 1)
         assert rows[-1]["correct"] or len(rows) == 4
         assert [row["kept"] for row in rows] == [row["correct"] for row in rows]
+
+
+def left_of(session: int, limit_s: float = 60, but: Collection[str] = ()) -> list[str]:
+    """Processes of a command's session that outlived it, `but` those whose titles begin so; a moment is given to those
+    that are ending.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError, psutil.Error):
+                if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline()).strip()[:120])
+        found = [title for title in found if not title.startswith(tuple(but))]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
 
 
 CLIENT, WRITER = "ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"  # how Ray titles a stage's helpers

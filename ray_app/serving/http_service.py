@@ -20,19 +20,22 @@ from ray import serve
 
 from ray_app.base.schema import PairwiseRow
 from ray_app.benchmarks import Faulty
+from ray_app.engine.actor import value
 from ray_app.engine.asking import Asker
 from ray_app.engine.base import UnitResult, Work, alone
 from ray_app.engine.pool import EnginePool
-from ray_app.engine.supervisor import Lanes, Limits
+from ray_app.engine.supervisor import GONE, Lanes, Limits
 from ray_app.errors import RunError
 from ray_app.judging.judge import Judge
 from ray_app.judging.registry import protocol_of
+from ray_app.serving.application import END_S, NAME, Application, Owner
+from ray_app.serving.bodies import Bodies
 from ray_app.serving.http_request import Asked, HttpFault, parse_request
 from ray_app.serving.settings import HttpSettings
-from ray_app.system.stopping import at_most, last_act
+from ray_app.system.stopping import last_act
 
-NAME, PING_S = "judge", 5.0
-END_S = 4.0  # for the requests that are being answered when the service is stopped
+PING_S = 5.0
+SPARE = 2048  # requests that Serve hands over beside those that are read and judged: answered at once
 BUCKETS = (0.05, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 app = FastAPI(title="Self-taught evaluator", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -59,25 +62,24 @@ class Meters:
 # What the routes use stands before them: Serve freezes the application where it is declared.
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body; of a larger one only so much that it is seen to be over the limit, so that none fills the memory."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk[: limit + 1 - len(body)]
-        if len(body) > limit:
-            break
-    return bytes(body)
-
-
 def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Response:
     text = json.dumps(value, ensure_ascii=False) + "\n"
     return Response(text, status, headers, media_type="application/json")
 
 
+async def _gone(actor: Any) -> bool:
+    try:
+        await asyncio.wait_for(value(actor.pulse.remote()), PING_S)
+    except GONE:
+        return True
+    except (TimeoutError, ray.exceptions.RayError):
+        pass  # busy, or being built anew: somebody looks after it
+    return False
+
+
 @serve.deployment(
     name=NAME,
     num_replicas=1,
-    max_ongoing_requests=4096,
     ray_actor_options={"num_cpus": 0},
     graceful_shutdown_timeout_s=END_S,
     graceful_shutdown_wait_loop_s=0.1,
@@ -86,10 +88,12 @@ def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Res
 class JudgeService:
     """The application. `work` says what is asked of an engine for one unit, and of which weights."""
 
-    def __init__(self, actors: list[Any], engines: Limits, work: Work, mode: str, limits: HttpSettings) -> None:
+    def __init__(
+        self, actors: list[Any], engines: Limits, work: Work, mode: str, limits: HttpSettings, owner: Owner
+    ) -> None:
         self.asker = Asker(actors, work.model, engines)
-        self.work, self.protocol, self.limits = work, protocol_of(mode), limits
-        self.meters, self.in_flight = Meters(), 0
+        self.work, self.protocol, self.limits, self.deployed_by = work, protocol_of(mode), limits, owner
+        self.meters, self.bodies, self.in_flight = Meters(), Bodies(limits), 0
 
     @app.post("/judge")
     async def judge(self, request: Request) -> Response:
@@ -123,36 +127,64 @@ class JudgeService:
         self.meters.in_flight.set(self.in_flight)
         return Response(generate_latest(self.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
+    async def owner(self) -> Owner:
+        """Which command has deployed this. Not over HTTP."""
+        return self.deployed_by
+
+    async def abandoned(self) -> bool:
+        """Whether every engine is gone for good, as engines are whose command was killed. Not over HTTP."""
+        return all(await asyncio.gather(*(_gone(actor) for actor in self.asker.engines.actors)))
+
     async def _answer(self, request: Request) -> dict[str, Any]:
-        body = await read_body(request, self.limits.max_body_bytes)
-        asked = parse_request(body, self.limits, self.work.program.samples)  # type: ignore[attr-defined]
-        if self.in_flight + len(asked.pairs) > self.limits.max_in_flight:
-            raise HttpFault(503, f"{self.in_flight} pairs are being judged; at most {self.limits.max_in_flight} are")
-        self.in_flight += len(asked.pairs)
-        try:
-            records = await asyncio.gather(*(self._pair(pair, asked) for pair in asked.pairs))
-        finally:
-            self.in_flight -= len(asked.pairs)
+        until = asyncio.get_running_loop().time() + self.limits.timeout_s
+        self._require_places(1)  # else what cannot be judged would be read
+        with self.bodies.held_until_answered() as body:
+            content = await self.bodies.read(body, request.stream(), until)
+            asked = parse_request(content, self.limits, self.work.program.samples)  # type: ignore[attr-defined]
+            self._require_places(len(asked.pairs))
+            records = await self._records(asked, until)
         if asked.single:
             if "quarantined" in records[0]:
                 raise HttpFault(422, f"the pair cannot be judged: {records[0]['quarantined']}")
             return records[0]
         return {"verdicts": records}
 
-    async def _pair(self, pair: PairwiseRow | Faulty, asked: Asked) -> dict[str, Any]:
+    def _require_places(self, pairs: int) -> None:
+        if self.in_flight + pairs > self.limits.max_in_flight:
+            raise HttpFault(503, f"{self.in_flight} pairs are being judged; at most {self.limits.max_in_flight} are")
+
+    async def _records(self, asked: Asked, until: float) -> list[dict[str, Any]]:
+        """One a pair. With the first fault nobody waits for the others, and they are given up; each pair has its place
+        until it has ended itself.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = []
+                for pair in asked.pairs:
+                    tasks.append(group.create_task(self._pair(pair, asked, until)))
+                    self.in_flight += 1
+                    tasks[-1].add_done_callback(self._free)  # also of one that is given up before it began
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    def _free(self, _: object) -> None:
+        self.in_flight -= 1
+
+    async def _pair(self, pair: PairwiseRow | Faulty, asked: Asked, until: float) -> dict[str, Any]:
         units: list[UnitResult] = []
         if isinstance(pair, PairwiseRow):
             program = dataclasses.replace(self.work.program, samples=asked.votes)  # type: ignore[type-var]
             work = dataclasses.replace(self.work, program=program)
-            units = await self._ask(work, self.protocol.row_units(NAME, pair))
+            units = await self._ask(work, self.protocol.row_units(NAME, pair), until)
         fault = None if isinstance(pair, PairwiseRow) else pair.reason
         record = self.protocol.answered(pair.id, units, asked.votes, fault, asked.explanations)
         self.meters.judged(record, units)
         return record
 
-    async def _ask(self, work: Work, rows: list[dict[str, Any]]) -> list[UnitResult]:
+    async def _ask(self, work: Work, rows: list[dict[str, Any]], until: float) -> list[UnitResult]:
         try:
-            async with asyncio.timeout(self.limits.timeout_s):
+            async with asyncio.timeout_at(until):
                 return await self.asker.ask(Lanes((work,), (work,)), alone(rows))
         except TimeoutError:
             raise HttpFault(504, f"not answered after {self.limits.timeout_s:g} s") from None
@@ -166,7 +198,7 @@ def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettin
     try:
         with last_act(application.end):
             application.claim()
-            _start(pool, judge, work, settings)
+            _start(pool, judge, work, settings, application.owner)
             where = f"http://{settings.host}:{settings.port}"
             print(f"{judge.engine.model} is served at {where}: POST /judge, GET /health, GET /metrics", flush=True)
             while True:
@@ -175,49 +207,17 @@ def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettin
         application.end(wait=True)
 
 
-def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings) -> None:
+def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings, owner: Owner) -> None:
     # Serve's own lines speak of replicas and routes; its log files keep them.
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        service = JudgeService.options(logging_config=quiet).bind(  # type: ignore[attr-defined]
-            pool.actors, Limits.of(pool.settings, patient=True), work, judge.mode, settings
-        )
+        ongoing = 2 * settings.max_in_flight + SPARE
+        deployment = JudgeService.options(max_ongoing_requests=ongoing, logging_config=quiet)  # type: ignore[attr-defined]
+        engines = Limits.of(pool.settings, patient=True)
+        service = deployment.bind(pool.actors, engines, work, judge.mode, settings, owner)
         serve.run(service, name=NAME, route_prefix="/")
     except (RuntimeError, ray.exceptions.RayError) as fault:
         lines = str(fault).strip().splitlines()
         raise RunError(f"the service did not start: {lines[-1] if lines else fault!r}") from fault
-
-
-class Application:
-    """What this command puts on Ray Serve. On a cluster, Serve and the applications of others may be there before."""
-
-    def __init__(self) -> None:
-        found = serve.status()
-        self.serve_was_there = bool(found.proxies or found.applications)
-        self.others = set(found.applications)
-        self.ended = True  # nothing is there to be ended yet
-
-    def claim(self) -> None:
-        """Raises RunError where another command serves a judge on this cluster: deploying would take its place."""
-        if NAME in self.others:
-            raise RunError(f"the service did not start: the application {NAME!r} is served on this cluster already")
-        self.ended = False
-
-    def end(self, wait: bool = False) -> None:
-        """Delete the application, and end Serve where it was started here and serves nobody else.
-
-        Serve's controller does both and outlives this process, so without `wait` it is enough to have asked for it.
-        With `wait`, requests that are being answered get some seconds to end.
-        """
-        if self.ended or not ray.is_initialized():
-            return
-        self.ended = True
-        alone = not self.serve_was_there and set(serve.status().applications) <= {NAME}
-        serve.delete(NAME, _blocking=False)
-        until = time.monotonic() + (at_most(END_S) if wait else 0)
-        while time.monotonic() < until and NAME in serve.status().applications:
-            time.sleep(0.1)
-        if alone:
-            serve.shutdown()

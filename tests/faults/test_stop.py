@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from killing import (
     CLASSIFY,
@@ -24,6 +23,7 @@ from killing import (
     ROW,
     Killing,
     killable_settings,
+    left_of,
     trained_until,
     whole_and_once,
 )
@@ -43,20 +43,6 @@ def said_once(number: signal.Signals, code: int, errors: str, words: str = CONTI
     assert code == wanted, errors[-3000:]
     assert errors.splitlines().count(f"{verb}; {words}") == 1, errors[-3000:]
     assert "Traceback" not in errors, errors[-3000:]
-
-
-def left_of(session: int) -> list[str]:
-    """Processes of a command's session that outlived it; a moment is given to those that are ending."""
-    deadline = time.monotonic() + 60
-    while True:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(ProcessLookupError, psutil.Error):
-                if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline())[:120])
-        if not found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.1)
 
 
 class Stopping(Killing):

@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from commands import QUIET, ROOT, command, lines
-from loop_runs import DEMO, end_session, environment
+from commands import QUIET, command, lines
+from loop_runs import DEMO
+from services import Service, scripted
 
 pytestmark = pytest.mark.timeout(600)
 PAIR = {"instruction": "Name a fruit.", "response_a": "GOOD apple", "response_b": "brick"}
-
-
-class Service:
-    """A `judge --serve` process, and a client of it."""
-
-    def __init__(self, folder: Path, *options: object) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        line = [sys.executable, "-m", "ray_app.judge", "--serve", "--http.port", port, *QUIET, *options]
-        self.log = folder / "serve.log"
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [str(part) for part in line],
-                cwd=ROOT,
-                env=environment(),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
-
-    def ready(self) -> Service:
-        deadline = time.monotonic() + 500
-        while " is served at http://127.0.0.1:" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.2)
-        return self
-
-    def judge(self, **body: Any) -> httpx.Response:
-        return self.client.post("/judge", json=body)
-
-    def metric(self, name: str) -> float:
-        found = [line for line in self.client.get("/metrics").text.splitlines() if line.startswith(name + " ")]
-        return float(found[0].split()[1]) if found else 0.0
-
-    def stop(self) -> None:
-        end_session(self.process.pid)
-
-
-def scripted(**script: Any) -> list[str]:
-    return ["--model", "scripted", "--engine.kind", "scripted", "--engine.script", json.dumps(script)]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +67,39 @@ def test_every_answer_under_load_is_its_own(service: Service) -> None:
         assert all(threads.map(ask, range(200)))
     assert service.metric('judge_requests_total{status="200"}') == before + 200
     assert service.metric("judge_pairs_in_flight") == 0
+
+
+def test_slow_bodies_cost_themselves_alone(service: Service) -> None:
+    """More clients than there is place for begin a body, and send no more of it."""
+    refused = 'judge_requests_total{status="503"}'
+    with contextlib.ExitStack() as open_:
+        before, deadline = service.metric(refused), time.monotonic() + 60
+        for _ in range(40):
+            open_.enter_context(service.sends(b"{", 100))
+        while service.metric(refused) < before + 8:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        while (answer := service.judge(**PAIR)).status_code == 503:
+            assert answer.headers["Retry-After"] == "1"
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        assert answer.status_code == 200
+        assert service.client.get("/health").status_code == 200
+        assert service.metric('judge_requests_total{status="408"}') == 1, "one made room"
+
+
+def test_a_client_that_hangs_up_frees_its_place(service: Service) -> None:
+    """Ray Serve tells the handler; its own part stands in `unit/serving/test_deadlines.py`."""
+    with service.sends(json.dumps({**PAIR, "instruction": "slow 0"}).encode()):
+        in_flight(service, 1)
+    in_flight(service, 0)
+
+
+def in_flight(service: Service, pairs: int) -> None:
+    deadline = time.monotonic() + 60
+    while service.metric("judge_pairs_in_flight") != pairs:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_more_than_it_takes_is_refused_and_it_goes_on(service: Service) -> None:
