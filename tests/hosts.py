@@ -1,6 +1,8 @@
-"""Two hosts on one machine: network namespaces with a cable between them, and a Ray node in each. Linux, as root.
+"""Two hosts on one machine: namespaces of network and processes with a cable between them, and a Ray node in each.
+Linux, as root.
 
-A node has the processes, the address and the network of its own that a host has; files and processors are shared.
+A node has the processes, the address and the network of its own that a host has; files and processors are shared. A
+driver finds the node of its host by looking for Ray's processes, so it must not see those of the other.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from loop_runs import ROOT, Loop, environment
 
 RAY, PORT = Path(sys.executable).parent / "ray", 6379
@@ -28,8 +31,9 @@ FREE = "import json, sys, ray; ray.init(sys.argv[1]); print(json.dumps(ray.avail
 
 def why_not() -> str | None:
     """What this machine lacks for it."""
-    if shutil.which("ip") is None:
-        return "no `ip` command (Debian: iproute2)"
+    for tool, package in (("ip", "iproute2"), ("nsenter", "util-linux"), ("unshare", "util-linux")):
+        if shutil.which(tool) is None:
+            return f"no `{tool}` command (Debian: {package})"
     name = f"ste-try-{os.getpid()}"
     tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
     if tried.returncode:
@@ -46,18 +50,32 @@ class Host:
     address: str
     variables: Mapping[str, str]
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    first: int = 0  # its first process, with which all others end
+
+    def boots(self) -> None:
+        """Its namespace of processes, which lasts as long as the first of them."""
+        alone = ["unshare", "--pid", "--fork", "--mount-proc", "sleep", "infinity"]
+        self.nodes.append(subprocess.Popen(["ip", "netns", "exec", self.name, *alone], start_new_session=True))
+        below = psutil.Process(self.nodes[-1].pid)
+        _until(lambda: any(child.name() == "sleep" for child in below.children()))
+        self.first = below.children()[0].pid
 
     @property
     def prefix(self) -> list[str]:
         """Of a command that is to run on this host."""
-        return ["ip", "netns", "exec", self.name]
+        return ["nsenter", "--target", str(self.first), "--net", "--pid", "--mount", f"--wd={ROOT}"]
 
     def starts_ray(self, scratch: str, head: str | None, cpus: int) -> None:
         """A Ray node; `head`: the address of the one it joins, None for the head itself."""
-        first = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={scratch}"]
+        first = ["--head", f"--port={PORT}", "--include-dashboard=false"]
         command = [str(RAY), "start", "--block", f"--node-ip-address={self.address}", f"--num-cpus={cpus}"]
         command += first if head is None else [f"--address={head}:{PORT}"]
-        command += ["--object-store-memory=100000000", "--disable-usage-stats"]
+        # A folder of its own: in it Ray keeps the address of the node that its drivers are on.
+        command += [
+            f"--temp-dir={scratch}/{self.name[-7:]}",
+            "--object-store-memory=100000000",
+            "--disable-usage-stats",
+        ]
         with open(f"{scratch}/{self.name}.log", "w") as log:
             self.nodes.append(
                 subprocess.Popen(
@@ -147,6 +165,7 @@ def two_hosts(cpus: tuple[int, int]) -> Iterator[Hosts]:
             pair = ["name", "cable", "netns", hosts[0].name, "type", "veth"]
             _ip("link", "add", *pair, "peer", "name", "cable", "netns", hosts[1].name)
             for host in hosts:
+                host.boots()
                 _ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", "cable")
                 _ip("-n", host.name, "link", "set", "cable", "up")
             hosts[0].starts_ray(scratch, None, cpus[0])
