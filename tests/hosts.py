@@ -88,6 +88,10 @@ class Host:
         listed = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False)
         return [int(line) for line in listed.stdout.split()]
 
+    def idle(self) -> bool:
+        """Whether nothing runs on it but what makes it a host."""
+        return set(self.processes()) <= {self.first, self.nodes[0].pid}
+
     def dies(self) -> None:
         """All its processes, at once."""
         for pid in self.processes():

@@ -81,7 +81,7 @@ def test_engines_that_the_network_takes_away_lose_no_row(hosts: Hosts, tmp_path:
     assert LOST in ended.errors
     assert each_pair_once(run)
     until(lambda: hosts.head.free().get("CPU") == CPUS[0], 120)
-    until(lambda: not hosts.other.processes(), 240)
+    until(hosts.other.idle, 240)
 
 
 def test_a_network_that_is_gone_for_seconds_costs_nothing(hosts: Hosts, tmp_path: Path) -> None:
