@@ -54,10 +54,11 @@ class Host:
 
     def boots(self) -> None:
         """Its namespace of processes, which lasts as long as the first of them."""
-        alone = ["unshare", "--pid", "--fork", "--mount-proc", "sleep", "infinity"]
+        # A shell, for it takes note of orphans that end: Ray's agents would take their raylet, a zombie, for alive.
+        alone = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "while sleep 1; do :; done"]
         self.nodes.append(subprocess.Popen(["ip", "netns", "exec", self.name, *alone], start_new_session=True))
         below = psutil.Process(self.nodes[-1].pid)
-        _until(lambda: any(child.name() == "sleep" for child in below.children()))
+        _until(lambda: any(child.name() == "sh" for child in below.children()))
         self.first = below.children()[0].pid
 
     @property
@@ -90,7 +91,11 @@ class Host:
 
     def idle(self) -> bool:
         """Whether nothing runs on it but what makes it a host."""
-        return set(self.processes()) <= {self.first, self.nodes[0].pid}
+        names = set()
+        for pid in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names.add(psutil.Process(pid).name())
+        return names <= {"unshare", "sh", "sleep"}
 
     def dies(self) -> None:
         """All its processes, at once."""

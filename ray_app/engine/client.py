@@ -8,6 +8,7 @@ which table takes what is made of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import pickle
 from collections.abc import AsyncIterator, Sequence
@@ -52,7 +53,16 @@ class Relay(logging.Handler):
         self.writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.writer.tell.remote(record.getMessage())
+        with contextlib.suppress(Exception):  # a word that is not heard must end nothing
+            self.writer.tell.remote(record.getMessage())
+
+    @classmethod
+    def begin(cls, writer: Any) -> None:
+        """From now on, in this process; in place of the client before."""
+        logger = logging.getLogger("ray_app")
+        for handler in [one for one in logger.handlers if isinstance(one, cls)]:
+            logger.removeHandler(handler)
+        logger.addHandler(cls(writer))
 
 
 class PoolClient:
@@ -62,7 +72,7 @@ class PoolClient:
         self.settings, self.lanes = settings, Lanes(tuple(lanes), ray.put(tuple(lanes)))
         self.asker = Asker(actors, lanes[0].model, settings.limits)
         self.writer, self.outbox = writer, Outbox(writer)
-        logging.getLogger("ray_app").addHandler(Relay(writer))
+        Relay.begin(writer)
         self.slots = asyncio.Semaphore(settings.in_flight)
         self.turn = asyncio.Lock()  # of the batch that takes slots
         self.held: list[Held] = []  # failed in the engine, and nothing has succeeded since

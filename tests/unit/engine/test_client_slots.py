@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 
 from ray_app.engine import client as module
 from ray_app.engine.base import UnitResult
-from ray_app.engine.client import ClientSettings, PoolClient
+from ray_app.engine.client import ClientSettings, PoolClient, Relay
 from ray_app.engine.supervisor import Limits
 
 LIMITS = Limits(stall_s=60, silence_s=60, start_s=60, largest=8, local=True)
@@ -100,3 +101,28 @@ def test_batches_take_their_slots_one_after_the_other(monkeypatch: pytest.Monkey
         return asker.order
 
     assert asyncio.run(asyncio.wait_for(main(), 60)) == list(range(30))
+
+
+def test_a_warning_that_its_writer_does_not_hear_ends_nothing() -> None:
+    """Others log in the same process, and the writer may be dead: a client that follows takes the first one's place."""
+
+    class Deaf:
+        pass
+
+    class Hears:
+        def __init__(self) -> None:
+            self.tell, self.lines = self, list[str]()
+
+        def remote(self, line: str) -> None:
+            self.lines.append(line)
+
+    log, hears = logging.getLogger("ray_app.engine.supervisor"), Hears()
+    try:
+        Relay.begin(Deaf())
+        log.warning("engine 0 died")
+        Relay.begin(hears)
+        log.warning("engine %d died", 1)
+        assert hears.lines == ["engine 1 died"]
+    finally:
+        for handler in [one for one in logging.getLogger("ray_app").handlers if isinstance(one, Relay)]:
+            logging.getLogger("ray_app").removeHandler(handler)
