@@ -1,5 +1,5 @@
 """A plugin of vLLM, for tests alone: a request whose prompt holds certain tokens ends the engine's process, as a fault
-of a kernel does. vLLM finds it where this folder is on the path; the tokens stand in STE_POISON_TOKENS.
+of a kernel does. vLLM finds it where this folder is on the path; the tokens stand in STE_POISON.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-VARIABLE = "STE_POISON_TOKENS"
+VARIABLE = "STE_POISON"
 
 
 def register() -> None:

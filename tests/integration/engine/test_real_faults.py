@@ -133,7 +133,7 @@ def test_a_row_that_ends_every_engine_is_quarantined_and_costs_no_other(
 
     ids = AutoTokenizer.from_pretrained(model).encode(POISON, add_special_tokens=False)
     paths = [str(PLUGIN), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    env = {"PYTHONPATH": os.pathsep.join(path for path in paths if path), "STE_POISON_TOKENS": json.dumps(ids)}
+    env = {"PYTHONPATH": os.pathsep.join(path for path in paths if path), "STE_POISON": json.dumps(ids)}
     rows = units(ROWS)[:ROWS]
     rows[5] = {**rows[5], "instruction": f"{rows[5]['instruction']}{POISON}"}
     with pool_of(engine, env=env).start() as pool:
