@@ -78,7 +78,7 @@ def test_cards_lie_beside_what_they_describe(finished: Loop) -> None:
 
     card = (finished.run / "iter_01/checkpoint/README.md").read_text()
     assert "| 2 (this one) | 100.0 % | 50.0 % | 6 |" in card.splitlines()
-    assert "| validation | accuracy, both orders |" in card
+    assert "| validation (selected on) | accuracy, both orders |" in card
     assert str(finished.folder) not in card
     cache = str(finished.folder / "datasets")
     loaded = datasets.load_dataset(str(finished.run / "iter_01/train_set"), split="train", cache_dir=cache)
