@@ -9,6 +9,12 @@ class RunError(Exception):
     """The run itself cannot go on (an empty training set, a lost lease). One line; the command exits 1."""
 
 
+def last_line(fault: BaseException) -> str:
+    """The last line of what a fault says, where Ray names the cause; the name of its kind where it says nothing."""
+    lines = str(fault).strip().splitlines()
+    return lines[-1].strip() if lines else type(fault).__name__
+
+
 def first_line(fault: BaseException) -> str:
     """The first line of what a fault says; the name of its kind where it says nothing."""
     lines = str(fault).strip().splitlines()

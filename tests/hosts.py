@@ -58,7 +58,7 @@ class Host:
         alone = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "while sleep 1; do :; done"]
         self.nodes.append(subprocess.Popen(["ip", "netns", "exec", self.name, *alone], start_new_session=True))
         below = psutil.Process(self.nodes[-1].pid)
-        _until(lambda: any(child.name() == "sh" for child in below.children()))
+        until(lambda: any(child.name() == "sh" for child in below.children()))
         self.first = below.children()[0].pid
 
     @property
@@ -179,9 +179,9 @@ def two_hosts(cpus: tuple[int, int]) -> Iterator[Hosts]:
                 _ip("-n", host.name, "link", "set", "cable", "up")
             hosts[0].starts_ray(scratch, None, cpus[0])
             made = Hosts(*hosts, variables)
-            _until(lambda: _counted(hosts[0]) >= cpus[0])
+            until(lambda: _counted(hosts[0]) >= cpus[0])
             hosts[1].starts_ray(scratch, hosts[0].address, cpus[1])
-            _until(lambda: _counted(hosts[0]) >= sum(cpus))
+            until(lambda: _counted(hosts[0]) >= sum(cpus))
             yield made
         finally:
             for host in hosts:
@@ -197,12 +197,12 @@ def _counted(host: Host) -> float:
         return 0.0
 
 
-def _until(reached: Callable[[], bool]) -> None:
-    for _ in range(60):
-        if reached():
-            return
-        time.sleep(1)
-    raise AssertionError("the cluster of two hosts did not start")
+def until(reached: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for something; `seconds`: a generous limit."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen on the two hosts"
+        time.sleep(0.5)
 
 
 def _ip(*arguments: str) -> None:

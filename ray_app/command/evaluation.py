@@ -180,7 +180,6 @@ def score_judge(settings: EvaluateSettings, judge: Judge, benchmarks: list[Bench
         save_verdicts(judge, judged, voting, folder, storage.join(folder, VERDICTS))
         summary = protocol_for(judge.mode, judged.benchmark).summary(judged.benchmark, judged.answers, voting)
         named = {} if settings.parser == LAST else {"parser": settings.parser}
-        rows = judged.benchmark.rows
-        said = {"explanations": numbers_of(folder, rows)} if rows else {}
+        said = numbers_of(folder, judged.benchmark.rows)
         summaries.append(summary | named | said | {"cost": judging_cost(settings, judge, judged)})
     return summaries

@@ -9,6 +9,8 @@ from typing import Any
 
 import ray
 
+from ray_app.errors import last_line
+
 ASK_S, LOOK_EVERY_S = 5.0, 30.0
 BACK_S = 30.0  # until an engine answers from another node: Ray has to start its process there
 
@@ -68,6 +70,5 @@ def _fault(call: Any) -> str | None:
     try:
         ray.get(call)
     except ray.exceptions.RayError as fault:
-        lines = str(fault).strip().splitlines()
-        return lines[-1] if lines else repr(fault)
+        return last_line(fault)
     return None

@@ -25,7 +25,7 @@ from ray_app.engine.lost_nodes import answers, failure, where_now
 from ray_app.engine.room import require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
-from ray_app.errors import RunError
+from ray_app.errors import RunError, last_line
 from ray_app.system.claims import Claim, across_nodes, claim, matched, release, wait_for_gpus
 from ray_app.system.stopping import stopped
 
@@ -161,8 +161,7 @@ class EnginePool:
             told = ray.get(reference) or {}
             fault = told.get("fault")
         except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError) as error:
-            lines = str(error).strip().splitlines()
-            fault = f"its process died: {lines[-1].strip() if lines else type(error).__name__}"
+            fault = f"its process died: {last_line(error)}"
         if fault is None and not told.get("built"):  # its process died, and Ray started another
             self.deaths[index] += 1
             if self.deaths[index] < STARTS:

@@ -21,14 +21,12 @@ from ray_app.engine.base import Asked, UnitResult, Work
 from ray_app.engine.ending import end_process
 from ray_app.engine.replicas import Replicas
 from ray_app.engine.settings import EngineSettings
-from ray_app.errors import RunError, first_line
+from ray_app.errors import RunError, last_line
 
 log = logging.getLogger(__name__)
 PING_EVERY_S, PING_LIMIT_S, SETTLE_S = 15.0, 60.0, 0.1
-TELL_AFTER_S, TELL_EVERY_S = (
-    30.0,
-    60.0,
-)  # of an engine that has no process: its node may be gone, and no other have room
+# Of an engine that has no process: its node may be gone, and no other have room.
+TELL_AFTER_S, TELL_EVERY_S = 30.0, 60.0
 # Its node has gone with it, or it was killed for good: it does not come back.
 GONE = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)
 DIED, STALLED = "died", "made nothing"
@@ -294,5 +292,4 @@ def what_is_free() -> str:
 
 
 def _last_line(fault: BaseException) -> str:
-    lines = str(fault).strip().splitlines()
-    return lines[-1].strip()[:300] if lines else first_line(fault)
+    return last_line(fault)[:300]

@@ -9,7 +9,7 @@ from typing import Any
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
 from ray_app.findings.set_results import HELDOUT, VALIDATION, beyond_of, measured, value_of
 from ray_app.findings.verdict import estimate
-from ray_app.run.folder import parts_of
+from ray_app.run.folder import parts_of, selected_of_several
 
 Line = Mapping[str, Any]
 BESIDE = {
@@ -93,7 +93,7 @@ def _judged(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], L
     chosen = {
         (line["iteration"], parts_of(line["stage"])[0])
         for line in metrics
-        if parts_of(line["stage"])[1] == "training" and len(line["extra"].get("candidates") or []) > 1
+        if parts_of(line["stage"])[1] == "training" and selected_of_several(line["extra"])
     }
     for line in evaluations(metrics):
         extra, phase = line["extra"], parts_of(line["stage"])[0]

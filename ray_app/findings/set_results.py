@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name, lasting
+from ray_app.run.folder import selected_of_several
 
 Line = Mapping[str, Any]
 HELDOUT, VALIDATION = "heldout", "validation"
@@ -81,7 +82,7 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
         return []
     last = max(found)
     of_last = [line for line in lines if line["iteration"] == last]
-    selected = any(line["stage"] == "training" and len(line["extra"].get("candidates") or []) > 1 for line in of_last)
+    selected = any(line["stage"] == "training" and selected_of_several(line["extra"]) for line in of_last)
     phase = next(line["phase"] for line in of_last if line["stage"] == "evaluation")
     results = []
     for name, headline in found[last].items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_app.base.prompts import transcript
@@ -49,16 +49,19 @@ class Explanations:
             yield {**record, "explanations": {k: v for k, v in found.items() if asked is None or k in asked}}
 
 
-def numbers_of(directory: str, rows: Iterable[PairwiseRow]) -> dict[str, Any]:
-    """What the votes in a folder say besides their verdicts (`said.Said`). It is measured on what the judge was asked
-    here: of its training set it was given the answers.
+def numbers_of(directory: str, rows: Sequence[PairwiseRow]) -> dict[str, Any]:
+    """{"explanations": what the votes in a folder say besides their verdicts (`said.Said`)}; empty without pairs.
+
+    It is measured on what the judge was asked here: of its training set it was given the answers.
     """
+    if not rows:
+        return {}
     said, responses = Said(), {row.id: (transcript(row.response_a), transcript(row.response_b)) for row in rows}
     for file in shard_files(directory):
         votes = read_parquet(file, columns=["id", "text"])
         for identity, text in zip(*(votes.column(name).to_pylist() for name in ("id", "text")), strict=True):
             said.see(text, responses.get(identity))
-    return said.numbers()
+    return {"explanations": said.numbers()}
 
 
 def _texts(file: str, part: str) -> dict[str, dict[str, list[str]]]:

@@ -14,7 +14,8 @@ import yaml
 from ray_app.base.model_files import is_path
 from ray_app.engine.settings import EngineSettings
 from ray_app.loop.config import IterateSettings
-from ray_app.run.folder import StageRecord
+from ray_app.loop.stages.inputs import VALIDATION
+from ray_app.run.folder import StageRecord, selected_of_several
 
 PAPER = "[Self-Taught Evaluators](https://arxiv.org/abs/2408.02666)"
 TAGS = ["self-taught-evaluators", "llm-as-a-judge"]
@@ -29,7 +30,6 @@ SHOWN = {  # rows of the score table, where they were measured
     "mirrored_accuracy": "right in both orders, and of the mirror (the same responses, another instruction)",
     "instruction_sensitivity": "winner changes with the instruction, of mirrored pairs",
 }
-SELECTED_ON = "validation"
 
 
 def model_card(
@@ -58,7 +58,7 @@ def model_card(
         "load the folder as it is.",
         "## Training\n\n" + _table(("", ""), _training_rows(settings, training, train_set)),
         *_selection(training),
-        *_scores(evaluations, len(training.extra.get("candidates") or []) > 1),
+        *_scores(evaluations, selected_of_several(training.extra)),
         "## License\n\nThe weights derive from "
         f"{public(base)}: its license applies. Check the terms of {_models(settings)} for training on their answers.",
     )
@@ -203,7 +203,7 @@ def _scores(evaluations: Sequence[StageRecord], selected: bool) -> list[str]:
 
     def name_of(record: StageRecord) -> str:
         name = str(record.extra.get("set"))
-        return name + " (selected on)" * (selected and name == SELECTED_ON)
+        return name + " (selected on)" * (selected and name == VALIDATION)
 
     rows = [
         (name_of(record), shown, _rate(figure["value"]), _interval(figure), figure["n"])

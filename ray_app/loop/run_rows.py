@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ray_app.loop.stages.evaluation import BASELINE, FIRST_JUDGE
-from ray_app.run.folder import parts_of
+from ray_app.run.folder import parts_of, selected_of_several
 from ray_app.system.device_time import summed
 
 OF_TRAINING_SET = (
@@ -49,7 +49,7 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
         elif stage == "judgments":
             row["unparsed_rate"] = extra.get("unparsed_rate")
         elif stage == "training":
-            row["selected"] = len(extra.get("candidates") or []) > 1
+            row["selected"] = selected_of_several(extra)
         elif stage in ("evaluation", FIRST_JUDGE, BASELINE):
             row["sets"][extra["set"]] = extra["headline"]
             if extra.get("explanations"):

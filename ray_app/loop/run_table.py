@@ -6,7 +6,7 @@ Read from committed stages only. Figures are percent; accuracy counts unparsed a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -108,14 +108,22 @@ def _training_sets(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _of_sets(title: str, figures: Sequence[str], caption: str | None = None) -> Table:
+    """A table of iterations and sets, without rows."""
+    table = Table(
+        title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT
+    )
+    table.add_column("iter", justify="right")
+    table.add_column("set", no_wrap=True)
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _said(rows: list[dict[str, Any]]) -> Table:
     """What a judge says besides its verdict where it is evaluated: of its training set it knows the answers."""
     title = "Judgments of an evaluation (words: median; names: says a word of one response alone)"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
-    table.add_column("iter", justify="right")
-    table.add_column("set", no_wrap=True)
-    for name in ("words", "bare %", "distinct %", "names %"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _of_sets(title, ("words", "bare %", "distinct %", "names %"))
     for row in rows:
         said: Mapping[str, Any] = row.get("said") or {}
         for chosen in sorted(said, key=lambda one: one != VALIDATION)[:1]:
@@ -128,12 +136,7 @@ def _said(rows: list[dict[str, Any]]) -> Table:
 def _of_mirrors(rows: list[dict[str, Any]]) -> Table:
     """What only the instruction can tell: the same two responses, under the other instruction too."""
     title = "Pairs with a mirror (a coin is right of both in 6 %; changes: if consistent)"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
-    table.add_column("iter", justify="right")
-    table.add_column("set", no_wrap=True)
-    for shown in OF_MIRRORS.values():
-        for name in (f"{shown} [95 %]", "n"):
-            table.add_column(name, justify="right", no_wrap=True)
+    table = _of_sets(title, [name for shown in OF_MIRRORS.values() for name in (f"{shown} [95 %]", "n")])
     for row in rows:
         for name, headline in row["sets"].items():
             if found := _mirrored(headline):
@@ -151,11 +154,7 @@ def _mirrored(headline: Mapping[str, Any] | None) -> list[Mapping[str, Any] | No
 def _by_similarity(rows: list[dict[str, Any]]) -> Table:
     """Accuracy from the least to the most similar instructions of a pair: does a judge fail where they are close?"""
     title = "Accuracy by similarity of a pair's two instructions (thirds)"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
-    table.add_column("iter", justify="right")
-    table.add_column("set", no_wrap=True)
-    for name in THIRDS:
-        table.add_column(f"{name} [95 %]", justify="right", no_wrap=True)
+    table = _of_sets(title, [f"{name} [95 %]" for name in THIRDS])
     for row in rows:
         for name, headline in row["sets"].items():
             if found := _thirds(headline):
@@ -172,13 +171,7 @@ def _thirds(headline: Mapping[str, Any] | None) -> dict[str, Any]:
 def _changes(rows: list[dict[str, Any]]) -> Table:
     title = "Accuracy against the iteration before"
     title += " (dpo: against the SFT checkpoint)" if any(row.get("phase") for row in rows) else ""
-    table = Table(
-        title=title, caption=_of_form(rows), caption_justify="left", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT
-    )
-    table.add_column("iter", justify="right")
-    table.add_column("set", no_wrap=True)
-    for name in ("change [95 %]", "better : worse", "p (sign test)"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _of_sets(title, ("change [95 %]", "better : worse", "p (sign test)"), caption=_of_form(rows))
     for row in rows:
         for name, change in row["changes"].items():
             found, test = change["difference"], change["mcnemar"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -41,8 +40,9 @@ def cell_means(
     resting = [[o for o, cell in zip(rows, of_row, strict=True) if cell in named] for named in figures.values()]
     clusters = [len({o.group for o in part}) for part in resting]
     groups = [o.group for o in rows]
-    resampled: Any = {"shares": True, "clusters": clusters, "cells": weights}
-    value, low, high = intervals(columns, groups, statistic, seed, resamples, **resampled)
+    value, low, high = intervals(
+        columns, groups, statistic, seed, resamples, shares=True, clusters=clusters, cells=weights
+    )
     return {
         name: estimate(value[i], len(part), *((low[i], high[i]) if clusters[i] > 1 else (np.nan, np.nan)))
         for i, (name, part) in enumerate(zip(figures, resting, strict=True))

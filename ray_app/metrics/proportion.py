@@ -11,13 +11,16 @@ Coverage is simulated in tests/unit/metrics/test_proportion.py: at least 0.93 fr
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Share = TypeVar("Share", float, Array)
 
 CONFIDENCE = 0.95
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 SCARCE = 15  # clusters with anything wrong (or anything right) that a variance between clusters needs to be trusted
 VERDICTS = 2  # of a row at most, one an order: its score then varies as that of two rows would
 
@@ -29,22 +32,25 @@ def interval(hits: Array, rows: Array) -> tuple[float, float]:
         return np.nan, np.nan
     share = float(hits.sum() / rows.sum())
     n = effective_rows(hits, rows, share)
-    z2 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
-    middle = (share * n + z2 / 2) / (n + z2)
-    half = np.sqrt(z2 * middle * (1 - middle) / (n + z2))
+    middle = _middle(share, n)
+    half = np.sqrt(Z**2 * middle * (1 - middle) / (n + Z**2))
     return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
+
+
+def _middle(share: Share, n: Share) -> Share:
+    """Agresti and Coull's middle: two of four more rows are right, nearly."""
+    return (share * n + Z**2 / 2) / (n + Z**2)
 
 
 def widened(shares: Array, low: Array, high: Array, drawn: Array, clusters: Array) -> tuple[Array, Array]:
     """Bootstrapped bounds (M,) of composites of shares (a mean of subsets), at least as wide as Agresti and Coull's on
     the n that their variance over `drawn` (B, M) stands for: `clusters` (M,) where there is no variance at all.
     """
-    z2 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
     variance = np.nanvar(drawn, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         n = np.where(variance > 0, shares * (1 - shares) / variance, clusters)
-    middle = (shares * n + z2 / 2) / (n + z2)
-    half = np.sqrt(z2 * middle * (1 - middle) / (n + z2))
+    middle = _middle(shares, n)
+    half = np.sqrt(Z**2 * middle * (1 - middle) / (n + Z**2))
     return np.minimum(low, np.maximum(middle - half, 0)), np.maximum(high, np.minimum(middle + half, 1))
 
 
@@ -57,7 +63,7 @@ def of_difference(low: float, high: float, by_cluster: Array) -> tuple[float, fl
     n = len(by_cluster) + 2.0
     up, down = by_cluster.clip(min=0).sum() + 1.0, (-by_cluster).clip(min=0).sum() + 1.0
     middle = (up - down) / n
-    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(np.sqrt((up + down) / n - middle**2) / np.sqrt(n))
+    half = Z * float(np.sqrt((up + down) / n - middle**2) / np.sqrt(n))
     return max(min(low, float(middle - half)), -1.0), min(max(high, float(middle + half)), 1.0)
 
 
@@ -68,9 +74,8 @@ def composite(value: Array, low: Array, high: Array, hits: Array, rows: Array, w
     sum to 1. Where a small cell is all right every resample of it is too, and a bootstrap then knows it for certain. So
     each cell has the variance of Agresti and Coull's middle on its effective rows, and cells are taken as independent.
     """
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     known = np.array([_variance(hits[:, cell], rows[:, cell]) for cell in range(hits.shape[1])])
-    half = z * np.sqrt((weights**2) @ known)
+    half = Z * np.sqrt((weights**2) @ known)
     return np.fmin(low, np.maximum(value - half, 0)), np.fmax(high, np.minimum(value + half, 1))
 
 
@@ -81,8 +86,7 @@ def _variance(hits: Array, rows: Array) -> float:
         return 0.0
     share = float(hits.sum() / rows.sum())
     n = effective_rows(hits, rows, share) if len(rows) > 1 else 1.0
-    z2 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
-    middle = (share * n + z2 / 2) / (n + z2)
+    middle = _middle(share, n)
     return middle * (1 - middle) / n
 
 
@@ -96,8 +100,7 @@ def effective_rows(hits: Array, rows: Array, share: float) -> float:
     found = share * (1 - share) / variance if variance > 0 else by_sizes
     found = min(found, VERDICTS * total)
     if total > clusters:
-        level = (1 + CONFIDENCE) / 2
-        found *= (NormalDist().inv_cdf(level) / float(stdtrit(clusters - 1, level))) ** 2
+        found *= (Z / float(stdtrit(clusters - 1, (1 + CONFIDENCE) / 2))) ** 2
     if min(np.count_nonzero(hits > 0), np.count_nonzero(hits < rows)) < SCARCE:
         found = min(found, by_sizes)
     return found

@@ -110,8 +110,8 @@ def _column(outcomes: Sequence[Outcome], unparsed: float, seed: int, resamples: 
 
     groups = [len({o.group for o in outcomes if o.subset in subsets}) for subsets in (*SECTIONS.values(), WEIGHTS)]
     weights = _sections(np.eye(len(present)), present).T  # a score of 1 in one subset alone gives its weight in each
-    resampled: Any = {"shares": True, "clusters": groups, "cells": weights}
-    value, low, high = intervals(columns, [o.group for o in outcomes], statistic, seed, resamples, **resampled)
+    of = [o.group for o in outcomes]
+    value, low, high = intervals(columns, of, statistic, seed, resamples, shares=True, clusters=groups, cells=weights)
     rows = [sum(o.subset in subsets for o in outcomes) for subsets in SECTIONS.values()]
     names = [*SECTIONS, OVERALL]
     return {

@@ -130,8 +130,8 @@ def overall_score(outcomes: Sequence[BestOfOutcome], seed: int, resamples: int =
         return np.asarray(six.mean(axis=1, keepdims=True), dtype=np.float64)
 
     # Ties is no share of rows: what its own uncertainty adds is the bootstrap's.
-    resampled: Any = {"shares": True, "cells": np.full((1, k), 1 / len(SUBSETS))}
-    value, low, high = intervals(columns, groups, statistic, seed, resamples, **resampled)
+    weights = np.full((1, k), 1 / len(SUBSETS))
+    value, low, high = intervals(columns, groups, statistic, seed, resamples, shares=True, cells=weights)
     return estimate(value[0], len(rows) + len(ties), low[0], high[0])
 
 

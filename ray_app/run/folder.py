@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,6 +84,13 @@ def parts_of(stage: str) -> tuple[str, str]:
     """(phase, stage within it) of a stage's name; the phase is empty but for a second training."""
     phase, _, rest = stage.partition("_")
     return (DPO, rest) if phase == DPO else ("", stage)
+
+
+def selected_of_several(extra: Mapping[str, Any]) -> bool:
+    """Whether a training's checkpoint is the best of several on the validation set, so that its figure there flatters.
+    `extra`: what its record says.
+    """
+    return len(extra.get("candidates") or []) > 1
 
 
 def read_record(directory: str) -> StageRecord | None:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import ray
 
 from ray_app.base.stores import filesystem, is_remote
-from ray_app.errors import InputError, RunError
+from ray_app.errors import InputError, RunError, last_line
 from ray_app.train.job import RAY_RUN, Job
-from ray_app.train.room import telling_of_room
+from ray_app.train.room import telling_of_room, wanted_by
 from ray_app.train.settings import TrainSettings
 from ray_app.train.state import clear_fault, read_fault
 
@@ -35,9 +35,8 @@ def run_workers(job: Job) -> None:
     from ray.train.torch import TorchConfig
 
     settings = job.settings
-    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1.0} if settings.use_gpu else {})
     torch_config = TorchConfig(backend=backend_of(settings), timeout_s=int(settings.timeout_s))
-    trainer = made_trainer(settings, job.work_dir, {"job": job}, torch_config, Placement(resources))
+    trainer = made_trainer(settings, job.work_dir, {"job": job}, torch_config, Placement(wanted_by(settings)))
     controllers = stoppable_by_us(trainer)
     clear_fault(job.work_dir)
     try:
@@ -56,8 +55,7 @@ def explained(job: Job, work: Callable[[], T]) -> T:
             done = work()
     except Exception as fault:
         _raise_known(job.work_dir)
-        lines = str(fault).strip().splitlines()
-        raise RunError(f"training failed: {lines[-1] if lines else type(fault).__name__}") from fault
+        raise RunError(f"training failed: {last_line(fault)}") from fault
     _raise_known(job.work_dir)
     return done
 

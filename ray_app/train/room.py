@@ -26,13 +26,12 @@ WAITING = ("PENDING", "RESCHEDULING")  # states of a placement group
 
 def wanted_by(settings: TrainSettings) -> dict[str, float]:
     """What Ray sets aside for each worker. Pure."""
-    wanted = {"CPU": settings.cpus_per_worker} | ({"GPU": 1.0} if settings.use_gpu else {})
-    return {kind: each for kind, each in wanted.items() if each}
+    return {"CPU": settings.cpus_per_worker} | ({"GPU": 1.0} if settings.use_gpu else {})
 
 
 def takes_workers(settings: TrainSettings, node: Mapping[str, float]) -> int:
     """How many workers a node with these resources takes. Pure."""
-    return int(min((node.get(kind, 0.0) // each for kind, each in wanted_by(settings).items()), default=0))
+    return int(min(node.get(kind, 0.0) // each for kind, each in wanted_by(settings).items()))
 
 
 def room_for(nodes: Sequence[Mapping[str, Any]], settings: TrainSettings) -> int:

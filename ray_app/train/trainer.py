@@ -128,9 +128,12 @@ def fit(
         raise RunError(f"no row of the training set can be trained on: {len(quarantine)} quarantined")
     plan = plan_settings(settings, seed)
     steps, whole = (total_steps(lengths, plan, settings.epochs, most) for most in (settings.max_steps, None))
-    job = Job(settings, seed_model, run_name, seed, refs, work_dir, steps, steps, revision=revision, fence=fence)
-    if settings.keep_candidates and validation is not None:
-        job = replace(job, candidates=True)
+    job = Job(
+        *(settings, seed_model, run_name, seed, refs, work_dir, steps, steps),
+        candidates=settings.keep_candidates and validation is not None,
+        revision=revision,
+        fence=fence,
+    )
     cut = f" of {whole} (train.max_steps)" if steps < whole else ""
     log.info("training %s: %d rows, %d steps%s on %d workers", run_name, len(lengths), steps, cut, settings.workers)
     scores, progress = train_and_select(job, validation, make_room, spent, standby)

@@ -5,12 +5,11 @@ network namespace with a Ray node of its own (`hosts.py`).
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import Hosts, two_hosts, why_not
+from hosts import Hosts, two_hosts, until, why_not
 from killing import MODIFY
 from loop_runs import Loop, scripted
 
@@ -34,14 +33,6 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             monkeypatch.setenv(name, made.variables[name])
         yield made
-
-
-def until(reached: Callable[[], bool], seconds: float) -> None:
-    """`seconds`: a generous limit."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 def two_engines(hosts: Hosts, folder: Path, until_file: Path) -> Loop:

@@ -139,8 +139,8 @@ def _summed(
     if "tables_at_once" in result.extra:
         summary["cost"]["notes"].append("seconds: this set's share, by rows, of all that were judged together")
     write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
-    if benchmark.rows:
-        summary["explanations"] = numbers_of(gold.directory, benchmark.rows)
+    said = numbers_of(gold.directory, benchmark.rows)
+    summary |= said
     outcomes = protocol.outcomes(benchmark, answers, voting)
     compared = before is not None and outcomes is not None
     change = against_before(benchmark, outcomes or [], before or "", name, context.settings.seed) if compared else None
@@ -153,8 +153,7 @@ def _summed(
         )
     write_json_atomic(join(gold.directory, "summary.json"), summary)
     result = result.with_extra(context.since_checkpoint(judge.engine.model, result))
-    told = {"set": name, "headline": protocol.headline(summary), "change": change}
-    return result.with_extra(told | ({"explanations": summary["explanations"]} if benchmark.rows else {}))
+    return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change, **said})
 
 
 def prices_of(given: PriceSettings, engine: EngineSettings) -> Prices:
