@@ -7,6 +7,7 @@ say of any two responses, and that one of them happens to hold, count too, so th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import statistics
 from array import array
@@ -51,7 +52,13 @@ class Said:
         return found | ({"naming_explanations": self.naming / self.asked} if self.asked else {})
 
 
+@functools.lru_cache(maxsize=512)  # the judgments of a pair come close to each other
+def words_apart(first: str, second: str) -> frozenset[str]:
+    """The words that only one of two responses has, as `ngrams.words` makes them."""
+    return frozenset(set(words(first)) ^ set(words(second)))
+
+
 def names_one(said: list[str], first: str, second: str) -> bool:
     """Whether something is said that only one of two responses says. `said`: words as `ngrams.words` makes them."""
-    apart = set(words(first)) ^ set(words(second))
+    apart = words_apart(first, second)
     return any(word in apart for word in said if len(word) >= LEAST_LETTERS)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import RunError
@@ -31,7 +34,7 @@ from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.stages.training import STAGE as TRAINING
-from ray_app.loop.step import Step, begin_ahead, run_step
+from ray_app.loop.step import Ended, Step, begin_ahead, run_step
 from ray_app.loop.steps import steps_of
 from ray_app.run import metrics_log, storage
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
@@ -122,34 +125,65 @@ def run_steps(
             check_training(settings)
         pools.clock = DeviceClock(devices_of(settings, pools))
         context = Context(settings, folder, Runner(pools, lease.fence, settings.shards), inputs, standbys=standbys)
-        done: set[str] = set()
         measure(settings, folder.uri)
-        for step in todo:
-            if step.directory in done:
-                continue
-            log.info("%s: started", step)
-            job_line.tell(f"{step}: started")
-            started, since = time.monotonic(), now()
-            begin_ahead(step, todo, context)
-            results = run_step(step, todo, context)
-            lease.fence.check()
-            pools.count_busy()
-            (head, first), *others = results  # what is done together has one account, with the first of it
-            for made, result in [(head, first.with_extra({"device_time": pools.clock.take()})), *others]:
-                commit(made.directory, record_of(made, result, since))
-                done.add(made.directory)
-                lost = f", {sum(result.quarantined.values())} lost" if result.quarantined else ""
-                log.info("%s: done in %.0f s, %d rows%s", made, time.monotonic() - started, result.rows_out, lost)
-            to_come = [s for s in todo if s.directory not in done]
-            saying.do(functools.partial(say, settings, folder, steps, [s for s, _ in results], to_come))
-            if settings.alarms.on_alarm == "stop" or not to_come:  # else the next step need not wait for figures
-                saying.wait()
+        do_steps(context, steps, todo, lease, saying)
     finally:
         if not stopped():  # nothing is to be written once the run is another driver's to take
             saying.end()
         for standby in standbys.values():
             standby.close()
         pools.close()
+
+
+def do_steps(context: Context, steps: list[Step], todo: list[Step], lease: Lease, saying: OneByOne) -> None:
+    """Do what is left, in order. Figures, and what is said of them, are made while the next step begins."""
+    settings, folder, pools = context.settings, context.folder, context.runner.pools
+    done: set[str] = set()
+    for step in todo:
+        if step.directory in done:
+            continue
+        log.info("%s: started", step)
+        job_line.tell(f"{step}: started")
+        started, since = time.monotonic(), now()
+        begin_ahead(step, todo, context)
+        ended = run_step(step, todo, context)
+        pools.count_busy()
+        spent = Spent(since, time.monotonic() - started, pools.clock.take())
+        done |= {made.directory for made in ended.steps}
+        to_come = [s for s in todo if s.directory not in done]
+        commit_all = functools.partial(committed, ended, spent, lease)
+        tell_all = functools.partial(say, settings, folder, steps, list(ended.steps), to_come)
+        if not ended.owed:
+            commit_all()
+        saying.do(functools.partial(in_turn, commit_all, tell_all) if ended.owed else tell_all)
+        if settings.alarms.on_alarm == "stop" or not to_come:  # else the next step need not wait for figures
+            saying.wait()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """When steps began, the seconds until their engines were done with them, and what the devices did meanwhile."""
+
+    since: str
+    seconds: float
+    device_time: dict[str, Any]
+
+
+def committed(ended: Ended, spent: Spent, lease: Lease) -> None:
+    """Commit steps. What is done together has one account of the devices' time, with the first of it."""
+    results = ended.results()
+    lease.fence.check()
+    for number, (step, result) in enumerate(zip(ended.steps, results, strict=True)):
+        result = result if number else result.with_extra({"device_time": spent.device_time})
+        commit(step.directory, record_of(step, result, spent.since))
+        lost = f", {sum(result.quarantined.values())} lost" if result.quarantined else ""
+        log.info("%s: done in %.0f s, %d rows%s", step, spent.seconds, result.rows_out, lost)
+
+
+def in_turn(*works: Callable[[], None]) -> None:
+    """Do one after the other."""
+    for work in works:
+        work()
 
 
 def say(settings: IterateSettings, folder: RunFolder, steps: list[Step], made: list[Step], to_come: list[Step]) -> None:

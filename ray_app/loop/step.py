@@ -12,7 +12,8 @@ from ray_app.loop.stages.context import Context
 from ray_app.run.fingerprint import Fingerprint
 from ray_app.run.folder import begin, parts_of
 
-Together = Callable[[Context, Sequence[str]], list[StageResult]]  # of the sets that are named
+# Judges the sets that are named; what it returns computes their figures.
+Together = Callable[[Context, Sequence[str]], Callable[[], list[StageResult]]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,17 @@ class Member:
     group: str
     name: str
     run: Together
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Steps whose engines are done with them. `results` gives the numbers of each, ready to be committed; where they
+    are `owed` that takes seconds, and may be done while the next step begins, in another thread.
+    """
+
+    steps: Sequence[Step]
+    results: Callable[[], Sequence[StageResult]]
+    owed: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ def fed_by(step: Step, todo: Sequence[Step]) -> Step | None:
     return next((other for other in todo if step.feeds and other.directory == step.feeds.directory), None)
 
 
-def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[Step, StageResult]]:
+def run_step(step: Step, todo: Sequence[Step], context: Context) -> Ended:
     """Do the work of `step`, of those it is done together with, and of the step it feeds where both are left and can
     run at the same time.
     """
@@ -98,11 +110,12 @@ def run_step(step: Step, todo: Sequence[Step], context: Context) -> list[tuple[S
     if feed and fed:
         begin(fed.directory, fed.fingerprint)
         if both := feed.run(context):
-            return list(zip((step, fed), both, strict=True))
+            return Ended((step, fed), lambda: both)
     if group := step.member:
         members = [other for other in todo if other.member and other.member.group == group.group]
         for other in members:
             begin(other.directory, other.fingerprint)
         names = [other.member.name for other in members if other.member]
-        return list(zip(members, group.run(context, names), strict=True))
-    return [(step, step.run(context))]
+        return Ended(members, group.run(context, names), owed=True)
+    result = step.run(context)
+    return Ended((step,), lambda: [result])

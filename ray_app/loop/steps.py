@@ -246,12 +246,12 @@ def _entering(enter: Callable[[Context], Context], work: Callable[[Context], Mad
 
 
 def _evaluation(examinee: Examinee, specs: Mapping[str, str], judge: Judge) -> Together:
-    def run(context: Context, names: Sequence[str]) -> list[StageResult]:
+    def run(context: Context, names: Sequence[str]) -> Callable[[], list[StageResult]]:
         folder = context.folder.stage_dir(parts_of(examinee.stage)[1], examinee.iteration)
         if examinee.prompt:
             folder = context.folder.join(folder, examinee.prompt)
         sets = [evaluation.NamedSet(name, specs[name], context.folder.join(folder, name)) for name in names]
-        return evaluation.run(context, examinee.iteration, sets, judge, examinee.told, examinee.before)
+        return evaluation.ask(context, examinee.iteration, sets, judge, examinee.told, examinee.before)
 
     return run
 
@@ -261,7 +261,7 @@ def _entered(judge_sets: Together, enter: Callable[[Context], Context]) -> Toget
 
 
 def _alone(judge_sets: Together, name: str, context: Context) -> StageResult:
-    return judge_sets(context, [name])[0]
+    return judge_sets(context, [name])()[0]
 
 
 def streamed(context: Context, iteration: int, judge: Judge) -> tuple[StageResult, StageResult] | None:

@@ -21,6 +21,7 @@ from ray_app.errors import InputError, first_line
 from ray_app.train.check import ModelFacts
 from ray_app.train.data import IN_PLACE, concatenate, encode_table, read_rows, unit_rows
 from ray_app.train.settings import TrainSettings
+from ray_app.train.trainable import tokenizer_of
 
 Quarantine = list[dict[str, str]]
 
@@ -69,11 +70,9 @@ def _arrived(summary: Any) -> tuple[list[int], Quarantine]:
 def _encode_file(
     file: str, seed_model: str, revision: str | None, recipe: str, sequence_length: int, template: dict[str, Any]
 ) -> tuple[pa.Table, tuple[list[int], Quarantine]]:
-    from transformers import AutoTokenizer
-
     table, quarantine = encode_table(
         read_rows(file),
-        AutoTokenizer.from_pretrained(local_model(seed_model, weights=False), revision=revision),
+        tokenizer_of(seed_model, revision),
         recipe=recipe,
         sequence_length=sequence_length,
         chat_template_kwargs=template,

@@ -28,7 +28,7 @@ class Trainer:
     @property
     def control(self) -> frozenset[str]:
         """The seed's control tokens."""
-        return control_tokens(_tokenizer(self.seed_model, self.revision))
+        return control_tokens(tokenizer_of(self.seed_model, self.revision))
 
     def faults(self, row: Mapping[str, Any]) -> dict[str, RowFault]:
         """{answer: why it could not be trained on} of a row of a training set; empty where it can."""
@@ -37,7 +37,7 @@ class Trainer:
         for name in answers:
             try:
                 encode(
-                    _tokenizer(self.seed_model, self.revision),
+                    tokenizer_of(self.seed_model, self.revision),
                     row[prompt],
                     row[name],
                     sequence_length=self.sequence_length,
@@ -49,8 +49,9 @@ class Trainer:
         return found
 
 
-@functools.lru_cache(maxsize=1)
-def _tokenizer(seed_model: str, revision: str | None) -> Any:
+@functools.lru_cache(maxsize=2)  # a seed's, and that of a checkpoint where training goes on from one
+def tokenizer_of(seed_model: str, revision: str | None) -> Any:
+    """A model's tokenizer, read once a process: reading it takes as long as encoding some hundred rows."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(local_model(seed_model, weights=False), revision=revision)

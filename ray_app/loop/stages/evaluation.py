@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,23 @@ def run(
     told: Mapping[str, Any] | None = None,
     before: str | None = None,
 ) -> list[StageResult]:
-    """Judge sets together, write their verdicts and summaries, return the numbers of each; `told` is said of the judge
-    beside them. `before` is the folder of what the judge is compared with: the evaluations of the one that it was
-    trained after.
+    """Judge sets together, write their verdicts and summaries, return the numbers of each."""
+    return ask(context, iteration, sets, judge, told, before)()
+
+
+def ask(
+    context: Context,
+    iteration: int,
+    sets: Sequence[NamedSet],
+    judge: Judge,
+    told: Mapping[str, Any] | None = None,
+    before: str | None = None,
+) -> Callable[[], list[StageResult]]:
+    """Judge sets together. What is returned writes their verdicts and summaries, and gives the numbers of each: that
+    needs no engine, takes seconds, and may be done beside the next stage, in another thread.
+
+    `told` is said of the judge beside the numbers. `before` is the folder of what the judge is compared with: the
+    evaluations of the one that it was trained after.
     """
     limit = context.settings.evaluation.limit
     gold = [
@@ -108,14 +122,19 @@ def run(
     ]
     asked = [one for one in gold if one.benchmark.n]
     most, voting = context.settings.evaluation.max_engine_errors, context.inputs.voting(iteration)
-    judged = iter(judge_sets(context.runner, judge, asked, voting, most) if asked else [])
-    results = [
-        _summed(context, iteration, one, *next(judged), judge=judge, before=before)
-        if one.benchmark.n
-        else StageResult(extra={"set": one.name, "headline": None})
-        for one in gold
-    ]
-    return [result.with_extra(dict(told or {})) for result in results]
+    judged = judge_sets(context.runner, judge, asked, voting, most) if asked else []
+
+    def results() -> list[StageResult]:
+        answered = iter(judged)
+        found = [
+            _summed(context, iteration, one, *next(answered), judge=judge, before=before)
+            if one.benchmark.n
+            else StageResult(extra={"set": one.name, "headline": None})
+            for one in gold
+        ]
+        return [result.with_extra(dict(told or {})) for result in found]
+
+    return results
 
 
 def _summed(

@@ -253,6 +253,20 @@ def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
     assert "checkpoint_to_first_answer_s" not in other.extra
 
 
+def test_figures_are_computed_when_they_are_asked_for(context: Any) -> None:
+    """So that the next stage can begin as soon as the engines have answered."""
+    made: Context = context()
+    directory = Path(made.folder.uri) / "one"
+    sets = [evaluation.NamedSet("validation", f"validation={DEMO / 'validation.jsonl'}", str(directory))]
+    run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
+    results = evaluation.ask(run, 1, sets, run.inputs.judge(made.settings.judge, "the judge"))
+    assert list(directory.glob("shard-*.parquet"))
+    assert not (directory / "summary.json").exists()
+    (result,) = results()
+    assert result.extra["headline"]["accuracy"]
+    assert (directory / "summary.json").exists()
+
+
 def test_early_stopped_votes_have_a_vote_accuracy_only(context: Any) -> None:
     part = {"votes": 5, "limit": 8}
     spec = f"validation={DEMO / 'validation.jsonl'}"

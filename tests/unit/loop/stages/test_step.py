@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from ray_app.generation.runner import StageResult
 from ray_app.loop.stages import training
-from ray_app.loop.step import Step, begin_ahead, run_step
+from ray_app.loop.step import Ended, Step, begin_ahead, run_step
 from ray_app.loop.steps import steps_of
 from ray_app.run.folder import RunFolder
 
@@ -18,6 +19,10 @@ BASE: dict[str, Any] = {"iterations": 2, "instructions": {"heldout_fraction": 0.
 
 def steps(settings: Any) -> list[Step]:
     return steps_of(settings, RunFolder(settings.run_uri))
+
+
+def numbers(ended: Ended) -> list[tuple[Step, StageResult]]:
+    return list(zip(ended.steps, ended.results(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,7 @@ def test_a_fed_step_runs_along_where_it_can(settings: Any, both_left: bool, allo
     assert pairs.feeds is not None
     feed = replace(pairs.feeds, run=lambda _: (made, judged) if allowed else None)
     pairs = replace(pairs, feeds=feed, run=lambda _: alone)
-    found = [(str(step), result) for step, result in run_step(pairs, todo, None)]  # type: ignore[arg-type]
+    found = [(str(step), result) for step, result in numbers(run_step(pairs, todo, None))]  # type: ignore[arg-type]
     assert found == ([("pairs", made), ("iteration 1: judgments", judged)] if together else [("pairs", alone)])
 
 
@@ -41,9 +46,9 @@ def test_sets_of_an_iteration_that_are_left_are_judged_together(settings: Any) -
     assert len(of_first) > 1
     asked: list[list[str]] = []
 
-    def judge(_: Any, names: Any) -> list[StageResult]:
+    def judge(_: Any, names: Any) -> Callable[[], list[StageResult]]:
         asked.append(list(names))
-        return [StageResult(extra={"set": name}) for name in names]
+        return lambda: [StageResult(extra={"set": name}) for name in names]
 
     todo = [
         replace(step, member=replace(step.member, run=judge)) if step.member else step
@@ -52,7 +57,8 @@ def test_sets_of_an_iteration_that_are_left_are_judged_together(settings: Any) -
     ]
     first = next(step for step in todo if step.directory == of_first[1].directory)
     found = run_step(first, todo, None)  # type: ignore[arg-type]
-    assert [(step.directory, result.extra["set"]) for step, result in found] == [
+    assert found.owed
+    assert [(step.directory, result.extra["set"]) for step, result in numbers(found)] == [
         (step.directory, step.directory.rsplit("/", 1)[-1]) for step in of_first[1:]
     ]
     assert asked == [[step.directory.rsplit("/", 1)[-1] for step in of_first[1:]]]

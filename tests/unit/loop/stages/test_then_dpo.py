@@ -159,9 +159,10 @@ def go_on(made: IterateSettings, runner: InProcess) -> list[str]:
     context = Context(made, folder, runner, inputs)
     done = []
     for step in todo:
-        for ended, result in run_step(step, todo, context):
-            commit(ended.directory, record_of(ended, result, "now"))
-            done.append(str(ended))
+        ended = run_step(step, todo, context)
+        for made_now, result in zip(ended.steps, ended.results(), strict=True):
+            commit(made_now.directory, record_of(made_now, result, "now"))
+            done.append(str(made_now))
     metrics_log.rebuild(folder.uri, [step.directory for step in steps])
     write_cards(made, folder, range(1, made.iterations + 1))
     return done
