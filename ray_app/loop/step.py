@@ -34,6 +34,14 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What a training can begin before its turn."""
+
+    judged: Callable[[Context], None]  # while its rows are judged: workers start
+    chosen: Callable[[Context], None]  # while they are chosen: the model is built
+
+
+@dataclass(frozen=True)
 class Ended:
     """Steps whose engines are done with them. `results` gives the numbers of each, ready to be committed; where they
     are `owed` that takes seconds, and may be done while the next step begins, in another thread.
@@ -56,7 +64,7 @@ class Step:
     label: str
     feeds: Feed | None = None
     member: Member | None = None
-    ahead: Callable[[Context], None] | None = None  # what can be begun while the steps before it run
+    ahead: Ahead | None = None
 
     @property
     def kind(self) -> str:
@@ -88,12 +96,14 @@ class Step:
 
 
 def begin_ahead(step: Step, todo: Sequence[Step], context: Context) -> None:
-    """While the rows of a training are judged, its workers can start."""
-    if step.kind != judgments.STAGE and fed_by(step, todo) is None:
+    """What the next training can begin while the engines judge its rows, and once nobody judges any more."""
+    ahead = next((other.ahead for other in todo[todo.index(step) :] if other.ahead), None)
+    if ahead is None:
         return
-    for begin_training in (other.ahead for other in todo[todo.index(step) :] if other.ahead):
-        begin_training(context)
-        return
+    if step.kind == judgments.STAGE or fed_by(step, todo) is not None:
+        ahead.judged(context)
+    elif step.kind == train_set.STAGE:
+        ahead.chosen(context)
 
 
 def fed_by(step: Step, todo: Sequence[Step]) -> Step | None:

@@ -22,7 +22,7 @@ from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages import evaluation, instructions, judgments, pairs, train_set, training
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
-from ray_app.loop.step import Feed, Member, Step, Together
+from ray_app.loop.step import Ahead, Feed, Member, Step, Together
 from ray_app.run.fingerprint import Fingerprint, fingerprint
 from ray_app.run.folder import DPO, RunFolder, parts_of
 
@@ -108,7 +108,7 @@ class Planner:
         feeds: Feed | None = None,
         phase: Phase | None = None,
         member: Member | None = None,
-        ahead: Callable[[Context], None] | None = None,
+        ahead: Ahead | None = None,
     ) -> Fingerprint:
         phase = phase or self.first
         directory = phase.folder.stage_dir(stage, iteration)
@@ -116,7 +116,7 @@ class Planner:
             directory = self.folder.join(directory, name)
         label = f"{wanted.stage.replace('_', ' ')} {name}".strip()
         enter = phase.enter
-        begun = _entering(enter, ahead) if ahead else None
+        begun = Ahead(_entering(enter, ahead.judged), _entering(enter, ahead.chosen)) if ahead else None
         whole = _entering(enter, run)
         self.steps.append(Step(wanted.stage, iteration, directory, wanted, whole, label, feeds, member, begun))
         return wanted
@@ -186,7 +186,8 @@ class Planner:
         trained = fingerprint(named(training.STAGE), covered, inputs, upstream)
         digests = trained.digest, chosen.digest
         run = functools.partial(training.run, iteration=iteration, digests=digests, start=start)
-        ahead = functools.partial(training.get_ready, iteration=iteration, start=start)
+        begins = (training.get_ready, training.build_early)
+        ahead = Ahead(*(functools.partial(begin, iteration=iteration, start=start) for begin in begins))
         return self._add(training.STAGE, iteration, trained, run, phase=phase, ahead=ahead)
 
     def _start(self, iteration: int, before: list[Fingerprint]) -> training.Start:

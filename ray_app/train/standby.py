@@ -2,7 +2,8 @@
 
     standby = Standby.start(settings.train, "…/seed", None, storage="…/train_state", nodes=seats(ray.nodes(), …))
     …                       the engines judge, and give their GPUs back
-    standby.did(job)        claims the GPUs, and has the job done
+    standby.build(job)      claims the GPUs, and has the model built; the rows are still chosen
+    standby.did(job)        has the job done, whole
 
 Until then a worker holds no GPU, neither in Ray's account nor in its memory.
 """
@@ -50,6 +51,8 @@ class Standby:
     ) -> None:
         self.settings, self.nodes, self.folder, self.orders, self.ended = settings, nodes, folder, orders, ended
         self.adopted = False
+        self.early: Job | None = None  # whose model they build, or have built
+        self.claims: list[Claim] = []  # held for it
 
     @classmethod
     def start(
@@ -74,13 +77,31 @@ class Standby:
         log.info("training workers start while the engines judge: %d", settings.workers)
         return cls(settings, nodes, folder, orders, in_background(trainer.fit))
 
+    def build(self, job: Job) -> None:
+        """Claim the GPUs and have the model built while the rows of `job` are still chosen: what it says of rows, steps
+        and folders counts for nothing yet. Where that cannot be, `did` begins it all.
+        """
+        from ray_app.train.standby_backend import Order
+
+        if self.early or self.settings != job.settings or self.ended.done():
+            return
+        try:
+            self.claims = self._claimed()
+        except RunError as fault:
+            log.info("the model is not built before its rows are there: %s", first_line(fault))
+            return
+        self.early = job
+        ray.get(self.orders.give.remote(Order(job, gpus_by_node(self.claims), early=True)))
+
     def did(self, job: Job) -> bool:
         """Have the job done; False where these workers cannot, and others are to. Raises what `run_workers` raises."""
-        if self.settings != job.settings or self.ended.done():
+        other = self.early is not None and not same_model(self.early, job)
+        if self.settings != job.settings or other or self.ended.done():
             self.close()
             return False
         try:
-            claims = self._claimed()
+            if not self.early:
+                self.claims = self._claimed()
             job = replace(job, adopted=adopt(job.work_dir, f"{self.folder}/{RAY_RUN}"))
         except (RunError, FileExistsError) as fault:
             log.warning("the training workers that waited cannot be used (%s): others start", first_line(fault))
@@ -89,7 +110,7 @@ class Standby:
         self.adopted = True
         clear_fault(job.work_dir)
         try:
-            done = explained(job, lambda: self._done(job, claims))
+            done = explained(job, lambda: self._done(job))
         except RunError:
             if (read_fault(job.work_dir) or ("",))[0] != MOVED:
                 raise
@@ -99,7 +120,7 @@ class Standby:
             self._kill()
             raise
         finally:
-            release(claims)
+            self._release()
         if not done:
             log.warning("a node of the training workers that waited is gone: others start, from the last saved state")
         return done
@@ -109,13 +130,17 @@ class Standby:
             return []
         return claim(1, len(self.nodes), CLAIM_S, self.nodes, self.settings.cpus_per_worker)
 
-    def _done(self, job: Job, claims: Sequence[Claim]) -> bool:
+    def _release(self) -> None:
+        held, self.claims = self.claims, []
+        release(held)
+
+    def _done(self, job: Job) -> bool:
         """Whether they have done it. Once a node of theirs is gone they never can: Ray Train starts every later group
         on the same nodes, by their names, and would wait for the lost one until it gives up. So it is ended then.
         """
         from ray_app.train.standby_backend import Order
 
-        ray.get(self.orders.give.remote(Order(job, gpus_by_node(claims))))
+        ray.get(self.orders.give.remote(Order(job, gpus_by_node(self.claims))))
         while not wait([self.ended], timeout=LOOK_S).done:
             if any_gone(self.nodes, ray.nodes()):
                 self._end()
@@ -129,6 +154,7 @@ class Standby:
             with contextlib.suppress(ray.exceptions.RayError):
                 self.orders.give.remote(None)
             self._end()
+        self._release()
         if not self.adopted:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -140,6 +166,12 @@ class Standby:
         with contextlib.suppress(ray.exceptions.RayError):
             if controller := ray.get(self.orders.who_waits.remote(), timeout=5):
                 ray.kill(controller)  # its workers end with it
+
+
+def same_model(early: Job, job: Job) -> bool:
+    """Whether the model that was built for one is that of the other. Pure."""
+    names = ("settings", "seed_model", "revision", "shape", "seed")
+    return all(getattr(early, name) == getattr(job, name) for name in names)
 
 
 def seats(nodes: Sequence[Mapping[str, Any]], settings: TrainSettings) -> list[str] | None:

@@ -21,29 +21,44 @@ from ray_app.train.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Order:
-    """What the workers are to do, and the GPUs of each node's workers, by local rank."""
+    """What the workers are to do, and the GPUs of each node's workers, by local rank. Of an `early` one rows and steps
+    are not known yet: the workers build its model meanwhile.
+    """
 
     job: Job
     gpus: Mapping[str, tuple[str, ...]]
+    early: bool = False
 
 
 class Orders:
     """An actor that holds the order, once there is one; None tells those who wait that there will be none."""
 
     def __init__(self) -> None:
-        self.given = asyncio.Event()
+        self.given, self.complete = asyncio.Event(), asyncio.Event()
         self.order: Order | None = None
         self.controller: Any = None
 
     async def give(self, order: Order | None) -> None:
         self.order = order
         self.given.set()
+        if order is None or not order.early:
+            self.complete.set()
 
     async def taken(self, controller: Any = None) -> Order | None:
         """The order, as soon as it is there; Ray Train's controller tells who it is."""
         self.controller = controller or self.controller
         await self.given.wait()
         return self.order
+
+    async def whole(self) -> Order | None:
+        """The order with its rows, as soon as they are there."""
+        await self.complete.wait()
+        return self.order
+
+    async def spoil(self) -> None:
+        """The model of an early order cannot be built. Workers that start again take the whole one, and tell then."""
+        if not self.complete.is_set():
+            self.given.clear()
 
     async def who_waits(self) -> Any:
         """The controller's handle; None where its workers have not started yet."""

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from ray_app.train.standby import MOVED, Moved
 from ray_app.train.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
+BUILDING = "model is built"
 
 
 def run(config: dict[str, Any]) -> None:
@@ -43,14 +44,21 @@ def run(config: dict[str, Any]) -> None:
     import ray.train
 
     context = ray.train.get_context()
-    order = ray.get(config["orders"].taken.remote()) if "orders" in config else None  # of workers that waited
+    orders: Any = config.get("orders")  # of workers that waited
+    order, built = ray.get(orders.taken.remote()) if orders else None, None
+    if order and order.early:
+        built = build_early(order, orders)
+        order = ray.get(orders.whole.remote())
+        if order is None:
+            return  # nobody waits for it any more
     job: Job = order.job if order else config["job"]
     if state.read_fault(job.work_dir) is not None:
         return  # a restart would end in the same fault
     try:
         job = replace(job, seed_model=local_model(job.seed_model))
-        connect(job.settings, order and order.gpus)
-        Worker(job, context.get_world_rank(), context.get_world_size()).train()
+        if built is None:
+            connect(job.settings, order and order.gpus)
+        Worker(job, context.get_world_rank(), context.get_world_size(), built).train()
     except Moved as fault:
         state.write_fault(job.work_dir, MOVED, str(fault))
         raise
@@ -66,24 +74,49 @@ def run(config: dict[str, Any]) -> None:
         raise
 
 
+@dataclass(frozen=True)
+class Built:
+    """A model that was built before its rows were known, and when that was done (Unix time)."""
+
+    engine: Any
+    model: JudgeModel
+    at: float
+
+
+def build_early(order: Any, orders: Any) -> Built:
+    """The model of an early order (`standby_backend.Order`), while its rows are still chosen."""
+    import ray
+
+    try:
+        job = replace(order.job, seed_model=local_model(order.job.seed_model))
+        connect(job.settings, order.gpus)
+        return Built(*start_engine(job, resuming=False), time.time())
+    except BaseException:
+        ray.get(orders.spoil.remote())
+        raise
+
+
 class Worker:
     """The state of one rank: engine, rows, plan and progress."""
 
-    def __init__(self, job: Job, rank: int, world: int) -> None:
+    def __init__(self, job: Job, rank: int, world: int, built: Built | None = None) -> None:
         import ray.train
 
         self.job, self.settings, self.rank, self.world = job, job.settings, rank, world
         gpu = job.settings.use_gpu
-        self.spent = {"workers start": max(0.0, time.time() - job.started)} if job.started else {}
+        self.spent = waited_for(job.started, time.time(), built.at if built else 0.0) if job.started else {}
         self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self.rows = concatenate(ray.get(list(job.rows)), unit_rows=unit_rows(job.settings.recipe))
         self.kernel = attention.choose(self.settings)
         checkpoint = ray.train.get_checkpoint()
         started = time.perf_counter()
-        self.engine, self.model = start_engine(job, resuming=checkpoint is not None)
+        if built:
+            self.engine, self.model = built.engine, built.model
+        else:
+            self.engine, self.model = start_engine(job, resuming=checkpoint is not None)
         self.progress = state.resume(self.engine, checkpoint)
-        self.spent["model is built"] = time.perf_counter() - started
-        self.note("model ready at step %d, %.1f s", self.progress.step, self.spent["model is built"])
+        self.spent[BUILDING] = self.spent.get(BUILDING, 0.0) + time.perf_counter() - started
+        self.note("model ready at step %d, %.1f s", self.progress.step, self.spent[BUILDING])
         self.working_since = time.perf_counter()
         self.recipe = recipes.make(self)
         self.trackers = self._open_trackers()
@@ -226,6 +259,15 @@ class Worker:
         """A log line, from rank 0 only."""
         if self.rank == 0:
             log.info(message, *values)
+
+
+def waited_for(asked: float, now: float, built: float) -> dict[str, float]:
+    """What the seconds since a job was asked for went into: the rest of building a model that was begun before (0: none
+    was), and the start of the workers. All are Unix times. Pure.
+    """
+    passed = max(0.0, now - asked)
+    late = min(passed, max(0.0, built - asked))
+    return {"workers start": passed - late} | ({BUILDING: late} if built else {})
 
 
 def start_engine(job: Job, resuming: bool) -> tuple[Any, JudgeModel]:

@@ -38,7 +38,7 @@ from ray_app.run.storage import list_files
 from ray_app.system.background import in_background
 from ray_app.system.device_time import DeviceClock
 from ray_app.train.candidates import Candidate
-from ray_app.train.job import unfenced
+from ray_app.train.job import Job, unfenced
 from ray_app.train.selection import Score
 from ray_app.train.settings import TrainSettings
 from ray_app.train.standby import Standby, seats
@@ -111,6 +111,22 @@ def get_ready(context: Context, iteration: int, start: Start) -> None:
         context.standbys[state] = Standby.start(train, absolute(model), revision, absolute(state), nodes)
 
 
+def build_early(context: Context, iteration: int, start: Start) -> None:
+    """Have the workers that wait for this training build its model while its rows are chosen: nobody judges any more,
+    so the engines give their GPUs back.
+    """
+    train, state = start.applied(context.settings.train), context.folder.train_state(iteration)
+    if standby := context.standbys.get(state):
+        context.runner.pools.release_for_training(train)
+        seed = seed_of_fit(context, iteration)
+        standby.build(Job(train, absolute(start.model), "", seed, (), "", 0, 0, revision=start.revision))
+
+
+def seed_of_fit(context: Context, iteration: int) -> int:
+    """Of everything random in this training."""
+    return derive_seed(context.settings.seed, iteration, context.folder.stage_name(STAGE), "", "", 0)
+
+
 def run(context: Context, iteration: int, digests: tuple[str, str], start: Start) -> StageResult:
     """Write iter_NN/checkpoint/ (and train_state/ on the way) and return the numbers of the fit.
 
@@ -135,7 +151,7 @@ def run(context: Context, iteration: int, digests: tuple[str, str], start: Start
             state_dir=state,
             checkpoint_dir=checkpoint,
             run_name="-".join([settings.name, "iter", f"{iteration:02d}", *([folder.phase] if folder.phase else [])]),
-            seed=derive_seed(settings.seed, iteration, folder.stage_name(STAGE), "", "", 0),
+            seed=seed_of_fit(context, iteration),
             chat_template_kwargs=settings.judge.chat_template_kwargs,
             validation=Validation(CandidateJudge(context, iteration, digest), digest) if selects(settings) else None,
             may_grow=context.runner.pools.may_grow,

@@ -10,9 +10,10 @@ import ray
 import torch
 from event_files import points
 from safetensors.torch import load_file
-from train_runs import Killer, run, small
+from train_runs import SEED, Killer, run, small
 
 from ray_app.system import precision
+from ray_app.train.job import Job
 from ray_app.train.selection import Score
 from ray_app.train.standby import Standby, seats
 from ray_app.train.trainer import Validation
@@ -67,11 +68,11 @@ def test_a_committed_fit_returns_at_once(sft_run, sft_file, shallow):
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("waited", [False, True])
+@pytest.mark.parametrize("waited", ["", "for rows", "with a model"])
 def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
-    sft_run, sft_file, shallow, tmp_path, monkeypatch: pytest.MonkeyPatch, waited: bool
+    sft_run, sft_file, shallow, tmp_path, monkeypatch: pytest.MonkeyPatch, waited: str
 ):
-    """Workers that were there before their rows were (`waited`) train the same."""
+    """Workers that were there before their rows were (`waited`), and had built their model, train the same."""
     undisturbed, result = sft_run
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "stand_ins")
     killer = Killer(tmp_path / "state", 3)
@@ -80,6 +81,8 @@ def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
     settings = small(checkpoint_every=2, tracking=waiting).decided(precision.decided({"cpu"}))
     nodes = seats(ray.nodes(), settings)
     standby = Standby.start(settings, shallow, None, str(killer.state_dir), nodes) if waited else None
+    if standby and waited == "with a model":
+        standby.build(Job(settings, shallow, "", SEED, (), "", 0, 0))
     resumed = run(settings, tmp_path, sft_file, shallow, standby=standby)
     assert standby is None or standby.ended.done()
     assert killer.killed

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+SEED = 5
 FACTS = [("seven", "three"), ("nine", "two"), ("eight", "one"), ("six", "four"), ("ten", "five"), ("five", "zero")]
 
 
@@ -72,7 +73,7 @@ def run(settings: Any, folder: Path, file: str, model: str, **options: Any):
         state_dir=str(folder / "state"),
         checkpoint_dir=str(folder / "checkpoint"),
         run_name=folder.name,
-        seed=5,
+        seed=SEED,
         chat_template_kwargs={},
         **options,
     )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ray_app.errors import RunError
 from ray_app.system.claims import Claim, Place
 from ray_app.train import standby
 from ray_app.train.job import Job
 from ray_app.train.settings import TrainSettings
 from ray_app.train.standby import Standby, any_gone, device_index, gpus_by_node, own_device, seats
+from ray_app.train.standby_backend import Order, Orders
+from ray_app.train.worker import waited_for
 
 
 def node(name: str, alive: bool = True, **resources: float) -> dict:
@@ -81,9 +86,12 @@ class Waiting:
         self.standby = Standby(settings, ["a", "b"], str(folder / "standby-1"), orders, self.ended)
         self.job = Job(settings, "m", "n", 0, [], str(folder / "fit"), 4, 4)
         self.when_given = lambda: None
+        self.orders: list[Order | None] = []
 
-    def given(self, _: object) -> None:
-        self.when_given()
+    def given(self, order: Order | None) -> None:
+        self.orders.append(order)
+        if order is None or not order.early:
+            self.when_given()
 
 
 @pytest.fixture
@@ -113,3 +121,103 @@ def test_another_node_may_go(waiting: Waiting):
     waiting.nodes += [node("c", False, CPU=4)]
     waiting.when_given = lambda: waiting.ended.set_result(None)
     assert waiting.standby.did(waiting.job)
+
+
+def test_the_model_is_built_before_the_rows_are_there(waiting: Waiting):
+    draft = replace(waiting.job, rows=(), work_dir="", total_steps=0, stop_at=0)
+    waiting.standby.build(draft)
+    waiting.standby.build(draft)  # asked again, it goes on
+    waiting.when_given = lambda: waiting.ended.set_result(None)
+    assert waiting.standby.did(waiting.job)
+    early, whole = waiting.orders
+    assert early
+    assert early.early
+    assert early.job == draft
+    assert whole
+    assert not whole.early
+    assert whole.job.work_dir == waiting.job.work_dir
+
+
+def test_a_model_that_was_built_for_another_training_is_given_up(waiting: Waiting):
+    waiting.standby.build(replace(waiting.job, seed_model="another", rows=(), work_dir=""))
+    assert not waiting.standby.did(waiting.job)
+    assert waiting.orders[-1] is None
+    assert waiting.killed == ["controller"]
+
+
+def test_gpus_that_were_claimed_early_are_given_back_where_nothing_is_trained(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+):
+    claims = [Claim(None, Place("a", ("0",))), Claim(None, Place("b", ("0",)))]
+    released: list[Claim] = []
+    monkeypatch.setattr(standby, "claim", lambda *_: claims)
+    monkeypatch.setattr(standby, "release", released.extend)
+    settings = TrainSettings(workers=2)
+    waiting.standby.settings = settings
+    waiting.standby.build(replace(waiting.job, settings=settings))
+    assert waiting.orders[0]
+    assert waiting.orders[0].gpus == {"a": ("0",), "b": ("0",)}
+    waiting.standby.close()
+    waiting.standby.close()
+    assert released == claims
+
+
+def test_where_gpus_are_not_free_early_the_training_claims_them(waiting: Waiting, monkeypatch: pytest.MonkeyPatch):
+    def busy(*_: object) -> list[Claim]:
+        raise RunError("2 times 1 GPU(s) were not free after 120 s")
+
+    settings = TrainSettings(workers=2)
+    waiting.standby.settings, job = settings, replace(waiting.job, settings=settings)
+    monkeypatch.setattr(standby, "claim", busy)
+    waiting.standby.build(job)
+    assert waiting.orders == []
+    monkeypatch.setattr(standby, "claim", lambda *_: [])
+    waiting.when_given = lambda: waiting.ended.set_result(None)
+    assert waiting.standby.did(job)
+
+
+def test_workers_take_an_early_order_then_the_whole_one(waiting: Waiting):
+    async def orders() -> None:
+        held, job = Orders(), waiting.job
+        await held.give(Order(job, {}, early=True))
+        taken = await held.taken()
+        assert taken
+        assert taken.early
+        asked = asyncio.ensure_future(held.whole())
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await held.give(Order(job, {}))
+        assert (await asked) == Order(job, {})
+        assert (await held.taken()) == Order(job, {})  # who starts again builds with its rows
+
+    asyncio.run(orders())
+
+
+def test_a_model_that_cannot_be_built_early_is_not_built_early_again(waiting: Waiting):
+    """Workers that fail start again; the whole job then tells what is wrong, in the folder of the training."""
+
+    async def orders() -> None:
+        held, job = Orders(), waiting.job
+        await held.give(Order(job, {}, early=True))
+        await held.spoil()
+        again = asyncio.ensure_future(held.taken())
+        await asyncio.sleep(0)
+        assert not again.done()
+        await held.give(Order(job, {}))
+        assert (await again) == Order(job, {})
+        await held.spoil()  # another rank's word, which comes late
+        assert (await held.taken()) == Order(job, {})
+
+    asyncio.run(orders())
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "built", "expected"),
+    [
+        (100.0, 103.0, 0.0, {"workers start": 3.0}),  # none was begun early
+        (100.0, 100.5, 98.0, {"workers start": 0.5, "model is built": 0.0}),
+        (100.0, 102.5, 102.0, {"workers start": 0.5, "model is built": 2.0}),
+    ],
+)
+def test_what_workers_were_waited_for(asked: float, now: float, built: float, expected: dict[str, float]):
+    assert waited_for(asked, now, built) == expected

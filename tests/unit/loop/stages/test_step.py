@@ -64,11 +64,14 @@ def test_sets_of_an_iteration_that_are_left_are_judged_together(settings: Any) -
     assert asked == [[step.directory.rsplit("/", 1)[-1] for step in of_first[1:]]]
 
 
-def test_the_workers_of_a_training_start_with_the_judging_of_its_rows(
+def test_a_training_starts_its_workers_with_the_judging_of_its_rows_and_builds_its_model_with_their_choice(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[int] = []
-    monkeypatch.setattr(training, "get_ready", lambda context, iteration, start: begun.append(iteration))
+    begun: list[tuple[str, int]] = []
+    for name in ("get_ready", "build_early"):
+        monkeypatch.setattr(
+            training, name, lambda context, iteration, start, name=name: begun.append((name, iteration))
+        )
     todo = steps(settings(**BASE))
     told = {}
     for number, step in enumerate(todo):
@@ -76,7 +79,9 @@ def test_the_workers_of_a_training_start_with_the_judging_of_its_rows(
         told[str(step)] = list(begun)
         begun.clear()
     assert {name: found for name, found in told.items() if found} == {
-        "pairs": [1],  # they stream into judging
-        "iteration 1: judgments": [1],
-        "iteration 2: judgments": [2],
+        "pairs": [("get_ready", 1)],  # they stream into judging
+        "iteration 1: judgments": [("get_ready", 1)],
+        "iteration 1: train set": [("build_early", 1)],
+        "iteration 2: judgments": [("get_ready", 2)],
+        "iteration 2: train set": [("build_early", 2)],
     }
