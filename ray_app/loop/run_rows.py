@@ -54,6 +54,8 @@ def iteration_rows(metrics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             row["sets"][extra["set"]] = extra["headline"]
             if extra.get("explanations"):
                 row.setdefault("said", {})[extra["set"]] = extra["explanations"]
+            if extra.get("per_1000"):
+                row.setdefault("per_1000", {})[extra["set"]] = extra["per_1000"]
             if extra.get("change"):
                 row["changes"][extra["set"]] = extra["change"]
     for key, told in accounts.items():

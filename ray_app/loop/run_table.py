@@ -47,6 +47,8 @@ def show(metrics: list[dict[str, Any]], console: Console | None = None) -> None:
         console.print(_said(rows))
     if any(row["changes"] for row in rows):
         console.print(_changes(rows))
+    if any(row.get("per_1000") for row in rows):
+        console.print(_cost(rows))
     console.print(_stages(metrics))
     if any("device_time" in row for row in rows):
         console.print(_device_time([before_all(metrics), *rows]))
@@ -219,6 +221,18 @@ def _with_interval(found: Mapping[str, Any] | None) -> str:
     return f"{100 * found['value']:.1f}{interval}"
 
 
+def _cost(rows: list[dict[str, Any]]) -> Table:
+    """Of the last judge: those before it cost much the same."""
+    last = [row for row in rows if row.get("per_1000")][-1]
+    priced = any("price" in found for found in last["per_1000"].values())
+    table = _of_sets("1,000 verdicts cost (last judge)", ("s", "prompt tok", "new tok", *["price"] * priced))
+    for name, found in last["per_1000"].items():
+        price = [_price(found.get("price"))] * priced
+        told = [_whole(found.get(each)) for each in ("seconds", "prompt_tokens", "completion_tokens")]
+        table.add_row(str(last["iteration"]), name, *told, *price)
+    return table
+
+
 def _stages(metrics: list[dict[str, Any]]) -> Table:
     table = Table(title="Stages", box=box.SIMPLE_HEAD, title_justify="left", **TIGHT)
     for name in ("iter", "stage", "rows in", "out", "quarantined", "prompt tok", "new tok", "s"):
@@ -272,6 +286,10 @@ def _rate(value: float | None) -> str:
 def _percent(value: float | None) -> str:
     """Whole percent: what stands beside an accuracy has to fit into 80 columns with it."""
     return "-" if value is None else f"{100 * value:.0f}"
+
+
+def _price(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}"
 
 
 def _whole(value: float | None) -> str:

@@ -172,7 +172,13 @@ def _summed(
         )
     write_json_atomic(join(gold.directory, "summary.json"), summary)
     result = result.with_extra(context.since_checkpoint(judge.engine.model, result))
-    return result.with_extra({"set": name, "headline": protocol.headline(summary), "change": change, **said})
+    told = {
+        "set": name,
+        "headline": protocol.headline(summary),
+        "change": change,
+        "per_1000": summary["cost"]["per_1000"],
+    }
+    return result.with_extra(told | said)
 
 
 def prices_of(given: PriceSettings, engine: EngineSettings) -> Prices:

@@ -245,3 +245,19 @@ def test_the_time_of_the_devices_is_summed_over_an_iteration() -> None:
     assert "device-seconds" not in shown([line("training", 1)])
     whole = shown([line("pairs", None, device_time=first), *lines]).splitlines()
     assert [text.split()[:3] for text in whole if text.strip()][-2:] == [["-", "100", "20"], ["1", "100", "20"]]
+
+
+def test_what_verdicts_cost_is_told_of_the_last_judge() -> None:
+    def judged(iteration: int, **more: float | None) -> dict[str, Any]:
+        each = {"seconds": 41.6, "prompt_tokens": 1_210_000.0, "completion_tokens": 30_400.0, **more}
+        return line("evaluation", iteration, set="validation", headline=HEADLINE, per_1000=each)
+
+    text = shown([judged(0), judged(1)])
+    assert "1,000 verdicts cost (last judge)" in text
+    assert [row.split() for row in text.splitlines() if "1,210,000" in row] == [
+        ["1", "validation", "42", "1,210,000", "30,400"]
+    ]
+    assert "price" not in text
+    assert "0.02312" in shown([judged(0, price=0.0231234)])
+    unknown = [line("evaluation", 0, set="validation", headline=HEADLINE, per_1000={"seconds": None, "price": None})]
+    assert "price" in shown(unknown)  # its notes in the report say why there is none
