@@ -137,27 +137,40 @@ def run_steps(
 
 def do_steps(context: Context, steps: list[Step], todo: list[Step], lease: Lease, saying: OneByOne) -> None:
     """Do what is left, in order. Figures, and what is said of them, are made while the next step begins."""
-    settings, folder, pools = context.settings, context.folder, context.runner.pools
     done: set[str] = set()
     for step in todo:
-        if step.directory in done:
-            continue
-        log.info("%s: started", step)
-        job_line.tell(f"{step}: started")
-        started, since = time.monotonic(), now()
-        begin_ahead(step, todo, context)
-        ended = run_step(step, todo, context)
-        pools.count_busy()
-        spent = Spent(since, time.monotonic() - started, pools.clock.take())
-        done |= {made.directory for made in ended.steps}
-        to_come = [s for s in todo if s.directory not in done]
-        commit_all = functools.partial(committed, ended, spent, lease)
-        tell_all = functools.partial(say, settings, folder, steps, list(ended.steps), to_come)
-        if not ended.owed:
-            commit_all()
-        saying.do(functools.partial(in_turn, commit_all, tell_all) if ended.owed else tell_all)
-        if settings.alarms.on_alarm == "stop" or not to_come:  # else the next step need not wait for figures
-            saying.wait()
+        if step.directory not in done:
+            done |= do_step(context, step, [s for s in todo if s.directory not in done], steps, lease, saying)
+
+
+def do_step(
+    context: Context, step: Step, left: list[Step], steps: list[Step], lease: Lease, saying: OneByOne
+) -> set[str]:
+    """Do the next step of what is `left`, and those that are done with it; returns their folders."""
+    settings, folder, pools = context.settings, context.folder, context.runner.pools
+    log.info("%s: started", step)
+    job_line.tell(f"{step}: started")
+    started, since = time.monotonic(), now()
+    begin_ahead(step, left, context)
+    ended = run_step(step, left, context)
+    lease.fence.check()
+    made = {one.directory for one in ended.steps}
+    to_come = [s for s in left if s.directory not in made]
+    waits = settings.alarms.on_alarm == "stop" or not to_come  # else the next step need not wait for figures
+    if not ended.owed or waits:
+        results = ended.results()
+        ended = Ended(ended.steps, lambda: results)
+    pools.count_busy()
+    commit_all = functools.partial(
+        committed, ended, Spent(since, time.monotonic() - started, pools.clock.take()), lease
+    )
+    tell_all = functools.partial(say, settings, folder, steps, list(ended.steps), to_come)
+    if not ended.owed:
+        commit_all()
+    saying.do(functools.partial(in_turn, commit_all, tell_all) if ended.owed else tell_all)
+    if waits:
+        saying.wait()
+    return made
 
 
 @dataclass(frozen=True)

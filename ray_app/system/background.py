@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from ray_app.errors import last_line
+
+log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 Item = TypeVar("Item")
 MOST_THREADS, FEW = 8, 64
@@ -51,9 +55,10 @@ class OneByOne:
         self.last = in_background(work)
 
     def end(self) -> None:
-        """Until nothing is going on; a fault of the last work is left alone, for another has come before it."""
-        if self.last:
-            wait([self.last])
+        """Until nothing is going on. A fault of the last work is only logged: another one ends the command."""
+        last, self.last = self.last, None
+        if last and not wait([last]).not_done and (fault := last.exception()):
+            log.warning("left undone beside that: %s", last_line(fault))
 
     def wait(self) -> None:
         """Until nothing is going on. Raises the fault of the last work, once."""

@@ -71,7 +71,7 @@ def claim(
 
 def _group(gpus: float, cpus: float, node: str | None) -> PlacementGroup:
     selector = [{"ray.io/node-id": node}] if node else None
-    bundle = {"GPU": gpus} | ({"CPU": cpus} if cpus else {})
+    bundle = {kind: amount for kind, amount in (("GPU", gpus), ("CPU", cpus)) if amount}
     return placement_group([bundle], strategy="PACK", bundle_label_selector=selector)
 
 

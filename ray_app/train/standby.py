@@ -5,7 +5,7 @@
     standby.build(job)      claims the GPUs, and has the model built; the rows are still chosen
     standby.did(job)        has the job done, whole
 
-Until then a worker holds no GPU, neither in Ray's account nor in its memory.
+Until its model is built a worker holds no GPU, neither in Ray's account nor in its memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ray_app.train.state import adopt, clear_fault, read_fault
 log = logging.getLogger(__name__)
 FOLDER = "standby-"  # begins the name of Ray Train's own folder: which fit it is to be is not known yet
 NODE = "ray.io/node-id"
-CLAIM_S = 120.0
+CLAIM_S, EARLY_CLAIM_S = 120.0, 10.0  # for GPUs; for what can be done without
 LOOK_S, END_S = 5.0, 5.0  # between two looks at the nodes; for a run of Ray Train that was ended
 HARDLY_A_CPU = 0.001  # a worker must ask for something
 MOVED = "moved"  # a kind of fault (state.write_fault)
@@ -86,12 +86,15 @@ class Standby:
         if self.early or self.settings != job.settings or self.ended.done():
             return
         try:
-            self.claims = self._claimed()
+            self.claims = self._claimed(EARLY_CLAIM_S)
         except RunError as fault:
             log.info("the model is not built before its rows are there: %s", first_line(fault))
             return
         self.early = job
-        ray.get(self.orders.give.remote(Order(job, gpus_by_node(self.claims), early=True)))
+        try:
+            ray.get(self.orders.give.remote(Order(job, gpus_by_node(self.claims), early=True)))
+        except ray.exceptions.RayError:
+            self.close()
 
     def did(self, job: Job) -> bool:
         """Have the job done; False where these workers cannot, and others are to. Raises what `run_workers` raises."""
@@ -100,8 +103,8 @@ class Standby:
             self.close()
             return False
         try:
-            if not self.early:
-                self.claims = self._claimed()
+            self.claims = self.claims if self.early else self._claimed(CLAIM_S)
+            self._claim_cpus()
             job = replace(job, adopted=adopt(job.work_dir, f"{self.folder}/{RAY_RUN}"))
         except (RunError, FileExistsError) as fault:
             log.warning("the training workers that waited cannot be used (%s): others start", first_line(fault))
@@ -125,10 +128,18 @@ class Standby:
             log.warning("a node of the training workers that waited is gone: others start, from the last saved state")
         return done
 
-    def _claimed(self) -> list[Claim]:
+    def _claimed(self, patience_s: float) -> list[Claim]:
+        """A GPU for every worker. No CPUs: while rows are chosen and encoded, Ray's tasks may need them all."""
+        return claim(1, len(self.nodes), patience_s, self.nodes) if self.settings.use_gpu else []
+
+    def _claim_cpus(self) -> None:
+        """So that Ray gives them to nobody else meanwhile. Workers compute without that as well."""
         if not self.settings.use_gpu:
-            return []
-        return claim(1, len(self.nodes), CLAIM_S, self.nodes, self.settings.cpus_per_worker)
+            return
+        try:
+            self.claims += claim(0, len(self.nodes), EARLY_CLAIM_S, self.nodes, self.settings.cpus_per_worker)
+        except RunError as fault:
+            log.info("training's CPUs are not set aside in Ray's account: %s", first_line(fault))
 
     def _release(self) -> None:
         held, self.claims = self.claims, []

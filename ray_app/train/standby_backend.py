@@ -55,10 +55,14 @@ class Orders:
         await self.complete.wait()
         return self.order
 
-    async def spoil(self) -> None:
-        """The model of an early order cannot be built. Workers that start again take the whole one, and tell then."""
-        if not self.complete.is_set():
-            self.given.clear()
+    async def spoil(self) -> Order | None:
+        """The model of an early order cannot be built. Returns the whole one, where it is there, so that the fault is
+        told in its folder; else workers that start again wait for that, and meet the fault then.
+        """
+        if self.complete.is_set():
+            return self.order
+        self.given.clear()
+        return None
 
     async def who_waits(self) -> Any:
         """The controller's handle; None where its workers have not started yet."""

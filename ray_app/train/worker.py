@@ -49,8 +49,8 @@ def run(config: dict[str, Any]) -> None:
     if order and order.early:
         built = build_early(order, orders)
         order = ray.get(orders.whole.remote())
-        if order is None:
-            return  # nobody waits for it any more
+    if orders and order is None:
+        return  # nobody waits for it any more
     job: Job = order.job if order else config["job"]
     if state.read_fault(job.work_dir) is not None:
         return  # a restart would end in the same fault
@@ -59,19 +59,20 @@ def run(config: dict[str, Any]) -> None:
         if built is None:
             connect(job.settings, order and order.gpus)
         Worker(job, context.get_world_rank(), context.get_world_size(), built).train()
-    except Moved as fault:
-        state.write_fault(job.work_dir, MOVED, str(fault))
+    except Exception as fault:
+        tell(fault, job)
         raise
-    except InputError as fault:
-        state.write_fault(job.work_dir, "input", str(fault))
-        raise
-    except FloatingPointError as fault:
-        state.write_fault(job.work_dir, "loss", str(fault))
-        raise
-    except torch.OutOfMemoryError as fault:
+
+
+def tell(fault: BaseException, job: Job) -> None:
+    """Write down a fault that no restart cures: the driver looks for it."""
+    if isinstance(fault, torch.OutOfMemoryError):
         advice = "lower train.tokens_per_batch, or set train.recompute or train.zero.offload"
         state.write_fault(job.work_dir, "memory", f"a GPU is out of memory ({first_line(fault)}): {advice}")
-        raise
+        return
+    kinds = {Moved: MOVED, InputError: "input", FloatingPointError: "loss"}
+    for kind in (name for known, name in kinds.items() if isinstance(fault, known)):
+        state.write_fault(job.work_dir, kind, str(fault))
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ def build_early(order: Any, orders: Any) -> Built:
         job = replace(order.job, seed_model=local_model(order.job.seed_model))
         connect(job.settings, order.gpus)
         return Built(*start_engine(job, resuming=False), time.time())
-    except BaseException:
-        ray.get(orders.spoil.remote())
+    except Exception as fault:
+        if whole := ray.get(orders.spoil.remote()):
+            tell(fault, whole.job)
         raise
 
 

@@ -34,8 +34,8 @@ TABLES = [folder for folder in ORDER if folder != "iter_01/training"]
 LATEST_S = 12.0  # in a stage: one that waits for a row that is held has no more to tell
 GONE_S = 30.0  # for what was killed with the driver, or notices by itself that it is gone
 # What holds no work, no place and no GPU: Ray's agents try for a minute to tell a head that is gone of the death, and a
-# worker that was about to start looks for its raylet for half a minute.
-IDLE, IDLE_GONE_S = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", sys.executable), 120.0
+# worker that was about to start, or has just started, looks for its raylet for half a minute.
+IDLE, IDLE_GONE_S = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE", sys.executable), 120.0
 
 
 @dataclass(frozen=True)

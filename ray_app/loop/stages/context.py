@@ -68,15 +68,15 @@ class Context:
         """Remove what an interrupted attempt left of a stage that starts from nothing. Raises RunError where another
         driver holds the run: it is no longer this one's to clear.
         """
-        self._check_lease()
+        self.check_lease()
         self.folder.clear(directory)
 
     def writer(self, directory: str, schema: pa.Schema) -> ShardWriter:
         """Writes the table of a stage that asks no engine. Its files hold their rows alone, not who wrote them: two
         runs that choose the same training set have the same files.
         """
-        return ShardWriter(directory, schema, fence=self._check_lease)
+        return ShardWriter(directory, schema, fence=self.check_lease)
 
-    def _check_lease(self) -> None:
+    def check_lease(self) -> None:
         if self.runner.fence is not None:
             self.runner.fence.check()

@@ -85,18 +85,6 @@ class NamedSet:
     directory: str
 
 
-def run(
-    context: Context,
-    iteration: int,
-    sets: Sequence[NamedSet],
-    judge: Judge,
-    told: Mapping[str, Any] | None = None,
-    before: str | None = None,
-) -> list[StageResult]:
-    """Judge sets together, write their verdicts and summaries, return the numbers of each."""
-    return ask(context, iteration, sets, judge, told, before)()
-
-
 def ask(
     context: Context,
     iteration: int,
@@ -125,14 +113,14 @@ def ask(
     judged = judge_sets(context.runner, judge, asked, voting, most) if asked else []
 
     def results() -> list[StageResult]:
-        answered = iter(judged)
-        found = [
-            _summed(context, iteration, one, *next(answered), judge=judge, before=before)
-            if one.benchmark.n
-            else StageResult(extra={"set": one.name, "headline": None})
-            for one in gold
-        ]
-        return [result.with_extra(dict(told or {})) for result in found]
+        found, answered = [], iter(judged)
+        for one in gold:
+            context.check_lease()  # a thread that a stop has left behind writes into no other driver's run
+            result = StageResult(extra={"set": one.name, "headline": None})
+            if one.benchmark.n:
+                result = _summed(context, iteration, one, *next(answered), judge=judge, before=before)
+            found.append(result.with_extra(dict(told or {})))
+        return found
 
     return results
 
@@ -166,10 +154,7 @@ def _summed(
     if change:
         summary["against_sft" if context.folder.phase else "against_iteration_before"] = change
     if name == HELDOUT_SET:
-        lines = (json.dumps(record(row), ensure_ascii=False) for row in benchmark.rows)
-        write_bytes_atomic(
-            join(gold.directory, ROWS), "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
-        )
+        write_rows(gold)
     write_json_atomic(join(gold.directory, "summary.json"), summary)
     result = result.with_extra(context.since_checkpoint(judge.engine.model, result))
     told = {
@@ -179,6 +164,12 @@ def _summed(
         "per_1000": summary["cost"]["per_1000"],
     }
     return result.with_extra(told | said)
+
+
+def write_rows(gold: GoldSet) -> None:
+    """A set's pairs in the common form, for judges of other runs."""
+    lines = (json.dumps(record(row), ensure_ascii=False) for row in gold.benchmark.rows)
+    write_bytes_atomic(join(gold.directory, ROWS), "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
 
 
 def prices_of(given: PriceSettings, engine: EngineSettings) -> Prices:

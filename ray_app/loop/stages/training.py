@@ -119,7 +119,8 @@ def build_early(context: Context, iteration: int, start: Start) -> None:
     if standby := context.standbys.get(state):
         context.runner.pools.release_for_training(train)
         seed = seed_of_fit(context, iteration)
-        standby.build(Job(train, absolute(start.model), "", seed, (), "", 0, 0, revision=start.revision))
+        with context.runner.pools.clock.cause("workers start"):
+            standby.build(Job(train, absolute(start.model), "", seed, (), "", 0, 0, revision=start.revision))
 
 
 def seed_of_fit(context: Context, iteration: int) -> int:

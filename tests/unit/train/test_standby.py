@@ -150,7 +150,12 @@ def test_gpus_that_were_claimed_early_are_given_back_where_nothing_is_trained(
 ):
     claims = [Claim(None, Place("a", ("0",))), Claim(None, Place("b", ("0",)))]
     released: list[Claim] = []
-    monkeypatch.setattr(standby, "claim", lambda *_: claims)
+
+    def claim(gpus: float, count: int, patience_s: float, nodes: Any, cpus: float = 0.0) -> list[Claim]:
+        assert (gpus, cpus) == (1, 0.0), "choosing rows may need every CPU"
+        return list(claims)
+
+    monkeypatch.setattr(standby, "claim", claim)
     monkeypatch.setattr(standby, "release", released.extend)
     settings = TrainSettings(workers=2)
     waiting.standby.settings = settings
@@ -171,9 +176,31 @@ def test_where_gpus_are_not_free_early_the_training_claims_them(waiting: Waiting
     monkeypatch.setattr(standby, "claim", busy)
     waiting.standby.build(job)
     assert waiting.orders == []
-    monkeypatch.setattr(standby, "claim", lambda *_: [])
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr(standby, "claim", lambda gpus, count, s, nodes, cpus=0.0: asked.append((gpus, cpus)) or [])
     waiting.when_given = lambda: waiting.ended.set_result(None)
     assert waiting.standby.did(job)
+    assert asked == [(1, 0.0), (0, settings.cpus_per_worker)]
+
+
+def test_training_goes_on_where_its_cpus_cannot_be_set_aside(waiting: Waiting, monkeypatch: pytest.MonkeyPatch):
+    """Workers that take all CPUs of a node leave none for the thousandth by which they wait."""
+    gpu = Claim(None, Place("a", ("0",)))
+
+    def claim(gpus: float, count: int, patience_s: float, nodes: Any, cpus: float = 0.0) -> list[Claim]:
+        if cpus:
+            raise RunError("2 times 0 GPU(s) were not free after 10 s")
+        return [gpu]
+
+    released: list[Claim] = []
+    monkeypatch.setattr(standby, "claim", claim)
+    monkeypatch.setattr(standby, "release", released.extend)
+    settings = TrainSettings(workers=2)
+    waiting.standby.settings, job = settings, replace(waiting.job, settings=settings)
+    waiting.standby.build(job)
+    waiting.when_given = lambda: waiting.ended.set_result(None)
+    assert waiting.standby.did(job)
+    assert released == [gpu]
 
 
 def test_workers_take_an_early_order_then_the_whole_one(waiting: Waiting):
@@ -199,13 +226,13 @@ def test_a_model_that_cannot_be_built_early_is_not_built_early_again(waiting: Wa
     async def orders() -> None:
         held, job = Orders(), waiting.job
         await held.give(Order(job, {}, early=True))
-        await held.spoil()
+        assert await held.spoil() is None
         again = asyncio.ensure_future(held.taken())
         await asyncio.sleep(0)
         assert not again.done()
         await held.give(Order(job, {}))
         assert (await again) == Order(job, {})
-        await held.spoil()  # another rank's word, which comes late
+        assert await held.spoil() == Order(job, {})  # another rank's word, which comes late: it tells its fault itself
         assert (await held.taken()) == Order(job, {})
 
     asyncio.run(orders())

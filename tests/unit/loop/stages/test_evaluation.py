@@ -64,7 +64,7 @@ def judged(context: Any, set_name: str, spec: str, **settings: Any) -> tuple[Sta
     run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
     directory = run.folder.join(run.folder.stage_dir("evaluation", 1), set_name)
     judge = run.inputs.judge(made.settings.judge, "the judge")
-    (result,) = evaluation.run(run, 1, [evaluation.NamedSet(set_name, spec, directory)], judge)
+    (result,) = evaluation.ask(run, 1, [evaluation.NamedSet(set_name, spec, directory)], judge)()
     return result, Path(directory)
 
 
@@ -242,14 +242,14 @@ def test_seconds_from_the_checkpoint_to_the_first_answer(context: Any) -> None:
     def sets(folder: str) -> list[evaluation.NamedSet]:
         return [evaluation.NamedSet("validation", spec, str(Path(made.folder.uri) / folder))]
 
-    (resumed,) = evaluation.run(run, 1, sets("resumed"), judge)
+    (resumed,) = evaluation.ask(run, 1, sets("resumed"), judge)()
     assert "checkpoint_to_first_answer_s" not in resumed.extra
     run.written[made.settings.judge.model] = 990.0
-    (result,) = evaluation.run(run, 1, sets("one"), judge)
+    (result,) = evaluation.ask(run, 1, sets("one"), judge)()
     assert result.extra["checkpoint_to_first_answer_s"] == 10.5
     assert result.extra["weights"] == "reloaded"
     another = run.inputs.judge(made.settings.judge.of_checkpoint("another"), "another judge")
-    (other,) = evaluation.run(run, 2, sets("other"), another)
+    (other,) = evaluation.ask(run, 2, sets("other"), another)()
     assert "checkpoint_to_first_answer_s" not in other.extra
 
 
