@@ -84,7 +84,10 @@ def test_kill_9_of_a_worker_resumes_to_the_undisturbed_weights(
     if standby and waited == "with a model":
         standby.build(Job(settings, shallow, "", SEED, (), "", 0, 0))
     resumed = run(settings, tmp_path, sft_file, shallow, standby=standby)
-    assert standby is None or standby.ended.done()
+    if standby:
+        assert standby.ended.done()
+        assert standby.adopted
+        assert (standby.early is not None) == (waited == "with a model")
     assert killer.killed
     assert len(list(tmp_path.glob("state/*/curves/events*"))) == 2  # the worker that wrote curves was started twice
     assert [point["step"] for point in resumed.metrics] == [1, 2, 3, 4]
