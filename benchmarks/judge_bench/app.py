@@ -43,8 +43,8 @@ def run(spec: Spec, modes: tuple[Mode, ...] = ("all",)) -> list[dict[str, Any]]:
             pool = serving.pool
             print(f"app: {len(pool.actors)} engine(s) after {serving.seconds:.0f} s", flush=True)
             machine |= {"start_s": round(serving.seconds, 1), "start_parts": pool.parts, "serving": held()}
-            warm = write_pairs(spec, -1, Path(folder))
-            judge(manager, settings, warm, 8 * spec.replicas, spec.program("until_correct"), Path(folder) / "warm-up")
+            warm, few = write_pairs(spec, -1, Path(folder)), min(spec.pairs, 8 * spec.replicas)
+            judge(manager, settings, warm, few, spec.program("until_correct"), Path(folder) / "warm-up")
             for mode in modes:
                 for repeat in range(spec.repeats):
                     pairs = write_pairs(spec, repeat, Path(folder))
