@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from ray_app.loop.run_table import show, show_alarms
 from ray_app.loop.stages.context import Context
 from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.stages.training import STAGE as TRAINING
-from ray_app.loop.step import Ended, Step, begin_ahead, run_step
+from ray_app.loop.step import Step, begin_ahead, run_step
 from ray_app.loop.steps import steps_of
 from ray_app.run import metrics_log, storage
 from ray_app.run.folder import RunFolder, StageRecord, commit, now, read_record, read_run, write_run
@@ -157,17 +156,18 @@ def do_step(
     made = {one.directory for one in ended.steps}
     to_come = [s for s in left if s.directory not in made]
     waits = settings.alarms.on_alarm == "stop" or not to_come  # else the next step need not wait for figures
-    if not ended.owed or waits:
-        results = ended.results()
-        ended = Ended(ended.steps, lambda: results)
+    results = None if ended.owed and not waits else ended.results()
     pools.count_busy()
-    commit_all = functools.partial(
-        committed, ended, Spent(since, time.monotonic() - started, pools.clock.take()), lease
-    )
-    tell_all = functools.partial(say, settings, folder, steps, list(ended.steps), to_come)
-    if not ended.owed:
-        commit_all()
-    saying.do(functools.partial(in_turn, commit_all, tell_all) if ended.owed else tell_all)
+    spent = Spent(since, time.monotonic() - started, pools.clock.take())
+    if results is not None:
+        commit_all(ended.steps, results, spent, lease)
+
+    def finish() -> None:
+        if results is None:
+            commit_all(ended.steps, ended.results(), spent, lease)
+        say(settings, folder, steps, list(ended.steps), to_come)
+
+    saying.do(finish)
     if waits:
         saying.wait()
     return made
@@ -182,21 +182,14 @@ class Spent:
     device_time: dict[str, Any]
 
 
-def committed(ended: Ended, spent: Spent, lease: Lease) -> None:
+def commit_all(steps: Sequence[Step], results: Sequence[StageResult], spent: Spent, lease: Lease) -> None:
     """Commit steps. What is done together has one account of the devices' time, with the first of it."""
-    results = ended.results()
     lease.fence.check()
-    for number, (step, result) in enumerate(zip(ended.steps, results, strict=True)):
+    for number, (step, result) in enumerate(zip(steps, results, strict=True)):
         result = result if number else result.with_extra({"device_time": spent.device_time})
         commit(step.directory, record_of(step, result, spent.since))
         lost = f", {sum(result.quarantined.values())} lost" if result.quarantined else ""
         log.info("%s: done in %.0f s, %d rows%s", step, spent.seconds, result.rows_out, lost)
-
-
-def in_turn(*works: Callable[[], None]) -> None:
-    """Do one after the other."""
-    for work in works:
-        work()
 
 
 def say(settings: IterateSettings, folder: RunFolder, steps: list[Step], made: list[Step], to_come: list[Step]) -> None:

@@ -58,7 +58,8 @@ def claim(
     try:
         for group in groups:
             if not group.wait(max(0.1, deadline - time.monotonic())):
-                raise RunError(f"{count} times {gpus:g} GPU(s) were not free after {timeout_s:.0f} s")
+                wanted = f"{gpus:g} GPU(s)" if gpus else f"{cpus:g} CPU(s)"
+                raise RunError(f"{count} times {wanted} were not free after {timeout_s:.0f} s")
         places = ray.get([_asked(group, gpus) for group in groups])
     except BaseException as fault:
         for group in groups:

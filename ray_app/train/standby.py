@@ -87,14 +87,12 @@ class Standby:
             return
         try:
             self.claims = self._claimed(EARLY_CLAIM_S)
-        except RunError as fault:
+            ray.get(self.orders.give.remote(Order(job, gpus_by_node(self.claims), early=True)))
+        except (RunError, ray.exceptions.RayError) as fault:
             log.info("the model is not built before its rows are there: %s", first_line(fault))
+            self._release()
             return
         self.early = job
-        try:
-            ray.get(self.orders.give.remote(Order(job, gpus_by_node(self.claims), early=True)))
-        except ray.exceptions.RayError:
-            self.close()
 
     def did(self, job: Job) -> bool:
         """Have the job done; False where these workers cannot, and others are to. Raises what `run_workers` raises."""

@@ -66,13 +66,14 @@ def run(config: dict[str, Any]) -> None:
 
 def tell(fault: BaseException, job: Job) -> None:
     """Write down a fault that no restart cures: the driver looks for it."""
-    if isinstance(fault, torch.OutOfMemoryError):
+    kinds = {Moved: MOVED, InputError: "input", FloatingPointError: "loss", torch.OutOfMemoryError: "memory"}
+    kind = next((name for known, name in kinds.items() if isinstance(fault, known)), None)
+    told = str(fault)
+    if kind == "memory":
         advice = "lower train.tokens_per_batch, or set train.recompute or train.zero.offload"
-        state.write_fault(job.work_dir, "memory", f"a GPU is out of memory ({first_line(fault)}): {advice}")
-        return
-    kinds = {Moved: MOVED, InputError: "input", FloatingPointError: "loss"}
-    for kind in (name for known, name in kinds.items() if isinstance(fault, known)):
-        state.write_fault(job.work_dir, kind, str(fault))
+        told = f"a GPU is out of memory ({first_line(fault)}): {advice}"
+    if kind:
+        state.write_fault(job.work_dir, kind, told)
 
 
 @dataclass(frozen=True)

@@ -70,3 +70,15 @@ def test_more_than_there_is_is_told_and_leaves_nothing_claimed(gpus: int) -> Non
         claim(3.0, 2, 1)
     whole = claim(float(gpus), 1, 30)
     release(whole)
+
+
+def test_cpus_alone_are_claimed_with_no_gpu(gpus: int) -> None:
+    """Those of training workers, whose GPUs were claimed before: they must not count as more of these."""
+    (taken,) = claim(0, 1, 30, cpus=1)
+    try:
+        assert taken.place.gpus == ()
+        assert ray.available_resources()["GPU"] == gpus
+    finally:
+        release([taken])
+    with pytest.raises(RunError, match=r"1 times 1000 CPU\(s\) were not free after 1 s"):
+        claim(0, 1, 1, cpus=1000)

@@ -189,7 +189,7 @@ def test_training_goes_on_where_its_cpus_cannot_be_set_aside(waiting: Waiting, m
 
     def claim(gpus: float, count: int, patience_s: float, nodes: Any, cpus: float = 0.0) -> list[Claim]:
         if cpus:
-            raise RunError("2 times 0 GPU(s) were not free after 10 s")
+            raise RunError("2 times 4 CPU(s) were not free after 10 s")
         return [gpu]
 
     released: list[Claim] = []

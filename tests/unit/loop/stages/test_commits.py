@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ray_app.errors import RunError
 from ray_app.generation.runner import StageResult
-from ray_app.loop.run import Spent, committed
+from ray_app.loop.run import Spent, commit_all
 from ray_app.loop.step import Ended
 from ray_app.loop.steps import steps_of
 from ray_app.run.folder import RunFolder, begin, read_record
@@ -18,16 +19,14 @@ from ray_app.run.lease import Fence
 SPENT = Spent("then", 2.0, {})
 
 
-class Held:
-    """A lease that is held, or was taken over."""
+def lease(lost: bool = False) -> Any:
+    """One that is held, or was taken over."""
 
-    def __init__(self, lost: bool = False) -> None:
-        self.fence: Any = self
-        self.lost = lost
-
-    def check(self) -> None:
-        if self.lost:
+    def check() -> None:
+        if lost:
             raise RunError("another driver took over this run")
+
+    return SimpleNamespace(fence=SimpleNamespace(check=check))
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def ended(settings: Any) -> Ended:
 
 
 def test_the_first_of_them_carries_the_account(ended: Ended) -> None:
-    committed(ended, Spent("then", 2.0, {"busy": 3.0}), Held())  # type: ignore[arg-type]
+    commit_all(ended.steps, ended.results(), Spent("then", 2.0, {"busy": 3.0}), lease())
     records = [read_record(step.directory) for step in ended.steps]
     assert [record and record.rows_out for record in records] == list(range(len(records)))
     assert [record and record.extra.get("device_time") for record in records][:2] == [{"busy": 3.0}, None]
@@ -48,13 +47,12 @@ def test_the_first_of_them_carries_the_account(ended: Ended) -> None:
 
 def test_nothing_is_committed_to_a_run_that_another_driver_holds(ended: Ended) -> None:
     with pytest.raises(RunError, match="took over"):
-        committed(ended, SPENT, Held(lost=True))  # type: ignore[arg-type]
+        commit_all(ended.steps, ended.results(), SPENT, lease(lost=True))
     assert not any(read_record(step.directory) for step in ended.steps)
 
 
 def test_figures_that_come_after_the_lease_is_given_back_are_not_committed(ended: Ended, tmp_path: Path) -> None:
     """A command that stops leaves a background thread behind for a moment; its run may begin anew elsewhere."""
-    held: Any = Held()
-    held.fence = Fence(str(tmp_path / "lease.json"), "me")  # the file is gone
+    held: Any = SimpleNamespace(fence=Fence(str(tmp_path / "lease.json"), "me"))  # the file is gone
     with pytest.raises(RunError, match="does not hold the run"):
-        committed(ended, SPENT, held)
+        commit_all(ended.steps, ended.results(), SPENT, held)
