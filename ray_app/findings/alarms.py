@@ -124,7 +124,7 @@ def _judging(evidence: Evidence, limits: AlarmSettings) -> Iterator[Alarm]:
                 "keep_rate_low",
                 line["iteration"],
                 f"of {rate:.0%} of the units a judgment was kept: the judge does not find the right response, or does "
-                "not explain it (judging.min_explanation)",
+                "not explain it (judging.min_explanation, judging.must_name)",
                 "more judging.samples, a stronger judge, another prompt, or pairs that are easier to tell apart",
                 *(rate, limits.keep_rate, tried),
             )

@@ -107,7 +107,8 @@ class Pairwise(PairProtocol):
     def sampling_program(
         self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int, stage: str = JUDGMENTS_STAGE
     ) -> JudgeProgram:
-        return JudgeProgram(**self.drawn(judge, settings, seed, iteration, stage), min_words=settings.min_explanation)
+        drawn = self.drawn(judge, settings, seed, iteration, stage)
+        return JudgeProgram(**drawn, min_words=settings.min_explanation, must_name=settings.must_name)
 
     def choice(self, files: Sequence[str], rule: Rule) -> Choice:
         return choose(files, rule)

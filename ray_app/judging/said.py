@@ -7,17 +7,15 @@ say of any two responses, and that one of them happens to hold, count too, so th
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import statistics
 from array import array
 from collections import Counter
 from typing import Any
 
+from ray_app.base.naming import names_one
 from ray_app.base.ngrams import words
 from ray_app.base.verdict import explanation
-
-LEAST_LETTERS = 4  # of a word that tells two responses apart
 
 
 class Said:
@@ -50,15 +48,3 @@ class Said:
             "distinct_explanations": len(set(self.phrases)) / len(self.phrases) if self.phrases else None,
         }
         return found | ({"naming_explanations": self.naming / self.asked} if self.asked else {})
-
-
-@functools.lru_cache(maxsize=512)  # the judgments of a pair come close to each other
-def words_apart(first: str, second: str) -> frozenset[str]:
-    """The words that only one of two responses has, as `ngrams.words` makes them."""
-    return frozenset(set(words(first)) ^ set(words(second)))
-
-
-def names_one(said: list[str], first: str, second: str) -> bool:
-    """Whether something is said that only one of two responses says. `said`: words as `ngrams.words` makes them."""
-    apart = words_apart(first, second)
-    return any(word in apart for word in said if len(word) >= LEAST_LETTERS)

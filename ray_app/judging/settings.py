@@ -24,6 +24,11 @@ class JudgingSettings(Part):
     min_explanation: int = Field(
         0, ge=0, description="words besides the verdict that a judgment must have to be kept; drawing goes on without"
     )
+    must_name: bool = Field(
+        False,
+        description="a judgment is kept only if it says a word of four letters or more that just one of the two "
+        "responses has; drawing goes on without",
+    )
     ask_pairs: bool = Field(
         False,
         description="before it judges a pair, the judge is asked what pairs.ask_generator asks the generator; a pair "
@@ -36,6 +41,12 @@ class JudgingSettings(Part):
         0, ge=0, le=1, description="train on a unit only if so large a share of its judgments is right (sampling: all)"
     )
     balance: bool = Field(True, description="as many verdicts of A as of B in the training set")
+
+    @model_validator(mode="after")
+    def _names_need_two_responses(self) -> JudgingSettings:
+        if self.must_name and self.mode != "pairwise":
+            raise ValueError("judging.must_name needs judging.mode pairwise: it asks which of two responses has a word")
+        return self
 
     @model_validator(mode="after")
     def _rates_need_all_judgments(self) -> JudgingSettings:

@@ -121,6 +121,19 @@ class IterateSettings(CommandSettings):
         return self
 
     @model_validator(mode="after")
+    def _further_judgments_are_looked_at(self) -> IterateSettings:
+        """A unit's further judgments for DPO are chosen without the pair's texts, so nothing tells what they name."""
+        parts = {"": (self.judging, self.train)}
+        if self.then_dpo:
+            parts["then_dpo."] = (self.then_dpo.judging, self.then_dpo.train)
+        for at, (judging, train) in parts.items():
+            if judging.must_name and train.recipe == "dpo" and train.dpo.pairs_per_prompt > 1:
+                raise ValueError(
+                    f"{at}judging.must_name needs {at}train.dpo.pairs_per_prompt 1: it looks at one judgment a unit"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _answers_are_read(self) -> IterateSettings:
         if self.pairs.strategy == "checked_answer" and self.instructions.answer_column is None:
             raise ValueError("pairs.strategy checked_answer: instructions.answer_column must name the right answers")

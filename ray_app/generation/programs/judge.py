@@ -13,15 +13,17 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ray_app.base.naming import names_one
 from ray_app.base.ngrams import words
 from ray_app.base.parsers import LAST, PARSERS, ParserName
-from ray_app.base.prompts import Prompt
-from ray_app.base.schema import derive_seed, unit_id
+from ray_app.base.prompts import Prompt, transcript
+from ray_app.base.schema import derive_seed, unit_id, unpack_text
 from ray_app.base.verdict import count, cut_in_reasoning, explanation, votes_needed
 from ray_app.engine.base import Completion, Prepared, Sampler, Sampling, UnitResult
 from ray_app.generation.programs.rows import judge_messages
 
 Mode = Literal["until_correct", "all", "votes"]
+SHOWN = ("first", "second")  # a unit's two responses
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class JudgeProgram:
     early_stop: bool = True
     keep_text: bool = True
     min_words: int = 0  # of a kept judgment, besides its verdict
+    must_name: bool = False  # a kept judgment says a word that only one of the two responses has
     parser: ParserName = LAST
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -55,7 +58,7 @@ class JudgeProgram:
         prepared = engine.prepare(judge_messages(self.prompt.guarded(engine.control), row))
         samples = await self._draw(engine, prepared, row)
         verdicts = self._verdicts(samples)
-        kept = self._kept(samples, verdicts, row.get("gold"))
+        kept = self._kept(samples, verdicts, row)
         rows = [self._row(row, j, sample, verdicts[j], j == kept) for j, sample in enumerate(samples)]
         return UnitResult(
             unit=self.unit_of(row),
@@ -65,34 +68,43 @@ class JudgeProgram:
 
     async def _draw(self, engine: Sampler, prepared: Prepared, row: dict[str, Any]) -> list[Completion]:
         drawn: list[Completion] = []
-        while (wave := self._wave(drawn, row.get("gold"))) > 0:
+        while (wave := self._wave(drawn, row)) > 0:
             first = len(drawn)
             drawn += await asyncio.gather(
                 *(engine.generate(prepared, self.sampling, self._seed(row, j)) for j in range(first, first + wave))
             )
         return drawn
 
-    def _wave(self, drawn: list[Completion], gold: str | None) -> int:
+    def _wave(self, drawn: list[Completion], row: dict[str, Any]) -> int:
         """How many samples to ask for next; 0 ends the unit."""
         if self.mode == "all":
             return self.samples - len(drawn)
         verdicts = self._verdicts(drawn)
         if self.mode == "votes":
             return votes_needed(count(verdicts), self.samples, self.early_stop)
-        return 0 if self._kept(drawn, verdicts, gold) is not None or len(drawn) == self.samples else 1
+        return 0 if self._kept(drawn, verdicts, row) is not None or len(drawn) == self.samples else 1
 
     def _verdicts(self, samples: list[Completion]) -> list[str | None]:
         parse = PARSERS[self.parser]
         return [parse(sample.text, self.prompt.letters) for sample in samples]
 
-    def _kept(self, drawn: list[Completion], verdicts: list[str | None], gold: str | None) -> int | None:
+    def _kept(self, drawn: list[Completion], verdicts: list[str | None], row: dict[str, Any]) -> int | None:
         """The first sample that is right, and says enough."""
+        gold = row.get("gold")
         if self.mode == "votes" or gold is None:
             return None
         for index, (sample, verdict) in enumerate(zip(drawn, verdicts, strict=True)):
-            if verdict == gold and len(words(explanation(sample.text))) >= self.min_words:
+            if verdict == gold and self._says_enough(sample.text, row):
                 return index
         return None
+
+    def _says_enough(self, text: str, row: dict[str, Any]) -> bool:
+        if not self.min_words and not self.must_name:
+            return True
+        said = words(explanation(text))
+        if len(said) < self.min_words:
+            return False
+        return not self.must_name or names_one(said, *(transcript(unpack_text(row[side])) for side in SHOWN))
 
     def _seed(self, row: dict[str, Any], sample: int) -> int | None:
         if self.sampling.temperature == 0:

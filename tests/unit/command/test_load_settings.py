@@ -5,9 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loop_runs import CONFIGS_DIR, ROOT
+from pydantic import BaseModel
 
 from ray_app.command.load_settings import load_settings, run_command
 from ray_app.errors import InputError, RunError
@@ -36,6 +38,24 @@ def test_command_line_beats_environment_beats_yaml(monkeypatch: pytest.MonkeyPat
     assert settings.iterations == 4
     assert settings.train.lr == 3e-6
     assert settings.train.epochs == load_settings(IterateSettings, ["--config", DEMO]).train.epochs
+
+
+def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every single value of the tree that has one, with its name."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, str | int | float):
+            yield prefix + name, value
+
+
+def test_every_value_can_be_given_on_the_command_line() -> None:
+    """There everything is text: a number that is one of a few has to be read as a number."""
+    before = load_settings(IterateSettings, ["--config", DEMO])
+    given = [part for name, value in leaves(before) for part in (f"--{name}", str(value))]
+    assert len(given) > 300
+    assert load_settings(IterateSettings, ["--config", DEMO, *given]).model_dump() == before.model_dump()
 
 
 def test_dotted_option_changes_one_setting_only() -> None:

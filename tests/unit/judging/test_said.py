@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ray_app.base.ngrams import words
-from ray_app.judging.said import Said, names_one
+from ray_app.judging.said import Said
 
 PARIS, LYON = "The capital of France is Paris.", "The capital of France is Lyon."
 
@@ -22,12 +21,6 @@ def test_bare_verdicts_phrases_and_names_are_counted() -> None:
     assert found["distinct_explanations"] == 2 / 3
     assert found["naming_explanations"] == 0.25
     assert found["explanation_words_median"] == 6
-
-
-def test_a_word_that_both_have_names_none() -> None:
-    assert names_one(words("it says Lyon"), PARIS, LYON)
-    assert not names_one(words("the capital of France"), PARIS, LYON)
-    assert not names_one(words("is it so"), "so it is", "no")  # short words are in every text
 
 
 def test_without_responses_nothing_is_said_of_names() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from replaying import Replay, in_turn, judgments, run
 
 from ray_app.base.prompts import load_prompt
-from ray_app.base.schema import derive_seed
+from ray_app.base.schema import derive_seed, pack_text
 from ray_app.engine.base import Completion, EngineError, PromptTooLong, Sampling
 from ray_app.generation.programs.judge import JudgeProgram
 from ray_app.generation.programs.rows import judge_messages
@@ -173,6 +174,18 @@ def test_a_kept_judgment_says_enough(mode: str) -> None:
     assert [row["correct"] for row in result.rows][:3] == [True, True, False], "what is correct does not depend on it"
     (nothing,) = run(program(mode=mode, samples=2, min_words=4), Replay(in_turn(answers[:2])), ROW)
     assert (nothing.counters["kept"], nothing.counters["samples"]) == (0, 2)
+
+
+@pytest.mark.parametrize("mode", ["until_correct", "all"])
+@pytest.mark.parametrize("packed", [str, lambda text: pack_text([{"role": "assistant", "content": text}])])
+def test_a_kept_judgment_names_a_response(mode: str, packed: Callable[[str], str]) -> None:
+    """What fits any two responses is right, and is drawn past; a word of the prompt's own marks is no name."""
+    row = ROW | {side: packed(ROW[side]) for side in ("first", "second")}
+    answers = ["It is the more relevant. [[A]]", "A carp. [[B]]", "The assistant names it. [[A]]", "A wren. [[A]]"]
+    (result,) = run(program(mode=mode, samples=4, must_name=True), Replay(in_turn(answers)), row)
+    assert [row["kept"] for row in result.rows] == [False, False, False, True]
+    (short,) = run(program(mode=mode, samples=4, must_name=True, min_words=3), Replay(in_turn(answers)), row)
+    assert short.counters["kept"] == 0
 
 
 def test_votes_are_read_by_the_parser_that_was_named() -> None:

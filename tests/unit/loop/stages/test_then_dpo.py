@@ -394,6 +394,18 @@ def test_what_is_inherited_and_what_is_the_releases(settings: Settings) -> None:
         ),
         ({"then_dpo": {"train": {"dtype": "float32"}}}, r"then_dpo\.train\.dtype is that of train"),
         ({"judging": {"mode": "pointwise"}}, "then_dpo needs judging.mode pairwise"),
+        (
+            {"then_dpo": {"judging": {"must_name": True}}},
+            r"then_dpo\.judging\.must_name needs then_dpo\.train\.dpo\.pairs_per_prompt 1",
+        ),
+        (
+            {
+                "train": {"recipe": "dpo", "dpo": {"pairs_per_prompt": 2}},
+                "judging": {"must_name": True},
+                "then_dpo": None,
+            },
+            r"judging\.must_name needs train\.dpo\.pairs_per_prompt 1",
+        ),
         ({"then_dpo": {"train": {"lrr": 1}}}, r"then_dpo\.train\.lrr"),
     ],
 )
