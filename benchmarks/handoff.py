@@ -53,7 +53,8 @@ class Said:
 
         prepared = engine.prepare([{"role": "user", "content": row["text"]}])
         parameters = SamplingParams(temperature=0, max_tokens=TOKENS, logprobs=0, prompt_logprobs=0)
-        final = await engine.core.generate(prepared.token_ids, parameters)  # type: ignore[attr-defined]
+        vllm: Any = getattr(engine, "engine", engine)  # a program is given its engine behind a limit of time
+        final = await vllm.core.generate(prepared.token_ids, parameters)
         answer = final.outputs[0]
         given = [next(iter(one.values())).logprob for one in final.prompt_logprobs if one]
         drawn = [one[token].logprob for token, one in zip(answer.token_ids, answer.logprobs, strict=True)]

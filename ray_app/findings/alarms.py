@@ -232,11 +232,14 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
     known = [figure for figure in others if _known(figure, limits) and figure["low"] is not None]
     if _known(right, limits) and right["low"] is not None and right["low"] > limits.synthetic_from and known:
         best = max(known, key=lambda figure: float(figure["low"]))
-        if best["low"] <= 0.5 + (right["value"] - 0.5) * limits.synthetic_only:
+        bar = 0.5 + (right["value"] - 0.5) * limits.synthetic_only
+        better = sum(figure["low"] > bar for figure in known)
+        if 2 * better < len(known):  # of many small sets one is above by luck
+            where = f"only {better} of {len(known)} other sets" if better else "no other set"
             yield Alarm(
                 "synthetic_only",
                 iteration,
-                f"{right['value']:.0%} right on held-out synthetic pairs, but on no other set more than a "
+                f"{right['value']:.0%} right on held-out synthetic pairs, but on {where} more than a "
                 f"little better than chance (the best: {best['value']:.0%}, at least {best['low']:.0%})",
                 "read pairs (Samples) for what tells chosen from rejected besides the instruction, and mirror them",
                 *(right["value"], limits.synthetic_from, right["n"]),

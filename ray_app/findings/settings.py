@@ -41,7 +41,10 @@ class AlarmSettings(Part):
         0.6, ge=0.5, le=1, description="synthetic only: is looked for where this many held-out pairs are right for sure"
     )
     synthetic_only: float = Field(
-        0.1, ge=0, le=1, description="synthetic only: what the best other set has of their lead over chance, more than"
+        0.1,
+        ge=0,
+        le=1,
+        description="synthetic only: what half of the other sets have of their lead over chance, more than",
     )
     validation_falls: float = Field(
         0.0, ge=0, le=1, description="fall of validation that is told, where held-out pairs rise, if it is more than"

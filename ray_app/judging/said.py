@@ -1,8 +1,8 @@
 """What judgments say besides their verdict: how much, how differently, and whether about these responses. Pure.
 
 A judge that answers with bare verdicts, or with one phrase, explains nothing, however often it is right. A judgment
-*names* its responses where it holds a word of at least four letters that only one of the two has; words that it would
-say of any two responses, and that one of them happens to hold, count too, so the share is an upper bound.
+*names* its responses where it holds a word of content that only one of the two has (`base.distinguishing`). What it says
+of that word may still be nonsense.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from typing import Any
 
-from ray_app.base.naming import names_one
+from ray_app.base.distinguishing import names_one
 from ray_app.base.ngrams import words
 from ray_app.base.verdict import explanation
 

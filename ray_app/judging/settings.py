@@ -26,8 +26,8 @@ class JudgingSettings(Part):
     )
     must_name: bool = Field(
         False,
-        description="a judgment is kept only if it says a word of four letters or more that just one of the two "
-        "responses has; drawing goes on without",
+        description="a judgment is kept only if it says a word of content that just one of the two responses has; "
+        "drawing goes on without",
     )
     ask_pairs: bool = Field(
         False,

@@ -13,7 +13,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ray_app.base.naming import names_one
+from ray_app.base.distinguishing import names_one
 from ray_app.base.ngrams import words
 from ray_app.base.parsers import LAST, PARSERS, ParserName
 from ray_app.base.prompts import Prompt, transcript

@@ -155,6 +155,22 @@ def test_rows_are_named_where_a_table_has_them() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("lows", "said"),
+    [
+        ((0.51, 0.5, 0.49), "on no other set"),
+        ((0.51, 0.5, 0.6), "on only 1 of 3 other sets"),
+        ((0.51, 0.6), None),
+        ((0.51, 0.6, 0.6), None),
+    ],
+)
+def test_one_set_among_many_does_not_speak_for_the_others(lows: tuple[float, ...], said: str | None) -> None:
+    others = (evaluated(f"test {n}", 2, accuracy=figure(0.65, low)) for n, low in enumerate(lows))
+    alarms = alarms_of(metrics(evaluated("heldout", 2, accuracy=figure(0.92)), *others), LIMITS)
+    assert [said in alarm.message for alarm in alarms if said] == [True] * bool(said)
+    assert len(alarms) == bool(said)
+
+
 def test_best_of_four_is_not_held_against_one_half() -> None:
     sets = (
         evaluated("heldout", 2, accuracy=figure(0.92)),
