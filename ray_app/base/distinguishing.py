@@ -14,16 +14,14 @@ from ray_app.base.ngrams import unspaced, words
 
 LEAST_LETTERS = 4  # of a word that tells two responses apart: shorter ones are in every text
 # What judges say whatever they judge.
-_OF_JUDGING = frozenset(
-    """
-    accurate answer answered answering answers appropriate assistant assistants based best better choice choices choose
-    chosen clear compare compared complete conclusion correct correctly decision detailed ended evaluate evaluation
-    explanation final following given good helpful inaccurate incorrect incorrectly instruction instructions judge
-    judgement judgment just more option options original previous prompt provide provided provides providing question
-    questions quality reason reasons relevant respond responded response responses right second sorry specific user
-    verdict verdicts worse wrong
-    """.split()
-)
+_OF_JUDGING = """
+accurate answer answered answering answers appropriate assistant assistants based best better choice choices choose
+chosen clear compare compared complete conclusion correct correctly decision detailed ended evaluate evaluation
+explanation final following given good helpful inaccurate incorrect incorrectly instruction instructions judge
+judgement judgment just more option options original previous prompt provide provided provides providing question
+questions quality reason reasons relevant respond responded response responses right second sorry specific user
+verdict verdicts worse wrong
+"""
 
 
 @functools.cache
@@ -31,7 +29,7 @@ def uncounted() -> frozenset[str]:
     """Words that tell no two responses apart."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # takes a second, and not every process asks
 
-    return _OF_JUDGING | ENGLISH_STOP_WORDS
+    return frozenset(ENGLISH_STOP_WORDS).union(words(_OF_JUDGING))
 
 
 @functools.lru_cache(maxsize=512)  # the judgments of a pair come close to each other

@@ -1,8 +1,8 @@
 """What judgments say besides their verdict: how much, how differently, and whether about these responses. Pure.
 
 A judge that answers with bare verdicts, or with one phrase, explains nothing, however often it is right. A judgment
-*names* its responses where it holds a word of content that only one of the two has (`base.distinguishing`). What it says
-of that word may still be nonsense.
+*names* its responses where it holds a word of content that only one of the two has (`base.distinguishing`). What it
+says of that word may still be nonsense.
 """
 
 from __future__ import annotations
