@@ -9,9 +9,11 @@ from typing import Any
 from ray_app.findings.naming import BASELINE, FIRST_JUDGE, judge_name
 from ray_app.findings.set_results import HELDOUT, VALIDATION, beyond_of, measured, value_of
 from ray_app.findings.verdict import estimate
+from ray_app.metrics.cost import amount
 from ray_app.run.folder import parts_of, selected_of_several
 
 Line = Mapping[str, Any]
+MISSING = "–"
 BESIDE = {
     "position_consistent_accuracy": "right in both orders",
     "unparsed_rate": "no verdict",
@@ -63,7 +65,7 @@ def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Lin
                 *(_percent(one.headline.get(name)) for name in shares),
                 *([_points(beyond_of(one.headline))] * apart),
                 *(_said(name, one.said.get(name)) for name in said),
-                *(_amount(_each(one).get(name)) for name in each),
+                *(amount(_each(one).get(name), MISSING) for name in each),
             ],
         }
         for one in found
@@ -109,25 +111,18 @@ def _each(one: Judged) -> Line:
 
 
 def _percent(figure: Line | None) -> str:
-    return "–" if not figure or figure["value"] is None else f"{100 * figure['value']:.0f} %"
+    return MISSING if not figure or figure["value"] is None else f"{100 * figure['value']:.0f} %"
 
 
 def _points(figure: Line | None) -> str:
     """A difference of accuracies, with its interval."""
     if figure is None:
-        return "–"
+        return MISSING
     bounds = "" if figure["low"] is None else f" [{100 * figure['low']:+.0f} – {100 * figure['high']:+.0f}]"
     return f"{100 * figure['value']:+.1f}{bounds}"
 
 
 def _said(name: str, value: float | None) -> str:
     if value is None:
-        return "–"
+        return MISSING
     return f"{value:.0f}" if name == "explanation_words_median" else f"{100 * value:.0f} %"
-
-
-def _amount(value: float | None) -> str:
-    """Three digits where there are no more before the point."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -16,6 +16,7 @@ from rich.table import Table
 from ray_app.loop.run_rows import before_all, iteration_rows, notes, row_of
 from ray_app.loop.stages.evaluation import BASELINE, FIRST_JUDGE
 from ray_app.loop.stages.inputs import VALIDATION
+from ray_app.metrics.cost import amount
 from ray_app.metrics.similarity import THIRDS
 from ray_app.run.folder import parts_of
 
@@ -227,8 +228,8 @@ def _cost(rows: list[dict[str, Any]]) -> Table:
     priced = any("price" in found for found in last["per_1000"].values())
     table = _of_sets("1,000 verdicts cost (last judge)", ("s", "prompt tok", "new tok", *["price"] * priced))
     for name, found in last["per_1000"].items():
-        price = [_price(found.get("price"))] * priced
-        told = [_whole(found.get(each)) for each in ("seconds", "prompt_tokens", "completion_tokens")]
+        price = [amount(found.get("price"))] * priced
+        told = [amount(found.get(each)) for each in ("seconds", "prompt_tokens", "completion_tokens")]
         table.add_row(str(last["iteration"]), name, *told, *price)
     return table
 
@@ -286,10 +287,6 @@ def _rate(value: float | None) -> str:
 def _percent(value: float | None) -> str:
     """Whole percent: what stands beside an accuracy has to fit into 80 columns with it."""
     return "-" if value is None else f"{100 * value:.0f}"
-
-
-def _price(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}"
 
 
 def _whole(value: float | None) -> str:

@@ -91,3 +91,10 @@ def _told(spent: Spent, share: float) -> list[str]:
 
 def _per(total: float, verdicts: float) -> float | None:
     return total / verdicts * PER if verdicts > 0 else None
+
+
+def amount(value: float | None, missing: str = "-") -> str:
+    """A cost as tables show it: three digits where there are no more before the point."""
+    if value is None:
+        return missing
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -18,6 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ray_app.metrics.cost import amount
 from ray_app.metrics.table_parts import LABELS, figure_table, interval, new_table, note, percent
 
 _COLUMNS = {
@@ -116,17 +117,10 @@ def _cost(summary: Mapping[str, Any], plain: bool) -> Iterator[RenderableType]:
     shown = [(name, header) for name, header in shown if name in found["per_1000"]]
     for _, header in shown:
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_row("of 1,000 verdicts", *(_amount(found["per_1000"][name]) for name, _ in shown))
-    table.add_row(f"of these {found['verdicts']:,}", *(_amount(found.get(name)) for name, _ in shown))
+    table.add_row("of 1,000 verdicts", *(amount(found["per_1000"][name]) for name, _ in shown))
+    table.add_row(f"of these {found['verdicts']:,}", *(amount(found.get(name)) for name, _ in shown))
     yield table
     yield from map(note, found["notes"])
-
-
-def _amount(value: float | None) -> str:
-    """Three digits where there are no more before the point."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _subsets(subsets: Mapping[str, Mapping[str, Any]], plain: bool) -> Iterator[RenderableType]:
