@@ -158,7 +158,8 @@ part_e() {
   options+=(--evaluation.validation "validation=$DATA/eval/llmbar_casestudy.jsonl" --evaluation.test "[]")
   if [[ $DEVICE == cuda ]]; then
     for role in generator judge; do options+=("--$role.replicas" "$AT_ONCE" "--$role.max_num_seqs" 256); done
-    options+=(--judging.min_explanation 0 --train.epochs 1 --train.tokens_per_batch 8192 --evaluation.limit 128)
+    # What is shown is the size; the small model's own settings would be in the way of few prompts and of sharding.
+    options+=(--judging.min_explanation 0 --judging.must_name false --train.zero.stage 3 --train.epochs 1 --train.tokens_per_batch 8192 --evaluation.limit 128)
   else
     options+=(--evaluation.limit 6 --train.max_steps 2 --judging.samples 4)
   fi

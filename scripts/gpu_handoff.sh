@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Changing hands on one GPU, whole: the evidence run; what its account says; a copy of it that judges again with engines
-# that never sleep, and how alike both are; the test of sleeping engines. On an H200 16, 5 and 3 minutes.
+# that never sleep, and how alike both are; the test of sleeping engines. On an H200 22 (four iterations), 5 and 3 minutes.
 #
 #   OUT=out MODEL=path/to/smollm2 DATA=path/to/data RUNS=runs scripts/gpu_handoff.sh [option of iterate …]
 #   PARTS="run sleep"      leaves the comparison out

@@ -28,11 +28,6 @@ def words(text: str) -> list[str]:
     return [part for word in found for part in _UNSPACED.split(word) if part]
 
 
-def unspaced(word: str) -> bool:
-    """Whether a word is a character of a script that puts no space between words."""
-    return _UNSPACED.fullmatch(word) is not None
-
-
 def ngrams(text: str, n: int) -> Iterator[int]:
     """Hashes of the word n-grams of `text`; a text shorter than n counts as one gram of its own."""
     return _grams(_codes(text), n)

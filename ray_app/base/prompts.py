@@ -155,6 +155,11 @@ def transcript(text: Text) -> str:
     return "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in text)
 
 
+def contents(text: Text) -> str:
+    """The words of a text alone, without the labels of its turns."""
+    return text if isinstance(text, str) else "\n\n".join(message["content"] for message in text)
+
+
 def _clean(value: Any, control: frozenset[str]) -> Any:
     if isinstance(value, str):
         return broken(neutralise(value), control)

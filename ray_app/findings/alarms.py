@@ -12,7 +12,17 @@ from typing import Any, TypeGuard
 
 from ray_app.findings.facts import ExplanationFacts, PairFacts, Share, VerdictFacts
 from ray_app.findings.naming import evaluated_twice
-from ray_app.findings.set_results import HELDOUT, VALIDATION, by_iteration, chance_of, main
+from ray_app.findings.set_results import (
+    COIN,
+    HELDOUT,
+    VALIDATION,
+    beyond_of,
+    by_iteration,
+    chance_of,
+    main,
+    pooled,
+    value_of,
+)
 from ray_app.findings.settings import AlarmSettings
 
 Line = Mapping[str, Any]
@@ -227,23 +237,36 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
             "pairs.strategy neighbour_instruction or pairs.mirror: nothing but the instruction tells there",
             *(sensitivity["value"], limits.sensitivity, sensitivity["n"]),
         )
-    pairs = (headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == 0.5)
-    others = [main(headline) for headline in pairs]
-    known = [figure for figure in others if _known(figure, limits) and figure["low"] is not None]
-    if _known(right, limits) and right["low"] is not None and right["low"] > limits.synthetic_from and known:
-        best = max(known, key=lambda figure: float(figure["low"]))
-        bar = 0.5 + (right["value"] - 0.5) * limits.synthetic_only
-        better = sum(figure["low"] > bar for figure in known)
-        if 2 * better < len(known):  # of many small sets one is above by luck
-            where = f"only {better} of {len(known)} other sets" if better else "no other set"
-            yield Alarm(
-                "synthetic_only",
-                iteration,
-                f"{right['value']:.0%} right on held-out synthetic pairs, but on {where} more than a "
-                f"little better than chance (the best: {best['value']:.0%}, at least {best['low']:.0%})",
-                "read pairs (Samples) for what tells chosen from rejected besides the instruction, and mirror them",
-                *(right["value"], limits.synthetic_from, right["n"]),
-            )
+    if not _known(right, limits) or right["low"] is None or right["low"] <= limits.synthetic_from:
+        return
+    words, beyond = value_of(heldout, "overlap_baseline"), beyond_of(heldout, "beyond_overlap")
+    if words is not None and words > limits.words and beyond and not (beyond["low"] or 0) > 0:
+        yield Alarm(
+            "shortcut_words",
+            iteration,
+            f"always the response with more of the instruction's words is right in {words:.0%} of held-out pairs, the "
+            f"judge in {right['value']:.0%}: they do not show that it does more than match words",
+            "more instructions of one kind, whose neighbours share their words, and sets where words say nothing",
+            *(words, limits.words, right["n"]),
+        )
+    pairs = (headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == COIN)
+    known = [figure for figure in map(main, pairs) if _known(figure, limits) and figure["low"] is not None]
+    if not known:
+        return
+    value, low = pooled(known)
+    if low <= COIN + (right["value"] - COIN) * limits.synthetic_only:
+        yield Alarm(
+            "synthetic_only",
+            iteration,
+            f"{right['value']:.0%} right on held-out synthetic pairs, but on {_sets(len(known))} hardly more than by "
+            f"chance ({value:.0%}, at least {low:.0%})",
+            "read pairs (Samples) for what tells chosen from rejected besides the instruction, and mirror them",
+            *(right["value"], limits.synthetic_from, right["n"]),
+        )
+
+
+def _sets(count: int) -> str:
+    return "the other set" if count == 1 else f"the {count} other sets together"
 
 
 def _falls(iteration: int, changes: Mapping[str, Mapping[str, Any]], limits: AlarmSettings) -> Iterator[Alarm]:

@@ -21,12 +21,13 @@ BESIDE = {
     "mirrored_accuracy": "mirror too",
     "instruction_sensitivity": "changes with the instruction",
     "length_baseline": "always the longer",
+    "overlap_baseline": "always more words of the instruction",
 }
 SAID = {
     "explanation_words_median": "words besides the verdict (median)",
     "bare_verdicts": "bare verdicts",
     "distinct_explanations": "distinct",
-    "naming_explanations": "name a word of one response",
+    "telling_explanations": "tell the responses apart",
 }
 COSTS = {"seconds": "seconds", "prompt_tokens": "prompt tokens", "completion_tokens": "new tokens", "price": "price"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -31,19 +32,24 @@ class SetResult:
     unparsed: float | None = None  # the same of the judge that goes on
     first: float | None = None  # its verdicts that are for the response shown first
     beyond: Mapping[str, Any] | None = None  # accuracy less that of always the longer one, on the same rows
+    overlap: float | None = None  # what always the response with more of the instruction's words scores
+    beyond_overlap: Mapping[str, Any] | None = None  # accuracy less that, on the same rows
     phase: str = ""  # of the judge: the second training of its iteration
     others: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # (name, accuracy) of the first judge, other prompts, SFT
 
     @property
     def p_value(self) -> float:
-        """Of a judge that is no better than chance, or no better than always the longer one: how probable such figures
-        are (the larger of the two; normal, with the spread that the intervals tell).
+        """Of a judge that is no better than chance, or no better than what needs no judgment (always the longer one,
+        always the one with more of the instruction's words): how probable such figures are (the largest of the three;
+        normal, with the spread that the intervals tell).
         """
         found = [_one_sided(self.last, self.chance)]
         if self.beyond is not None:
             found.append(_one_sided(self.beyond, 0.0))
         elif self.longer is not None:  # a run of before the difference was measured
             found.append(_one_sided(self.last, self.longer))
+        if self.beyond_overlap is not None:
+            found.append(_one_sided(self.beyond_overlap, 0.0))
         return max(found)
 
     @property
@@ -62,9 +68,9 @@ def _one_sided(figure: Mapping[str, Any], bar: float) -> float:
 
 
 def clearly_better(results: Sequence[SetResult]) -> list[SetResult]:
-    """The sets on which a judge is better than chance and than always the longer one, by Holm's method over all of them
-    (Scandinavian Journal of Statistics 6, 1979): of ten sets, one in four judges that learned nothing is better on one
-    by chance, if each is looked at alone.
+    """The sets on which a judge is better than chance and than what needs no judgment, by Holm's method over all of
+    them (Scandinavian Journal of Statistics 6, 1979): of ten sets, one in four judges that learned nothing is better on
+    one by chance, if each is looked at alone.
     """
     ordered = sorted(results, key=lambda result: result.p_value)
     passed = 0
@@ -96,6 +102,8 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
                     unparsed=value_of(headline, "unparsed_rate"),
                     first=value_of(headline, "first_position_rate"),
                     beyond=beyond_of(headline),
+                    overlap=value_of(headline, "overlap_baseline"),
+                    beyond_overlap=beyond_of(headline, "beyond_overlap"),
                     phase=phase,
                     others=_others(metrics, name, last if phase else None),
                 )
@@ -127,6 +135,16 @@ def by_iteration(metrics: Sequence[Line], name: str) -> dict[int, dict[str, Line
     return dict(sorted(found.items()))
 
 
+def pooled(figures: Sequence[Line]) -> tuple[float, float]:
+    """The accuracy over the rows of several sets, and its lower bound: sets are independent, and each weighs as much as
+    it has rows, so that the best of many small ones does not speak for the others.
+    """
+    rows = sum(figure["n"] for figure in figures)
+    value = sum(figure["n"] * figure["value"] for figure in figures) / rows
+    spread = math.sqrt(sum((figure["n"] * (figure["value"] - figure["low"])) ** 2 for figure in figures)) / rows
+    return value, value - spread
+
+
 def chance_of(headline: Line) -> float:
     """What a coin scores on a set: one half of pairs, a quarter of best-of-four rows, which have an accuracy and a rate
     of unparsed answers alone.
@@ -140,9 +158,9 @@ def value_of(headline: Line, name: str) -> float | None:
     return found
 
 
-def beyond_of(headline: Line) -> Line | None:
-    """The accuracy less that of always the longer response; None where it was not measured."""
-    found: Line | None = headline.get("beyond_longer")
+def beyond_of(headline: Line, name: str = "beyond_longer") -> Line | None:
+    """The accuracy less that of always the longer response, or of another baseline; None where it was not measured."""
+    found: Line | None = headline.get(name)
     return found if found and found["value"] is not None else None
 
 

@@ -20,6 +20,9 @@ class AlarmSettings(Part):
         0.6, ge=0, le=1, description="shortcut: winners that change with the instruction, at least"
     )
     longer: float = Field(0.65, ge=0.5, le=1, description="shortcut: what always the longer response may score")
+    words: float = Field(
+        0.8, ge=0.5, le=1, description="shortcut: what always more of the instruction's words may score, held-out pairs"
+    )
     meta_talk: float = Field(
         0.1, ge=0, le=1, description="rejected responses that talk about being an assistant, at most"
     )
@@ -44,7 +47,7 @@ class AlarmSettings(Part):
         0.1,
         ge=0,
         le=1,
-        description="synthetic only: what half of the other sets have of their lead over chance, more than",
+        description="synthetic only: what the other sets together have of their lead over chance, more than",
     )
     validation_falls: float = Field(
         0.0, ge=0, le=1, description="fall of validation that is told, where held-out pairs rise, if it is more than"

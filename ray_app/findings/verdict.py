@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray_app.findings.set_results import HELDOUT, Line, SetResult, clearly_better, set_results
 from ray_app.run.folder import DPO, parts_of
@@ -43,8 +44,7 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
     if not gold:
         only = f"{judge} was evaluated on its own synthetic pairs alone"
         return f"Not known: {only}: that says nothing about people's choices."
-    measured = any(result.longer is not None for result in gold)
-    bar = "chance and than always the longer response" if measured else "chance"
+    bar = _bar(gold)
     good = clearly_better(gold)
     if not good:
         return f"Not shown: {judge} is on no set with gold labels clearly better than {bar}{_looked_at(gold)}."
@@ -54,12 +54,20 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
     others = f", and not on the other {f'{rest} sets' if rest > 1 else 'set'}" if rest else ""
     told = f"{judge} is better than {bar} on {', '.join(result.name for result in good)} ({size}){others}"
     told += _looked_at(gold)
-    compared = [result for result in good if result.seed]
-    if compared and not any(result.better_than_seed for result in compared):
+    learned = [result for result in good if not result.seed or result.better_than_seed]
+    if not learned:
         return f"Not shown: {told}, but not clearly better there than the seed model, which was not trained."
-    little = all(result.last["low"] < result.chance + LITTLE for result in good)
-    answer = "Doubtful" if alarms & DOUBTS else "A little" if little else "Yes"
-    return f"{answer}: {told}."
+    little = all(result.last["low"] < result.chance + LITTLE for result in learned)
+    answer = "A little" if little else "Yes" if 2 * len(learned) > len(gold) else "In part"
+    return f"{'Doubtful' if alarms & DOUBTS else answer}: {told}."
+
+
+def _bar(gold: Sequence[SetResult]) -> str:
+    """What a judge has to be better than, as far as it was measured."""
+    if any(result.overlap is not None for result in gold):
+        return "chance and than always the longer response, or the one with more of the instruction's words"
+    measured = any(result.longer is not None for result in gold)
+    return "chance and than always the longer response" if measured else "chance"
 
 
 def _looked_at(gold: Sequence[SetResult]) -> str:
@@ -112,15 +120,17 @@ def _told(result: SetResult) -> str:
             text += f", {100 * result.seed_unparsed:.0f} % of its answers without a verdict"
     text += "".join(f"; {other}: {_of_rows(figure)}" for other, figure in result.others)
     if result.longer is not None:
-        text += f"; always the longer: {100 * result.longer:.0f} %{_apart(result)}"
+        text += f"; always the longer: {100 * result.longer:.0f} %{_apart(result.beyond)}"
+    if result.overlap is not None:
+        text += f"; more words of the instruction: {100 * result.overlap:.0f} %{_apart(result.beyond_overlap)}"
     return text + ("; the checkpoint was selected on it, so its figure flatters." if result.selected else ".")
 
 
-def _apart(result: SetResult) -> str:
-    """The difference to always the longer one, paired by rows."""
-    if result.beyond is None or result.beyond["low"] is None:
+def _apart(beyond: Mapping[str, Any] | None) -> str:
+    """The difference to a baseline, paired by rows."""
+    if beyond is None or beyond["low"] is None:
         return ""
-    value, low, high = (100 * result.beyond[name] for name in ("value", "low", "high"))
+    value, low, high = (100 * beyond[name] for name in ("value", "low", "high"))
     return f", on the same rows {value:+.1f} points [{low:+.0f} – {high:+.0f}]"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from ray_app.judging.judge import Judge
 from ray_app.judging.pairwise import Pairwise, quarantined_ids
 from ray_app.judging.pointwise import Pointwise, mean_scores, scoring_unit, unscored_ids
 from ray_app.judging.protocol import Answers, JudgingProtocol, Questions, Voting
+from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.rewardbench2 import best_of_outcomes, lost_of, summarise_best_of
 from ray_app.run.storage import join, list_files, read_parquet
 
@@ -63,12 +64,12 @@ class BestOf(JudgingProtocol):
     def records(self, benchmark: Benchmark, answers: Answers, voting: Voting) -> Iterator[dict[str, Any]]:
         return ({"id": identity, **answer} for identity, answer in with_reasons(benchmark, answers).items())
 
-    def summary(self, benchmark: Benchmark, answers: Answers, voting: Voting) -> dict[str, Any]:
+    def summary(
+        self, benchmark: Benchmark, answers: Answers, voting: Voting, outcomes: Sequence[Outcome] | None = None
+    ) -> dict[str, Any]:
         found = with_reasons(benchmark, answers)
-        outcomes = best_of_outcomes(benchmark, found)
-        return summarise_best_of(
-            benchmark, outcomes, voting.seed, votes=voting.votes, unjudged=lost_of(benchmark, found)
-        )
+        judged = best_of_outcomes(benchmark, found)
+        return summarise_best_of(benchmark, judged, voting.seed, votes=voting.votes, unjudged=lost_of(benchmark, found))
 
     def headline(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         return {"accuracy": summary["overall"]["score"], "unparsed_rate": summary["overall"]["unparsed_rate"]}

@@ -40,6 +40,8 @@ HEADLINE = (
     "instruction_sensitivity",
     "length_baseline",
     "beyond_longer",
+    "overlap_baseline",
+    "beyond_overlap",
 )
 
 Tallies = Mapping[str, Mapping[str, Count]]
@@ -84,8 +86,10 @@ class Pairwise(PairProtocol):
             quarantined=answers.lost,
         )
 
-    def summary(self, benchmark: Benchmark, answers: Answers, voting: Voting) -> dict[str, Any]:
-        outcomes = self.outcomes(benchmark, answers, voting)
+    def summary(
+        self, benchmark: Benchmark, answers: Answers, voting: Voting, outcomes: Sequence[Outcome] | None = None
+    ) -> dict[str, Any]:
+        outcomes = self.outcomes(benchmark, answers, voting) if outcomes is None else outcomes
         return summarise(benchmark, outcomes, seed=voting.seed, votes=voting.votes, unjudged=answers.lost)
 
     def headline(self, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,8 +67,10 @@ class Pointwise(PairProtocol):
     def outcomes(self, benchmark: Benchmark, answers: Answers, voting: Voting) -> list[Outcome]:
         return pointwise_outcomes(benchmark, answers.of, voting.seed)
 
-    def summary(self, benchmark: Benchmark, answers: Answers, voting: Voting) -> dict[str, Any]:
-        outcomes = self.outcomes(benchmark, answers, voting)
+    def summary(
+        self, benchmark: Benchmark, answers: Answers, voting: Voting, outcomes: Sequence[Outcome] | None = None
+    ) -> dict[str, Any]:
+        outcomes = self.outcomes(benchmark, answers, voting) if outcomes is None else outcomes
         summary = summarise(benchmark, outcomes, seed=voting.seed, unjudged=answers.lost)
         return summary | {"protocol": "pointwise", "votes": voting.votes}
 

@@ -80,8 +80,12 @@ class JudgingProtocol(ABC):
         """The lines of a verdict file: every id of the benchmark, in its order, quarantined ones with their reason."""
 
     @abstractmethod
-    def summary(self, benchmark: Benchmark, answers: Answers, voting: Voting) -> dict[str, Any]:
-        """Every figure of the set (`metrics.summarise`)."""
+    def summary(
+        self, benchmark: Benchmark, answers: Answers, voting: Voting, outcomes: Sequence[Outcome] | None = None
+    ) -> dict[str, Any]:
+        """Every figure of the set (`metrics.summarise`). `outcomes`: what the method of that name gives, where it was
+        asked before.
+        """
 
     @abstractmethod
     def headline(self, summary: Mapping[str, Any]) -> dict[str, Any]:

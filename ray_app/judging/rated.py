@@ -5,7 +5,7 @@ DIR/shard-*.parquet  one row a score (schema RATINGS)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_app.base.schema import RATINGS, pack_text
@@ -14,6 +14,7 @@ from ray_app.judging import pointwise
 from ray_app.judging.judge import Judge
 from ray_app.judging.pointwise import Pointwise, mean_scores, unscored_ids
 from ray_app.judging.protocol import Answers, JudgingProtocol, Questions, Voting
+from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.correlation import rated_outcomes, summarise_rated
 
 SIDE = "a"
@@ -38,9 +39,11 @@ class Rated(JudgingProtocol):
             yield {"id": row.id, "rating": answers.of.get(row.id), **lost}
         yield from ({"id": fault.id, "rating": None, "quarantined": fault.reason} for fault in benchmark.faulty)
 
-    def summary(self, benchmark: Benchmark, answers: Answers, voting: Voting) -> dict[str, Any]:
-        outcomes = rated_outcomes(benchmark, answers.of)
-        return summarise_rated(benchmark, outcomes, voting.seed, votes=voting.votes, unjudged=answers.lost)
+    def summary(
+        self, benchmark: Benchmark, answers: Answers, voting: Voting, outcomes: Sequence[Outcome] | None = None
+    ) -> dict[str, Any]:
+        rated = rated_outcomes(benchmark, answers.of)
+        return summarise_rated(benchmark, rated, voting.seed, votes=voting.votes, unjudged=answers.lost)
 
     def headline(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         return {name: summary["overall"][name] for name in ("spearman", "unparsed_rate")}

@@ -1,19 +1,20 @@
 """What judgments say besides their verdict: how much, how differently, and whether about these responses. Pure.
 
 A judge that answers with bare verdicts, or with one phrase, explains nothing, however often it is right. A judgment
-*names* its responses where it holds a word of content that only one of the two has (`base.distinguishing`). What it
+*tells its responses apart* where it holds a word of content that only one of the two has (`base.content_words`). What it
 says of that word may still be nonsense.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import statistics
 from array import array
 from collections import Counter
 from typing import Any
 
-from ray_app.base.distinguishing import names_one
+from ray_app.base.content_words import words_apart
 from ray_app.base.ngrams import words
 from ray_app.base.verdict import explanation
 
@@ -24,7 +25,7 @@ class Said:
     def __init__(self) -> None:
         self.lengths: Counter[int] = Counter()
         self.phrases = array("Q")
-        self.asked = self.naming = 0
+        self.asked = self.telling = 0
 
     def see(self, text: str, responses: tuple[str, str] | None = None) -> None:
         """One judgment's whole text, and the two responses that it is about, where they are known."""
@@ -35,11 +36,11 @@ class Said:
             self.phrases.append(int.from_bytes(digest))
         if responses is not None:
             self.asked += 1
-            self.naming += names_one(said, *responses)
+            self.telling += not _apart(*responses).isdisjoint(said)
 
     def numbers(self) -> dict[str, Any]:
-        """`distinct_explanations` is their share among those that say something, `naming_explanations` the share of all
-        that name a response.
+        """`distinct_explanations` is their share among those that say something, `telling_explanations` the share of all
+        that tell the responses apart.
         """
         count = self.lengths.total()
         found = {
@@ -47,4 +48,7 @@ class Said:
             "bare_verdicts": self.lengths[0] / count if count else None,
             "distinct_explanations": len(set(self.phrases)) / len(self.phrases) if self.phrases else None,
         }
-        return found | ({"naming_explanations": self.naming / self.asked} if self.asked else {})
+        return found | ({"telling_explanations": self.telling / self.asked} if self.asked else {})
+
+
+_apart = functools.lru_cache(maxsize=512)(words_apart)  # the judgments of a pair come close to each other

@@ -27,6 +27,8 @@ SHOWN = {  # rows of the score table, where they were measured
     "first_position_rate": "verdicts for the response shown first",
     "length_baseline": "for comparison: always the longer response",
     "beyond_longer": "accuracy above that, on the same rows",
+    "overlap_baseline": "for comparison: always the response with more of the instruction's words",
+    "beyond_overlap": "accuracy above that, on the same rows",
     "mirrored_accuracy": "right in both orders, and of the mirror (the same responses, another instruction)",
     "instruction_sensitivity": "winner changes with the instruction, of mirrored pairs",
 }

@@ -129,7 +129,8 @@ class IterateSettings(CommandSettings):
         for at, (judging, train) in parts.items():
             if judging.must_name and train.recipe == "dpo" and train.dpo.pairs_per_prompt > 1:
                 raise ValueError(
-                    f"{at}judging.must_name needs {at}train.dpo.pairs_per_prompt 1: it looks at one judgment a unit"
+                    f"{at}judging.must_name looks at one judgment a unit: set {at}train.dpo.pairs_per_prompt 1, or "
+                    f"{at}judging.must_name false"
                 )
         return self
 

@@ -131,20 +131,24 @@ def _said(rows: list[dict[str, Any]]) -> Table:
         said: Mapping[str, Any] = row.get("said") or {}
         for chosen in sorted(said, key=lambda one: one != VALIDATION)[:1]:
             found = said[chosen]
-            shares = [found.get(share) for share in ("bare_verdicts", "distinct_explanations", "naming_explanations")]
+            shares = [found.get(share) for share in ("bare_verdicts", "distinct_explanations", "telling_explanations")]
             table.add_row(str(row["iteration"]), chosen, _whole(found["explanation_words_median"]), *map(_rate, shares))
     return table
 
 
 def _of_mirrors(rows: list[dict[str, Any]]) -> Table:
-    """What only the instruction can tell: the same two responses, under the other instruction too."""
+    """What only the instruction can tell: the same two responses, under the other instruction too. `words`: what always the
+    response with more of the instruction's words scores, which needs no judgment either.
+    """
     title = "Pairs with a mirror (a coin is right of both in 6 %; changes: if consistent)"
-    table = _of_sets(title, [name for shown in OF_MIRRORS.values() for name in (f"{shown} [95 %]", "n")])
+    headers = [name for shown in OF_MIRRORS.values() for name in (f"{shown} [95 %]", "n")]
+    table = _of_sets(title, [*headers, "words"])
     for row in rows:
         for name, headline in row["sets"].items():
             if found := _mirrored(headline):
                 cells = [cell for figure in found for cell in (_with_interval(figure), _whole((figure or {}).get("n")))]
-                table.add_row(str(row["iteration"]), name, *cells)
+                words = _percent((headline.get("overlap_baseline") or {}).get("value"))
+                table.add_row(str(row["iteration"]), name, *cells, words)
     return table
 
 

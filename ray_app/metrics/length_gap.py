@@ -12,7 +12,7 @@ import numpy as np
 
 from ray_app.metrics.accuracy import accuracy
 from ray_app.metrics.bootstrap import RESAMPLES, estimates
-from ray_app.metrics.length_baseline import gold_gap
+from ray_app.metrics.baselines import gold_gap
 from ray_app.metrics.outcome import Outcome
 
 

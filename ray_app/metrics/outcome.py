@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ray_app.base.prompts import transcript
+from ray_app.base.content_words import content_words
+from ray_app.base.prompts import contents, transcript
 from ray_app.base.schema import AB, BA, Letter, PairwiseRow, Text, derive_seed, pair_key
 from ray_app.base.verdict import Count, both_orders
 from ray_app.benchmarks.base import Benchmark
@@ -42,6 +43,8 @@ class Outcome:
     partial: bool = False  # voting stopped early, so vote shares are not those of all k
     mirror: str | None = None  # id of the row with these two responses under another instruction
     similarity: float | None = None  # of the row's two instructions
+    shared_a: int = 0  # words of content of the instruction that the response has
+    shared_b: int = 0
 
     def verdicts(self) -> list[tuple[str, str | None, Count | None]]:
         """(order, positional verdict, votes) of every order asked."""
@@ -109,6 +112,7 @@ def judged(
 ) -> Outcome:
     """The outcome of one row of a benchmark."""
     pair, turned = pair_key(row)
+    asked = content_words(contents(row.instruction))
     return Outcome(
         row.id,
         row.subset,
@@ -124,6 +128,8 @@ def judged(
         partial=partial,
         mirror=row.mirror,
         similarity=row.similarity,
+        shared_a=len(asked & content_words(contents(row.response_a))),
+        shared_b=len(asked & content_words(contents(row.response_b))),
     )
 
 

@@ -25,7 +25,7 @@ from ray_app.metrics.constant_baseline import constant_baseline
 from ray_app.metrics.first_position import first_position_rate
 from ray_app.metrics.judgebench import net_agreement
 from ray_app.metrics.kappa import human_agreement
-from ray_app.metrics.length_baseline import beyond_longer, length_baseline, length_counts
+from ray_app.metrics.baselines import beyond, length_baseline, length_counts, overlap_baseline
 from ray_app.metrics.length_gap import length_gap_quartiles
 from ray_app.metrics.llmbar import llmbar
 from ray_app.metrics.mirrored import instruction_sensitivity, mirrored_accuracy
@@ -91,12 +91,15 @@ def summarise(
 
 
 def _overall(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int) -> Block:
-    """The block of all rows, and how far the judge is above always the longer one."""
+    """The block of all rows, and how far the judge is above what needs no judgment."""
     main = (sample_accuracy(outcomes) if votes > 1 else None) or accuracy(outcomes)
-    beyond = beyond_longer(main, outcomes)
+    ratios = {
+        "beyond_longer": beyond(main, length_baseline(outcomes)),
+        "beyond_overlap": beyond(main, overlap_baseline(outcomes)),
+    }
     found = block(outcomes, votes, seed, resamples)
-    if beyond.denominator.any():
-        found |= estimates({"beyond_longer": beyond}, [outcome.group for outcome in outcomes], seed, resamples)
+    if ratios["beyond_longer"].denominator.any():
+        found |= estimates(ratios, [outcome.group for outcome in outcomes], seed, resamples)
     return found
 
 
@@ -124,6 +127,7 @@ def block(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int = R
         "mirrored_accuracy": mirrored_accuracy(outcomes),
         "instruction_sensitivity": instruction_sensitivity(outcomes),
         "length_baseline": length_baseline(outcomes),
+        "overlap_baseline": overlap_baseline(outcomes),
         "constant_baseline": constant_baseline(outcomes),
     }
     defined = {name: ratio for name, ratio in ratios.items() if ratio is not None and ratio.denominator.any()}

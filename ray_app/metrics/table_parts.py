@@ -24,6 +24,8 @@ LABELS = {
     "instruction_sensitivity": "winner changes with the instruction",
     "length_baseline": "baseline: always the longer",
     "beyond_longer": "above always the longer, points",
+    "overlap_baseline": "baseline: more words of the instruction",
+    "beyond_overlap": "above more words, points",
     "constant_baseline": "baseline: always A",
     "adversarial": "mean of adversarial subsets",
     "average": "mean of subsets",

@@ -25,6 +25,7 @@ _COLUMNS = {
     "position_consistent_accuracy": ("both", "right in both orders"),
     "first_position_rate": ("first", "verdicts for the response shown first"),
     "length_baseline": ("longer", "what always taking the longer response scores"),
+    "overlap_baseline": ("words", "what always taking the one with more of the instruction's words scores"),
     "constant_baseline": ("A", "what always A scores"),
 }
 _PROTOCOLS = {"official": "one order a row"}  # by its own name it would call the figures official
@@ -102,7 +103,9 @@ def _said(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     shares = [f"{percent(found['bare_verdicts'])} % are a bare verdict"]
     if found["distinct_explanations"] is not None:
         shares.append(f"{percent(found['distinct_explanations'])} % of the others are distinct")
-    shares.append(f"{percent(found['naming_explanations'])} % name a word of one response alone")
+    shares.append(
+        f"{percent(found['telling_explanations'])} % tell the responses apart (a word of content of one alone)"
+    )
     yield note(f"judgments: {found['explanation_words_median']:g} words (median); {'; '.join(shares)}")
 
 

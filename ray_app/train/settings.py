@@ -34,7 +34,7 @@ class OffloadSettings(Part):
 class ZeroSettings(Part):
     """DeepSpeed ZeRO. Buckets and limits count elements, not bytes; docs/training.md says how they were chosen."""
 
-    stage: int = Field(3, ge=2, le=3, description="3 shards the weights too")
+    stage: int = Field(3, ge=2, le=3, description="2 or 3; 3 shards the weights too")
     reduce_bucket: int = Field(500_000_000, ge=1, description="elements of a gradient bucket")
     prefetch_bucket: int = Field(500_000_000, ge=0, description="elements that are gathered ahead")
     persistence_threshold: int = Field(100_000, ge=0, description="parameters up to this size are never sharded")

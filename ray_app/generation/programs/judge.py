@@ -13,7 +13,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ray_app.base.distinguishing import names_one
+from ray_app.base.content_words import words_apart
 from ray_app.base.ngrams import words
 from ray_app.base.parsers import LAST, PARSERS, ParserName
 from ray_app.base.prompts import Prompt, transcript
@@ -46,7 +46,7 @@ class JudgeProgram:
     early_stop: bool = True
     keep_text: bool = True
     min_words: int = 0  # of a kept judgment, besides its verdict
-    must_name: bool = False  # a kept judgment says a word that only one of the two responses has
+    must_name: bool = False  # a kept judgment says a word that only one of the two responses has, where there is one
     parser: ParserName = LAST
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -79,10 +79,10 @@ class JudgeProgram:
         """How many samples to ask for next; 0 ends the unit."""
         if self.mode == "all":
             return self.samples - len(drawn)
-        verdicts = self._verdicts(drawn)
         if self.mode == "votes":
-            return votes_needed(count(verdicts), self.samples, self.early_stop)
-        return 0 if self._kept(drawn, verdicts, row) is not None or len(drawn) == self.samples else 1
+            return votes_needed(count(self._verdicts(drawn)), self.samples, self.early_stop)
+        last = drawn[-1:]  # those before it were looked at in their turn
+        return 0 if len(drawn) == self.samples or self._kept(last, self._verdicts(last), row) is not None else 1
 
     def _verdicts(self, samples: list[Completion]) -> list[str | None]:
         parse = PARSERS[self.parser]
@@ -104,7 +104,8 @@ class JudgeProgram:
         said = words(explanation(text))
         if len(said) < self.min_words:
             return False
-        return not self.must_name or names_one(said, *(transcript(unpack_text(row[side])) for side in SHOWN))
+        apart = words_apart(*(transcript(unpack_text(row[side])) for side in SHOWN)) if self.must_name else ()
+        return not apart or not apart.isdisjoint(said)
 
     def _seed(self, row: dict[str, Any], sample: int) -> int | None:
         if self.sampling.temperature == 0:

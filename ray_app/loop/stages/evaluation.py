@@ -138,7 +138,8 @@ def _summed(
     """Write what was found on one set, and add it to the numbers of its judging."""
     benchmark, name, voting = gold.benchmark, gold.name, context.inputs.voting(iteration)
     protocol = protocol_for(judge.mode, benchmark)
-    summary = protocol.summary(benchmark, answers, voting)
+    outcomes = protocol.outcomes(benchmark, answers, voting)
+    summary = protocol.summary(benchmark, answers, voting, outcomes)
     engine, price = context.runner.pools.resolved(judge.engine), context.settings.evaluation.price
     timing = timed(result, engine.replicas * engine.gpus_per_replica)
     endpoint = engine.kind == "openai"
@@ -148,7 +149,6 @@ def _summed(
     write_verdicts(join(gold.directory, VERDICTS), protocol.records(benchmark, answers, voting))
     said = numbers_of(gold.directory, benchmark.rows)
     summary |= said
-    outcomes = protocol.outcomes(benchmark, answers, voting)
     compared = before is not None and outcomes is not None
     change = against_before(benchmark, outcomes or [], before or "", name, context.settings.seed) if compared else None
     if change:

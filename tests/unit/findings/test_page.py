@@ -136,7 +136,7 @@ def test_the_table_of_judges_has_every_control() -> None:
         "explanation_words_median": 9,
         "bare_verdicts": 0.1,
         "distinct_explanations": 0.8,
-        "naming_explanations": 0.5,
+        "telling_explanations": 0.5,
     }
     headline = {"accuracy": figure, "instruction_sensitivity": figure, "beyond_longer": apart}
     extra = {"set": "validation", "headline": headline, "explanations": said}
@@ -147,7 +147,7 @@ def test_the_table_of_judges_has_every_control() -> None:
     cells = dict(zip(made["columns"], row["cells"], strict=True))
     assert cells["changes with the instruction"] == "60 %"
     assert cells["above always the longer"] == "+8.0 [-1 – +17]"
-    assert (cells["bare verdicts"], cells["name a word of one response"]) == ("10 %", "50 %")
+    assert (cells["bare verdicts"], cells["tell the responses apart"]) == ("10 %", "50 %")
 
 
 def test_what_a_run_did_not_record_is_said() -> None:

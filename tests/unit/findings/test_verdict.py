@@ -49,6 +49,39 @@ def test_better_than_the_longer_is_asked_of_the_difference_on_the_same_rows() ->
     assert "always the longer: 52 %, on the same rows +8.0 points [-1 – +17]" in told
 
 
+def test_more_words_of_the_instruction_may_be_as_good() -> None:
+    """Seen on a GPU: 71 % on pairs of which always the response with more of the instruction's words gets 74."""
+    seed, judged = line("validation", 0, 0.4, 0.35, 0.45), line("validation", 1, 0.71, 0.66, 0.76, 0.39)
+    judged["extra"]["headline"] |= {
+        "beyond_longer": figure(0.32, 0.25, 0.39),
+        "overlap_baseline": figure(0.74, 0.74, 0.74),
+        "beyond_overlap": figure(-0.03, -0.09, 0.03),
+    }
+    first, told = sentences([seed, judged], [])
+    assert first == (
+        "Not shown: after 1 iteration the judge is on no set with gold labels clearly better than chance and than always "
+        "the longer response, or the one with more of the instruction's words."
+    )
+    assert told.endswith("; more words of the instruction: 74 %, on the same rows -3.0 points [-9 – +3].")
+    judged["extra"]["headline"]["beyond_overlap"] = figure(0.1, 0.05, 0.15)
+    assert sentences([seed, judged], [])[0].startswith("Yes: ")
+
+
+def test_few_of_many_sets_are_a_part() -> None:
+    clear, others = line("clear", 1, 0.7, 0.65, 0.75), [line(f"set{i}", 1, 0.5, 0.45, 0.55) for i in range(2)]
+    assert sentences([clear, others[0]], [])[0].startswith("In part: ")
+    assert sentences([clear, line("clear too", 1, 0.7, 0.65, 0.75), others[0]], [])[0].startswith("Yes: ")
+
+
+def test_only_sets_that_the_seed_was_worse_on_speak_for_learning() -> None:
+    """Two sets are better than chance; on one of them the seed was, too."""
+    before = [line("easy", 0, 0.8, 0.75, 0.85), line("new", 0, 0.5, 0.45, 0.55)]
+    after = [line("easy", 1, 0.8, 0.75, 0.85), line("new", 1, 0.7, 0.65, 0.75)]
+    assert sentences([*before, *after], [])[0].startswith(
+        "In part: after 1 iteration the judge is better than chance on"
+    )
+
+
 def test_one_set_of_ten_is_better_by_chance() -> None:
     """Each at 2.5 %, one judge in four that learned nothing would be better somewhere; by Holm's method it is not."""
     sets = [line(f"set{i}", 1, 0.5, 0.45, 0.55) for i in range(9)]

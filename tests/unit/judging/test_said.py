@@ -19,12 +19,12 @@ def test_bare_verdicts_phrases_and_names_are_counted() -> None:
     found = said.numbers()
     assert found["bare_verdicts"] == 0.25
     assert found["distinct_explanations"] == 2 / 3
-    assert found["naming_explanations"] == 0.25
+    assert found["telling_explanations"] == 0.25
     assert found["explanation_words_median"] == 6
 
 
 def test_without_responses_nothing_is_said_of_names() -> None:
     said = Said()
     said.see("Because. [[A]]")
-    assert "naming_explanations" not in said.numbers()
+    assert "telling_explanations" not in said.numbers()
     assert Said().numbers()["bare_verdicts"] is None

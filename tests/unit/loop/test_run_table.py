@@ -43,6 +43,7 @@ CONTROLS = {
     "mirrored_accuracy": figure(0.92),
     "instruction_sensitivity": figure(0.85),
     "length_baseline": figure(0.7),
+    "overlap_baseline": figure(0.97),
 }
 CHANGE = {"difference": figure(0.25, 0.05, 0.4), "mcnemar": {"a_better": 1, "b_better": 9, "p_value": 0.021}}
 
@@ -62,7 +63,7 @@ def test_one_line_an_iteration_and_set() -> None:
     assert "0 - - - - validation 50.0 [40–60] 4 25 12 -" in rows
     assert "1 4 50 75 10 validation 50.0 [40–60] 4 25 12 70" in rows
     assert "test 50.0 [40–60] 4 25 12 -" in rows
-    assert "1 validation 92.0 4 85.0 4" in rows
+    assert "1 validation 92.0 4 85.0 4 97" in rows
     assert "1 validation +25.0 [+5 – +40] 9 : 1 0.021" in rows
     assert "1 eval test 4 3 1 10 5 1" in rows
     assert max(map(len, text.splitlines())) <= 80
@@ -156,7 +157,7 @@ def test_what_is_said_in_an_evaluation_has_a_table() -> None:
         "explanation_words_median": 9,
         "bare_verdicts": 0.1,
         "distinct_explanations": 0.8,
-        "naming_explanations": 0.5,
+        "telling_explanations": 0.5,
     }
     text = shown([line("evaluation", 1, set="test", headline=HEADLINE, change=None, explanations=said)])
     assert "1 test 9 10.0 80.0 50.0" in [" ".join(row.split()) for row in text.splitlines()]
@@ -255,9 +256,9 @@ def test_what_verdicts_cost_is_told_of_the_last_judge() -> None:
     text = shown([judged(0), judged(1)])
     assert "1,000 verdicts cost (last judge)" in text
     assert [row.split() for row in text.splitlines() if "1,210,000" in row] == [
-        ["1", "validation", "42", "1,210,000", "30,400"]
+        ["1", "validation", "41.6", "1,210,000", "30,400"]
     ]
     assert "price" not in text
-    assert "0.02312" in shown([judged(0, price=0.0231234)])
+    assert "0.0231" in shown([judged(0, price=0.0231234)])
     unknown = [line("evaluation", 0, set="validation", headline=HEADLINE, per_1000={"seconds": None, "price": None})]
     assert "price" in shown(unknown)  # its notes in the report say why there is none

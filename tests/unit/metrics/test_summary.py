@@ -67,6 +67,8 @@ def test_figures_by_hand() -> None:
             # The longer one is wrong in p1 and p5, right in p3 and p4; p2 has two of equal length.
             "length_baseline": 2.5 / 5,
             "beyond_longer": 6 / 10 - 2.5 / 5,
+            "overlap_baseline": 1 / 2,  # no response has a word of its instruction: a tie each
+            "beyond_overlap": 6 / 10 - 1 / 2,
             "constant_baseline": 2 / 5,
         }
     )

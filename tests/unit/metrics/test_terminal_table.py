@@ -82,7 +82,7 @@ def test_it_fits_80_columns_without_wrapping(name: str, k: int) -> None:
     assert f"{percent(overall['value'])}" in text
     assert interval(overall) in text
     subset = next(line for line in text.splitlines() if line.strip().startswith("llmbar-adver-neighbor"))
-    assert len(subset.split()) == 8
+    assert len(subset.split()) == 9
     assert "…" not in subset
 
 
@@ -123,7 +123,7 @@ def test_a_subset_table_says_what_its_columns_are_and_has_no_empty_ones() -> Non
     given = [replace(o, orders=("any",), verdict_ba=None, votes_ab=None, votes_ba=None) for o in rows()]
     text = to_text(summarise(benchmark, given, seed=0, resamples=20), 80)
     header = next(line for line in text.splitlines() if line.strip().startswith("subset"))
-    assert header.split() == ["subset", "n", "acc.", "95", "%", "int.", "longer", "A"]
+    assert header.split() == ["subset", "n", "acc.", "95", "%", "int.", "longer", "words", "A"]
     assert "both:" not in text
 
 

@@ -184,6 +184,9 @@ def test_a_kept_judgment_names_a_response(mode: str, packed: Callable[[str], str
     answers = ["It is the more relevant. [[A]]", "A carp. [[B]]", "The assistant names it. [[A]]", "A wren. [[A]]"]
     (result,) = run(program(mode=mode, samples=4, must_name=True), Replay(in_turn(answers)), row)
     assert [row["kept"] for row in result.rows] == [False, False, False, True]
+    alike = row | {side: packed("Yes.") for side in ("first", "second")}
+    (told,) = run(program(mode=mode, samples=4, must_name=True), Replay(in_turn(answers)), alike)
+    assert told.rows[0]["kept"], "nothing tells these apart"
     (short,) = run(program(mode=mode, samples=4, must_name=True, min_words=3), Replay(in_turn(answers)), row)
     assert short.counters["kept"] == 0
 

@@ -396,7 +396,7 @@ def test_what_is_inherited_and_what_is_the_releases(settings: Settings) -> None:
         ({"judging": {"mode": "pointwise"}}, "then_dpo needs judging.mode pairwise"),
         (
             {"then_dpo": {"judging": {"must_name": True}}},
-            r"then_dpo\.judging\.must_name needs then_dpo\.train\.dpo\.pairs_per_prompt 1",
+            r"then_dpo\.judging\.must_name looks at .* set then_dpo\.train\.dpo\.pairs_per_prompt 1",
         ),
         (
             {
@@ -404,7 +404,7 @@ def test_what_is_inherited_and_what_is_the_releases(settings: Settings) -> None:
                 "judging": {"must_name": True},
                 "then_dpo": None,
             },
-            r"judging\.must_name needs train\.dpo\.pairs_per_prompt 1",
+            r"judging\.must_name looks at .* set train\.dpo\.pairs_per_prompt 1",
         ),
         ({"then_dpo": {"train": {"lrr": 1}}}, r"then_dpo\.train\.lrr"),
     ],

@@ -1,4 +1,5 @@
-"""The always-longer baseline of a file, against a count that shares no code with it.
+"""What needs no judgment, against counts that share no code with it: always the longer response, always the one with
+more of the instruction's words.
 
 The same on real sets, where STE_EVAL_DATA names them: test_summary.py.
 """
@@ -54,3 +55,27 @@ def test_above_the_baseline_is_measured_on_the_same_rows() -> None:
         found["accuracy"]["value"] - found["length_baseline"]["value"]
     )
     assert found["beyond_longer"]["low"] < found["beyond_longer"]["value"] < found["beyond_longer"]["high"]
+
+
+def test_more_of_the_instructions_words_is_what_a_plain_count_says(tmp_path: Path) -> None:
+    shown = [  # instruction, response_a, response_b, label
+        ("Name the capital of Peru.", "The capital is Lima.", "Paris is in France.", "A"),  # 1 : 0, right
+        ("Name the capital of Peru.", "Lima.", "The capital of Peru is where I am.", "A"),  # 0 : 2, wrong
+        ("Name the capital of Peru.", "The one of it is Lima.", "Who is it of?", "B"),  # grammar alone: a tie
+        ("What is 2 + 2?", "It is 4.", "2 is a number", "B"),  # 0 : 1, right; repeated words count once
+        ([{"role": "user", "content": "Sing of Lima"}], [{"role": "assistant", "content": "Lima, Lima"}], "Sing", "A"),
+        ("首都", "首都是利马", "巴黎", "A"),  # 2 : 0, right
+        ("Name it, user.", "The user's name", "No", "A"),
+    ]
+    points = [1, 0, 0.5, 1, 0.5, 1, 1]
+    file = tmp_path / "rows.jsonl"
+    keys = ("instruction", "response_a", "response_b", "label")
+    rows = [{"id": str(number), **dict(zip(keys, row, strict=True))} for number, row in enumerate(shown)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = load_benchmark(str(file))
+    tallies = {row.id: {"ab": Count(1), "ba": Count(1)} for row in benchmark.rows}
+    found = summarise(benchmark, outcomes_of(benchmark, tallies), seed=0, resamples=50)["overall"]
+    assert found["overlap_baseline"]["value"] == pytest.approx(sum(points) / len(points))
+    assert found["beyond_overlap"]["value"] == pytest.approx(
+        1 / 2 - sum(points) / len(points)
+    )  # always A is half right
