@@ -14,8 +14,8 @@ from ray_app.judging import pointwise
 from ray_app.judging.judge import Judge
 from ray_app.judging.pointwise import Pointwise, mean_scores, unscored_ids
 from ray_app.judging.protocol import Answers, JudgingProtocol, Questions, Voting
-from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.correlation import rated_outcomes, summarise_rated
+from ray_app.metrics.outcome import Outcome
 
 SIDE = "a"
 

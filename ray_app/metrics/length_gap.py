@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ray_app.metrics.accuracy import accuracy
-from ray_app.metrics.bootstrap import RESAMPLES, estimates
 from ray_app.metrics.baselines import gold_gap
+from ray_app.metrics.bootstrap import RESAMPLES, estimates
 from ray_app.metrics.outcome import Outcome
 
 

@@ -19,13 +19,13 @@ from ray_app.benchmarks import judgebench, ppe
 from ray_app.benchmarks.base import Benchmark
 from ray_app.errors import InputError
 from ray_app.metrics.accuracy import accuracy, sample_accuracy
+from ray_app.metrics.baselines import beyond, length_baseline, length_counts, overlap_baseline
 from ray_app.metrics.bootstrap import RESAMPLES, Estimate, Ratio, estimates
 from ray_app.metrics.calibration import calibration
 from ray_app.metrics.constant_baseline import constant_baseline
 from ray_app.metrics.first_position import first_position_rate
 from ray_app.metrics.judgebench import net_agreement
 from ray_app.metrics.kappa import human_agreement
-from ray_app.metrics.baselines import beyond, length_baseline, length_counts, overlap_baseline
 from ray_app.metrics.length_gap import length_gap_quartiles
 from ray_app.metrics.llmbar import llmbar
 from ray_app.metrics.mirrored import instruction_sensitivity, mirrored_accuracy

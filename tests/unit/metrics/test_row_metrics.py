@@ -9,11 +9,11 @@ from hypothesis import given
 from making import outcome, outcomes, votes
 
 from ray_app.metrics.accuracy import accuracy, sample_accuracy
+from ray_app.metrics.baselines import length_baseline, length_counts
 from ray_app.metrics.bootstrap import Ratio
 from ray_app.metrics.constant_baseline import constant_baseline
 from ray_app.metrics.first_position import first_position_rate
 from ray_app.metrics.judgebench import net_agreement
-from ray_app.metrics.baselines import length_baseline, length_counts
 from ray_app.metrics.length_gap import length_gap_quartiles
 from ray_app.metrics.outcome import ANY, Outcome
 from ray_app.metrics.position_consistent import inconsistent_rate, position_consistent_accuracy
