@@ -1,8 +1,8 @@
 """What judgments say besides their verdict: how much, how differently, and whether about these responses. Pure.
 
 A judge that answers with bare verdicts, or with one phrase, explains nothing, however often it is right. A judgment
-*tells its responses apart* where it holds a word of content that only one of the two has (`base.content_words`). What it
-says of that word may still be nonsense.
+*tells its responses apart* where it holds a word of content that only one of the two has (`base.content_words`). What
+it says of that word may still be nonsense.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Said:
             self.telling += not _apart(*responses).isdisjoint(said)
 
     def numbers(self) -> dict[str, Any]:
-        """`distinct_explanations` is their share among those that say something, `telling_explanations` the share of all
-        that tell the responses apart.
+        """`distinct_explanations` is their share among those that say something, `telling_explanations` the share of
+        all that tell the responses apart.
         """
         count = self.lengths.total()
         found = {

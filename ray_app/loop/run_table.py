@@ -125,7 +125,7 @@ def _of_sets(title: str, figures: Sequence[str], caption: str | None = None) -> 
 
 def _said(rows: list[dict[str, Any]]) -> Table:
     """What a judge says besides its verdict where it is evaluated: of its training set it knows the answers."""
-    title = "Judgments of an evaluation (words: median; names: says a word of one response alone)"
+    title = "Judgments of an evaluation (words: median; names: says a word of content of one alone)"
     table = _of_sets(title, ("words", "bare %", "distinct %", "names %"))
     for row in rows:
         said: Mapping[str, Any] = row.get("said") or {}
@@ -137,8 +137,8 @@ def _said(rows: list[dict[str, Any]]) -> Table:
 
 
 def _of_mirrors(rows: list[dict[str, Any]]) -> Table:
-    """What only the instruction can tell: the same two responses, under the other instruction too. `words`: what always the
-    response with more of the instruction's words scores, which needs no judgment either.
+    """What only the instruction can tell: the same two responses, under the other instruction too. `words`: what always
+    the response with more of the instruction's words scores, which needs no judgment either.
     """
     title = "Pairs with a mirror (a coin is right of both in 6 %; changes: if consistent)"
     headers = [name for shown in OF_MIRRORS.values() for name in (f"{shown} [95 %]", "n")]

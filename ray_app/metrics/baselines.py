@@ -5,8 +5,8 @@ overlap_baseline    the one with more of the instruction's words of content; as 
 beyond              by how much a judge is above such a figure
 
 Whether a judge is better than that is a question of the same rows: `beyond` pairs them, so that it has an interval of
-its own. Two intervals side by side, or one and a bare figure, would not tell. Where a baseline is nearly always right, a
-judge that is right as often may do no more than it does.
+its own. Two intervals side by side, or one and a bare figure, would not tell. Where a baseline is nearly always right,
+a judge that is right as often may do no more than it does.
 """
 
 from __future__ import annotations

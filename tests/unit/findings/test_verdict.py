@@ -59,8 +59,8 @@ def test_more_words_of_the_instruction_may_be_as_good() -> None:
     }
     first, told = sentences([seed, judged], [])
     assert first == (
-        "Not shown: after 1 iteration the judge is on no set with gold labels clearly better than chance and than always "
-        "the longer response, or the one with more of the instruction's words."
+        "Not shown: after 1 iteration the judge is on no set with gold labels clearly better than chance and than "
+        "always the longer response, or the one with more of the instruction's words."
     )
     assert told.endswith("; more words of the instruction: 74 %, on the same rows -3.0 points [-9 – +3].")
     judged["extra"]["headline"]["beyond_overlap"] = figure(0.1, 0.05, 0.15)
