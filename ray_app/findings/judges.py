@@ -22,6 +22,7 @@ BESIDE = {
     "instruction_sensitivity": "changes with the instruction",
     "length_baseline": "always the longer",
     "overlap_baseline": "always more words of the instruction",
+    "accuracy_against_overlap": "right where the words mislead",
 }
 SAID = {
     "explanation_words_median": "words besides the verdict (median)",

@@ -42,6 +42,7 @@ HEADLINE = (
     "beyond_longer",
     "overlap_baseline",
     "beyond_overlap",
+    "accuracy_against_overlap",
 )
 
 Tallies = Mapping[str, Mapping[str, Count]]

@@ -29,6 +29,7 @@ SHOWN = {  # rows of the score table, where they were measured
     "beyond_longer": "accuracy above that, on the same rows",
     "overlap_baseline": "for comparison: always the response with more of the instruction's words",
     "beyond_overlap": "accuracy above that, on the same rows",
+    "accuracy_against_overlap": "accuracy where the worse response has more of them",
     "mirrored_accuracy": "right in both orders, and of the mirror (the same responses, another instruction)",
     "instruction_sensitivity": "winner changes with the instruction, of mirrored pairs",
 }

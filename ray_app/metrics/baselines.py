@@ -2,6 +2,7 @@
 
 length_baseline     the longer one, in characters; two of equal length score ½
 overlap_baseline    the one with more of the instruction's words of content; as many of them score ½
+against_overlap     the accuracy where the words mislead
 beyond              by how much a judge is above such a figure
 
 Whether a judge is better than that is a question of the same rows: `beyond` pairs them, so that it has an interval of
@@ -26,7 +27,19 @@ def length_baseline(outcomes: Sequence[Outcome]) -> Ratio:
 
 def overlap_baseline(outcomes: Sequence[Outcome]) -> Ratio:
     """Over rows with a gold label."""
-    return _always(outcomes, lambda o: _to_gold(o, o.shared_a - o.shared_b))
+    return _always(outcomes, _overlap_gap)
+
+
+def against_overlap(accuracy: Ratio, outcomes: Sequence[Outcome]) -> Ratio:
+    """The accuracy over rows whose worse response has more of the instruction's words: who matches words scores 0
+    there. `accuracy`: a mean over rows.
+    """
+    misled = [outcome.label in ("A", "B") and _overlap_gap(outcome) < 0 for outcome in outcomes]
+    return Ratio(np.where(misled, accuracy.numerator, 0.0), np.where(misled, accuracy.denominator, 0.0))
+
+
+def _overlap_gap(outcome: Outcome) -> int:
+    return _to_gold(outcome, outcome.shared_a - outcome.shared_b)
 
 
 def _always(outcomes: Sequence[Outcome], gap_of: Callable[[Outcome], int]) -> Ratio:

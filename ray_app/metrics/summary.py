@@ -19,7 +19,7 @@ from ray_app.benchmarks import judgebench, ppe
 from ray_app.benchmarks.base import Benchmark
 from ray_app.errors import InputError
 from ray_app.metrics.accuracy import accuracy, sample_accuracy
-from ray_app.metrics.baselines import beyond, length_baseline, length_counts, overlap_baseline
+from ray_app.metrics.baselines import against_overlap, beyond, length_baseline, length_counts, overlap_baseline
 from ray_app.metrics.bootstrap import RESAMPLES, Estimate, Ratio, estimates
 from ray_app.metrics.calibration import calibration
 from ray_app.metrics.constant_baseline import constant_baseline
@@ -96,11 +96,11 @@ def _overall(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int)
     ratios = {
         "beyond_longer": beyond(main, length_baseline(outcomes)),
         "beyond_overlap": beyond(main, overlap_baseline(outcomes)),
+        "accuracy_against_overlap": against_overlap(main, outcomes),
     }
-    found = block(outcomes, votes, seed, resamples)
-    if ratios["beyond_longer"].denominator.any():
-        found |= estimates(ratios, [outcome.group for outcome in outcomes], seed, resamples)
-    return found
+    known = {name: ratio for name, ratio in ratios.items() if ratio.denominator.any()}
+    groups = [outcome.group for outcome in outcomes]
+    return block(outcomes, votes, seed, resamples) | estimates(known, groups, seed, resamples)
 
 
 def block(outcomes: Sequence[Outcome], votes: int, seed: int, resamples: int = RESAMPLES) -> Block:

@@ -26,6 +26,7 @@ LABELS = {
     "beyond_longer": "above always the longer, points",
     "overlap_baseline": "baseline: more words of the instruction",
     "beyond_overlap": "above more words, points",
+    "accuracy_against_overlap": "accuracy where the words mislead",
     "constant_baseline": "baseline: always A",
     "adversarial": "mean of adversarial subsets",
     "average": "mean of subsets",

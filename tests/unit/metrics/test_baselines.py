@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,34 @@ def test_more_of_the_instructions_words_is_what_a_plain_count_says(tmp_path: Pat
     tallies = {row.id: {"ab": Count(1), "ba": Count(1)} for row in benchmark.rows}
     found = summarise(benchmark, outcomes_of(benchmark, tallies), seed=0, resamples=50)["overall"]
     assert found["overlap_baseline"]["value"] == pytest.approx(sum(points) / len(points))
-    assert found["beyond_overlap"]["value"] == pytest.approx(
-        1 / 2 - sum(points) / len(points)
-    )  # always A is half right
+    always_a = 1 / 2
+    assert found["beyond_overlap"]["value"] == pytest.approx(always_a - sum(points) / len(points))
+    against = found["accuracy_against_overlap"]
+    assert (against["value"], against["n"]) == (0.5, 1)
+
+
+def test_who_matches_words_is_never_right_where_they_mislead(tmp_path: Path) -> None:
+    """Ten rows, in three of which the worse response repeats the instruction; a judge by words, and a good one."""
+    repeats, answers = "Name the capital of Peru, that is the question", "Lima"
+    shown = [(repeats, answers, "B" if n < 3 else "A") for n in range(10)]
+    file = tmp_path / "rows.jsonl"
+    keys = ("response_a", "response_b", "label")
+    rows = [
+        {"id": str(n), "instruction": "Name the capital of Peru.", **dict(zip(keys, row, strict=True))}
+        for n, row in enumerate(shown)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark, turned = load_benchmark(str(file)), {"A": "B", "B": "A"}
+
+    def judged(verdicts: list[str]) -> dict[str, Any]:
+        tallies = {
+            row.id: {"ab": count([verdict]), "ba": count([turned[verdict]])}
+            for row, verdict in zip(benchmark.rows, verdicts, strict=True)
+        }
+        return summarise(benchmark, outcomes_of(benchmark, tallies), seed=0, resamples=50)["overall"]
+
+    by_words, right = judged(["A"] * 10), judged([label for *_, label in shown])
+    assert [one["accuracy"]["value"] for one in (by_words, right)] == [0.7, 1]
+    assert [one["overlap_baseline"]["value"] for one in (by_words, right)] == [0.7, 0.7]
+    assert [one["accuracy_against_overlap"]["value"] for one in (by_words, right)] == [0, 1]
+    assert right["accuracy_against_overlap"]["n"] == 3
