@@ -3,7 +3,7 @@
 # command where it was stopped. Leaves metrics.jsonl, run.json, alarms.json, every set's summary and the log in $OUT/ARM.
 #
 #   OUT=out MODEL=path/to/smollm2 DATA=path/to/data RUNS=runs scripts/gpu_evidence.sh ARM [option of iterate …]
-#   arms: neighbour, modified-mirror, modified; LIMIT_S stops it after so many seconds, to go on in another call
+#   arms: neighbour, neighbour-words (none that words tell both ways), modified-mirror, modified; LIMIT_S stops it after so many seconds, to go on in another call
 #
 # DATA holds prompts.jsonl and eval/*.jsonl (docs/results.md says which). Needs no network.
 set -euo pipefail
@@ -15,6 +15,7 @@ export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 VLLM_USE_FLASHINFER_SAMPLER=${VLLM_US
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 case ${arm%%@*} in # a name behind @ tells runs of one arm apart (seeds)
   neighbour) options=() ;;
+  neighbour-words) options=(--pairs.beyond_words true --instructions.heldout_fraction 0.3) ;; # a fifth of the pairs is left
   modified-mirror) options=(--pairs.strategy modified_instruction) ;;
   modified) options=(--pairs.strategy modified_instruction --pairs.mirror false) ;;
   *) echo "unknown arm $arm"; exit 2 ;;

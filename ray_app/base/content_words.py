@@ -48,5 +48,11 @@ def words_apart(first: str, second: str) -> frozenset[str]:
     return (content_words(first) ^ content_words(second)) - JUDGING
 
 
+def overlap_gap(instruction: str, first: str, second: str) -> int:
+    """By how many of the instruction's words of content the first response has more than the second."""
+    asked = content_words(instruction)
+    return len(asked & content_words(first)) - len(asked & content_words(second))
+
+
 def _counts(word: str) -> bool:
     return len(word) >= LEAST_LETTERS or not word.isascii() or word.isdigit()

@@ -246,7 +246,7 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
             iteration,
             f"always the response with more of the instruction's words is right in {words:.0%} of held-out pairs, the "
             f"judge in {right['value']:.0%}: they do not show that it does more than match words",
-            "more instructions of one kind, whose neighbours share their words, and sets where words say nothing",
+            "pairs.beyond_words makes pairs that words do not tell; sets with gold labels show whether it judges",
             *(words, limits.words, right["n"]),
         )
     pairs = (headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == COIN)

@@ -16,6 +16,8 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     refusal                    a response declines: which is better does not follow from the instructions
     echoes_instruction         a response repeats its own instruction
     lengths_apart              one response is many times as long: length alone would tell
+    words_tell                 the better response has more of the instruction's words; where the mirror is made too,
+                               there as well: who matches words needs to judge neither
 
     contaminated_modified      the modified instruction shares text with a benchmark (`base.ngrams`)
     contaminated_response      a response does
@@ -31,7 +33,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ray_app.base.content_words import overlap_gap
 from ray_app.base.ngrams import SHARED, Contamination, words
+from ray_app.base.prompts import contents
 from ray_app.base.schema import Text
 from ray_app.generation.pair_texts import (
     adds_to,
@@ -58,6 +62,7 @@ class Gate:
     max_similarity: float = 0.9  # of original and modified instruction, by word trigrams
     heuristics: bool = False  # the reasons from `not_an_instruction` to `echoes_instruction`
     max_length_ratio: float | None = None  # words of the longer response over those of the shorter
+    beyond_words: bool = False  # no pair whose label the instruction's words tell
 
 
 def pair_fault(
@@ -93,6 +98,14 @@ def pair_fault(
     if gate.max_length_ratio is not None and length_ratio(chosen, rejected) > gate.max_length_ratio:
         return "lengths_apart"
     return None
+
+
+def words_fault(gate: Gate, *pairs: tuple[Text, str, str]) -> str | None:
+    """Why what is made of two responses would teach to match words, or None. `pairs`: (instruction, chosen, rejected),
+    the pair and its mirror, where there will be one.
+    """
+    tell = gate.beyond_words and all(overlap_gap(contents(asked), *responses) > 0 for asked, *responses in pairs)
+    return "words_tell" if tell else None
 
 
 def contamination_fault(known: Contamination | None, modified: str | None, *responses: str) -> str | None:

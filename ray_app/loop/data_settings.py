@@ -118,6 +118,11 @@ class PairSettings(Part):
     )
     heuristics: bool = Field(False, description="quarantine meta-talk, refusals, originals with something added")
     max_length_ratio: float | None = Field(None, gt=1, description="of the two responses, in words")
+    beyond_words: bool = Field(
+        False,
+        description="quarantine pairs that are made here whose better response has more of the instruction's words "
+        "(with a mirror: both ways)",
+    )
     ask_generator: bool = Field(
         False,
         description="quarantine pairs whose rejected response, as the generator says, does what the original "

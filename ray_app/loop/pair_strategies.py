@@ -39,7 +39,7 @@ class Strategy:
 
 def gate_of(part: PairSettings) -> Gate:
     """The gate that these settings ask for."""
-    return Gate(part.max_similarity, part.heuristics, part.max_length_ratio)
+    return Gate(part.max_similarity, part.heuristics, part.max_length_ratio, part.beyond_words)
 
 
 def prompts_of(part: PairSettings) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def against_overlap(accuracy: Ratio, outcomes: Sequence[Outcome]) -> Ratio:
 
 
 def _overlap_gap(outcome: Outcome) -> int:
-    return _to_gold(outcome, outcome.shared_a - outcome.shared_b)
+    return _to_gold(outcome, outcome.overlap_gap)
 
 
 def _always(outcomes: Sequence[Outcome], gap_of: Callable[[Outcome], int]) -> Ratio:

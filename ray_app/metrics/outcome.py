@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ray_app.base.content_words import content_words
+from ray_app.base.content_words import overlap_gap
 from ray_app.base.prompts import contents, transcript
 from ray_app.base.schema import AB, BA, Letter, PairwiseRow, Text, derive_seed, pair_key
 from ray_app.base.verdict import Count, both_orders
@@ -43,8 +43,7 @@ class Outcome:
     partial: bool = False  # voting stopped early, so vote shares are not those of all k
     mirror: str | None = None  # id of the row with these two responses under another instruction
     similarity: float | None = None  # of the row's two instructions
-    shared_a: int = 0  # words of content of the instruction that the response has
-    shared_b: int = 0
+    overlap_gap: int = 0  # by how many of the instruction's words of content response_a has more than response_b
 
     def verdicts(self) -> list[tuple[str, str | None, Count | None]]:
         """(order, positional verdict, votes) of every order asked."""
@@ -112,7 +111,6 @@ def judged(
 ) -> Outcome:
     """The outcome of one row of a benchmark."""
     pair, turned = pair_key(row)
-    asked = content_words(contents(row.instruction))
     return Outcome(
         row.id,
         row.subset,
@@ -128,8 +126,7 @@ def judged(
         partial=partial,
         mirror=row.mirror,
         similarity=row.similarity,
-        shared_a=len(asked & content_words(contents(row.response_a))),
-        shared_b=len(asked & content_words(contents(row.response_b))),
+        overlap_gap=overlap_gap(contents(row.instruction), contents(row.response_a), contents(row.response_b)),
     )
 
 

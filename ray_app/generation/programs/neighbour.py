@@ -14,7 +14,7 @@ from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import transcript
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Sampler, Sampling, UnitResult
-from ray_app.generation.pair_gate import Gate, contamination_fault, last_turn, pair_fault
+from ray_app.generation.pair_gate import Gate, contamination_fault, last_turn, pair_fault, words_fault
 from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
@@ -70,4 +70,5 @@ class NeighbourProgram:
             )
             if fault:
                 return fault
-        return contamination_fault(self.contamination, None, *answers)
+        fault = words_fault(self.gate, (texts[0], answers[0], answers[1]), (texts[1], answers[1], answers[0]))
+        return fault or contamination_fault(self.contamination, None, *answers)

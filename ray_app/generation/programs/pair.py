@@ -20,7 +20,7 @@ from ray_app.base.ngrams import Contamination
 from ray_app.base.prompts import Prompt, transcript
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Sampler, Sampling, UnitResult
-from ray_app.generation.pair_gate import Gate, contamination_fault, last_turn, pair_fault
+from ray_app.generation.pair_gate import Gate, contamination_fault, last_turn, pair_fault, words_fault
 from ray_app.generation.programs.asking import Asking
 from ray_app.generation.programs.calls import Calls, Made, mirrored
 
@@ -74,10 +74,13 @@ class PairProgram:
         self, instruction: Text, chosen: str, modified: str | None, rejected: str, cut_off: list[str]
     ) -> str | None:
         """What is seen to be wrong with the pair, or with its mirror, where there will be one."""
+        made: list[tuple[Text, str, str]] = [(instruction, chosen, rejected)]
         fault = pair_fault(instruction, modified, chosen, rejected, cut_off, self.gate)
         if fault is None and self.mirror and modified:
             asked = last_turn(instruction)
             fault = pair_fault(modified, asked, rejected, chosen, [], self.gate, written=False)
+            made.append((modified, rejected, chosen))
+        fault = fault or words_fault(self.gate, *made)
         return fault or contamination_fault(self.contamination, modified, chosen, rejected)
 
     async def _asked(self, call: Calls, instruction: Text, chosen: str, modified: str, rejected: str) -> str | None:

@@ -39,7 +39,7 @@ from ray_app.run.storage import (
 log = logging.getLogger(__name__)
 STAGE = "pairs"
 GIVEN = "given.json"
-NEWER = ("mirror", "heuristics", "max_length_ratio", "source", "verdicts", "from_run", "ask_generator")
+NEWER = ("mirror", "heuristics", "max_length_ratio", "beyond_words", "source", "verdicts", "from_run", "ask_generator")
 OF_GIVEN = (
     "source",
     "from_run",

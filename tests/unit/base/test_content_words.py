@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ray_app.base.content_words import GRAMMAR, JUDGING, content_words, words_apart
+from ray_app.base.content_words import GRAMMAR, JUDGING, content_words, overlap_gap, words_apart
 from ray_app.base.ngrams import words
 
 PARIS, LYON = "The capital of France is Paris.", "The capital of France is Lyon."
@@ -29,6 +29,12 @@ def test_what_would_be_said_of_any_two_responses_tells_nothing() -> None:
 def test_other_scripts_have_content_too() -> None:
     assert words_apart("首都是里昂", "首都是巴黎") == {"里", "昂", "巴", "黎"}
     assert words_apart("서울", "부산") == {"서울", "부산"}
+
+
+def test_which_response_has_more_of_the_instructions_words() -> None:
+    assert overlap_gap("Name the capital of Peru.", "The capital of Peru: Lima.", "It is the capital.") == 1
+    assert overlap_gap("Name the capital of Peru.", "Lima.", "The capital, the capital!") == -1
+    assert overlap_gap("Name the capital of Peru.", "The one of it", "Is it of the") == 0
 
 
 def test_the_lists_are_words_as_texts_are_split_into() -> None:

@@ -56,6 +56,17 @@ def test_a_fault_of_either_answer_costs_the_couple() -> None:
         assert [(lost["id"], lost["reason"]) for lost in result.quarantine] == [("g", reason)]
 
 
+def test_couples_that_the_instructions_words_tell_both_ways_are_left_out() -> None:
+    told = {BIRD: "A bird that sings: the nightingale.", FISH: "A fish of the lake: the trout."}
+    one_way = told | {FISH: "The trout, no bird."}
+    gate = Gate(beyond_words=True)
+    result, _ = made(told, gate)
+    assert [lost["reason"] for lost in result.quarantine] == ["words_tell"]
+    assert not result.rows
+    for answers, asked in ((one_way, gate), (told, Gate())):
+        assert len(made(answers, asked)[0].rows) == 2
+
+
 def coupled(first: str, second: str, gate: Gate) -> list[str]:
     """Reasons for which no pair is made of two instructions with plain answers."""
     answers = {first: "The nightingale sings at night.", second: "The lake trout lives longest."}

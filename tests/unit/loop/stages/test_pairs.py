@@ -85,6 +85,7 @@ def test_newer_settings_are_covered_where_they_do_something(settings: Callable[.
         "mirror",
         "heuristics",
         "max_length_ratio",
+        "beyond_words",
         "neighbours",
         "samples",
         "grader",
@@ -100,6 +101,7 @@ def test_newer_settings_are_covered_where_they_do_something(settings: Callable[.
     assert pairs.settings_of(checking, Inputs(checking))["decontaminate_generated"] is True
     assert "decontaminate_generated" not in pairs.settings_of(asking, Inputs(asking))
     assert covered(max_length_ratio=4)["max_length_ratio"] == 4
+    assert covered(beyond_words=True)["beyond_words"] is True
     near = {"min_similarity": 0.2}
     assert covered(strategy="neighbour_instruction", neighbours=near)["neighbours"]["min_similarity"] == 0.2
     assert covered(neighbours=near) == covered(), "no couples, no matter"
