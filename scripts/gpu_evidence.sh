@@ -3,7 +3,8 @@
 # command where it was stopped. Leaves metrics.jsonl, run.json, alarms.json, every set's summary and the log in $OUT/ARM.
 #
 #   OUT=out MODEL=path/to/smollm2 DATA=path/to/data RUNS=runs scripts/gpu_evidence.sh ARM [option of iterate …]
-#   arms: neighbour, neighbour-words (none that words tell both ways), modified-mirror, modified; LIMIT_S stops it after so many seconds, to go on in another call
+#   arms: neighbour, neighbour-words (no couple that the instructions' words tell both ways), modified-mirror, modified
+#   LIMIT_S stops it after so many seconds, to go on in another call
 #
 # DATA holds prompts.jsonl and eval/*.jsonl (docs/results.md says which). Needs no network.
 set -euo pipefail
