@@ -240,15 +240,19 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
     if not _known(right, limits) or right["low"] is None or right["low"] <= limits.synthetic_from:
         return
     words, beyond = value_of(heldout, "overlap_baseline"), beyond_of(heldout, "beyond_overlap")
-    if words is not None and words > limits.words and beyond and not (beyond["low"] or 0) > 0:
-        yield Alarm(
-            "shortcut_words",
-            iteration,
-            f"always the response with more of the instruction's words is right in {words:.0%} of held-out pairs, the "
-            f"judge in {right['value']:.0%}: they do not show that it does more than match words",
-            "pairs.beyond_words makes pairs that words do not tell; sets with gold labels show whether it judges",
-            *(words, limits.words, right["n"]),
-        )
+    if words is not None and beyond:
+        many = words >= COIN
+        share, above = (words, (beyond["low"] or 0) > 0) if many else (1 - words, right["low"] > 1 - words)
+        if share > limits.words and not above:
+            yield Alarm(
+                "shortcut_words",
+                iteration,
+                f"always the response with {'more' if many else 'fewer'} of the instruction's words is right in "
+                f"{share:.0%} of held-out pairs, the judge in {right['value']:.0%}: they do not show that it does more "
+                "than count words",
+                "pairs.beyond_words makes pairs that words tell less; sets with gold labels show whether it judges",
+                *(share, limits.words, right["n"]),
+            )
     pairs = (headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == COIN)
     known = [figure for figure in map(main, pairs) if _known(figure, limits) and figure["low"] is not None]
     if not known:
@@ -258,8 +262,8 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
         yield Alarm(
             "synthetic_only",
             iteration,
-            f"{right['value']:.0%} right on held-out synthetic pairs, but on {_sets(len(known))} hardly more than by "
-            f"chance ({value:.0%}, at least {low:.0%})",
+            f"{right['value']:.0%} right on held-out synthetic pairs, but on {_sets(len(known))} not surely more "
+            f"than by chance ({value:.0%}, at least {low:.0%})",
             "read pairs (Samples) for what tells chosen from rejected besides the instruction, and mirror them",
             *(right["value"], limits.synthetic_from, right["n"]),
         )

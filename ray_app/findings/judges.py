@@ -24,6 +24,11 @@ BESIDE = {
     "overlap_baseline": "always more words of the instruction",
     "accuracy_against_overlap": "right where the words mislead",
 }
+OF_FEW = {"instruction_sensitivity", "accuracy_against_overlap"}  # figures of some of a set's rows: they tell how many
+BEYOND = {
+    "beyond_longer": "above always the longer",
+    "beyond_overlap": "above more words of the instruction",
+}
 SAID = {
     "explanation_words_median": "words besides the verdict (median)",
     "bare_verdicts": "bare verdicts",
@@ -52,11 +57,11 @@ def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Lin
     """
     found = list(_judged(metrics, costs))
     said = [name for name in SAID if any(one.said.get(name) is not None for one in found)]
-    apart = any(beyond_of(one.headline) for one in found)
+    apart = [name for name in BEYOND if any(beyond_of(one.headline, name) for one in found)]
     shares = [name for name in BESIDE if any(value_of(one.headline, name) is not None for one in found)]
     each = [name for name in COSTS if any(_each(one).get(name) is not None for one in found)]
     columns = ["accuracy [95 %]", "n", *(BESIDE[name] for name in shares)]
-    columns += ["above always the longer"] * apart + [SAID[name] for name in said] + [COSTS[name] for name in each]
+    columns += [BEYOND[name] for name in apart] + [SAID[name] for name in said] + [COSTS[name] for name in each]
     rows = [
         {
             "judge": one.judge,
@@ -64,8 +69,8 @@ def table(metrics: Sequence[Line], costs: Mapping[tuple[str, int, str, str], Lin
             "cells": [
                 estimate(one.accuracy),
                 f"{one.accuracy['n']:,}",
-                *(_percent(one.headline.get(name)) for name in shares),
-                *([_points(beyond_of(one.headline))] * apart),
+                *(_percent(one.headline.get(name), name in OF_FEW) for name in shares),
+                *(_points(beyond_of(one.headline, name)) for name in apart),
                 *(_said(name, one.said.get(name)) for name in said),
                 *(amount(_each(one).get(name), MISSING) for name in each),
             ],
@@ -112,8 +117,10 @@ def _each(one: Judged) -> Line:
     return found
 
 
-def _percent(figure: Line | None) -> str:
-    return MISSING if not figure or figure["value"] is None else f"{100 * figure['value']:.0f} %"
+def _percent(figure: Line | None, of_few: bool = False) -> str:
+    if not figure or figure["value"] is None:
+        return MISSING
+    return f"{100 * figure['value']:.0f} %" + f" of {figure['n']:,}" * of_few
 
 
 def _points(figure: Line | None) -> str:

@@ -44,17 +44,18 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
     if not gold:
         only = f"{judge} was evaluated on its own synthetic pairs alone"
         return f"Not known: {only}: that says nothing about people's choices."
-    bar = _bar(gold)
     good = clearly_better(gold)
+    bar = _bar(good or gold)
     if not good:
         return f"Not shown: {judge} is on no set with gold labels clearly better than {bar}{_looked_at(gold)}."
-    best = max(good, key=lambda result: float(result.last["value"]))
-    size = f"at best {100 * best.last['value']:.0f} %"
+    compared = [result for result in good if result.seed]
+    learned = [result for result in compared if result.better_than_seed] if compared else good
+    told = f"{judge} is better than {bar} on {_named(learned or good)}"
+    if learned and (as_seed := [result.name for result in good if result not in learned]):
+        told += f", on {', '.join(as_seed)} not clearly more than the seed"
     rest = len(gold) - len(good)
-    others = f", and not on the other {f'{rest} sets' if rest > 1 else 'set'}" if rest else ""
-    told = f"{judge} is better than {bar} on {', '.join(result.name for result in good)} ({size}){others}"
+    told += f", and not on the other {f'{rest} sets' if rest > 1 else 'set'}" if rest else ""
     told += _looked_at(gold)
-    learned = [result for result in good if not result.seed or result.better_than_seed]
     if not learned:
         return f"Not shown: {told}, but not clearly better there than the seed model, which was not trained."
     little = all(result.last["low"] < result.chance + LITTLE for result in learned)
@@ -62,12 +63,23 @@ def _learned(gold: Sequence[SetResult], judge: str, alarms: set[str]) -> str:
     return f"{'Doubtful' if alarms & DOUBTS else answer}: {told}."
 
 
-def _bar(gold: Sequence[SetResult]) -> str:
-    """What a judge has to be better than, as far as it was measured."""
-    if any(result.overlap is not None for result in gold):
-        return "chance and than always the longer response, or the one with more of the instruction's words"
-    measured = any(result.longer is not None for result in gold)
-    return "chance and than always the longer response" if measured else "chance"
+def _named(results: Sequence[SetResult]) -> str:
+    """Sets, and the best figure on them."""
+    best = max(float(result.last["value"]) for result in results)
+    return f"{', '.join(result.name for result in results)} (at best {100 * best:.0f} %)"
+
+
+def _bar(results: Sequence[SetResult]) -> str:
+    """What a judge has to be better than on these sets, as far as it was measured."""
+    told = ["chance"]
+    for name, scores in (
+        ("always the longer response", [result.longer for result in results]),
+        ("always the one with more of the instruction's words", [result.overlap for result in results]),
+    ):
+        known = sum(score is not None for score in scores)
+        if known:
+            told.append(name + " (where that was measured)" * (known < len(scores)))
+    return " and than ".join(told)
 
 
 def _looked_at(gold: Sequence[SetResult]) -> str:

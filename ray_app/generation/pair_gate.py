@@ -16,8 +16,8 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     refusal                    a response declines: which is better does not follow from the instructions
     echoes_instruction         a response repeats its own instruction
     lengths_apart              one response is many times as long: length alone would tell
-    words_tell                 the better response has more of the instruction's words; where the mirror is made too,
-                               there as well: who matches words needs to judge neither
+    words_tell                 the better response has more of the instruction's words, and that of the mirror too (or
+                               both have fewer): who counts words needs to judge neither
 
     contaminated_modified      the modified instruction shares text with a benchmark (`base.ngrams`)
     contaminated_response      a response does
@@ -62,7 +62,7 @@ class Gate:
     max_similarity: float = 0.9  # of original and modified instruction, by word trigrams
     heuristics: bool = False  # the reasons from `not_an_instruction` to `echoes_instruction`
     max_length_ratio: float | None = None  # words of the longer response over those of the shorter
-    beyond_words: bool = False  # no pair whose label the instruction's words tell
+    beyond_words: bool = False  # no pair and mirror whose labels the instructions' words tell
 
 
 def pair_fault(
@@ -101,11 +101,11 @@ def pair_fault(
 
 
 def words_fault(gate: Gate, *pairs: tuple[Text, str, str]) -> str | None:
-    """Why what is made of two responses would teach to match words, or None. `pairs`: (instruction, chosen, rejected),
-    the pair and its mirror, where there will be one.
-    """
-    tell = gate.beyond_words and all(overlap_gap(contents(asked), *responses) > 0 for asked, *responses in pairs)
-    return "words_tell" if tell else None
+    """Why a pair and its mirror, each (instruction, chosen, rejected), would teach to count words, or None."""
+    if not gate.beyond_words:
+        return None
+    gaps = [overlap_gap(contents(asked), *responses) for asked, *responses in pairs]
+    return "words_tell" if min(gaps) > 0 or max(gaps) < 0 else None
 
 
 def contamination_fault(known: Contamination | None, modified: str | None, *responses: str) -> str | None:

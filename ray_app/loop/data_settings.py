@@ -120,8 +120,8 @@ class PairSettings(Part):
     max_length_ratio: float | None = Field(None, gt=1, description="of the two responses, in words")
     beyond_words: bool = Field(
         False,
-        description="quarantine pairs that are made here whose better response has more of the instruction's words "
-        "(with a mirror: both ways)",
+        description="quarantine pairs whose better response has more of the instruction's words, and that of the "
+        "mirror too; needs neighbours, or pairs.mirror",
     )
     ask_generator: bool = Field(
         False,
@@ -158,6 +158,15 @@ class PairSettings(Part):
             raise ValueError(f"pairs.ask_generator: {self.strategy} has no second instruction to ask about")
         if self.ask_generator and not self.makes:
             raise ValueError("pairs.ask_generator: pairs of another run are not asked about; ask where they are made")
+        return self
+
+    @model_validator(mode="after")
+    def _words_are_looked_at_both_ways(self) -> PairSettings:
+        if self.beyond_words and not (self.makes and (self.mirror or self.strategy == "neighbour_instruction")):
+            raise ValueError(
+                "pairs.beyond_words needs pairs.strategy neighbour_instruction or pairs.mirror: of pairs without a "
+                "mirror only those would be left in which the better response has fewer of the instruction's words"
+            )
         return self
 
     @model_validator(mode="after")

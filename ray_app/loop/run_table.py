@@ -140,7 +140,7 @@ def _of_mirrors(rows: list[dict[str, Any]]) -> Table:
     """What only the instruction can tell: the same two responses, under the other instruction too. `words`: what always
     the response with more of the instruction's words scores, which needs no judgment either.
     """
-    title = "Pairs with a mirror (a coin is right of both in 6 %; changes: if consistent)"
+    title = "Pairs with a mirror (a coin: 6 % right of both; changes: if consistent; words: right by more words)"
     headers = [name for shown in OF_MIRRORS.values() for name in (f"{shown} [95 %]", "n")]
     table = _of_sets(title, [*headers, "words"])
     for row in rows:

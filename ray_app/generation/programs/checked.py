@@ -18,7 +18,7 @@ from ray_app.base.ngrams import Contamination
 from ray_app.base.schema import Text, unpack_text
 from ray_app.engine.base import Sampler, Sampling, UnitResult
 from ray_app.generation.grading import GRADERS, known_answer
-from ray_app.generation.pair_gate import Gate, contamination_fault, pair_fault, words_fault
+from ray_app.generation.pair_gate import Gate, contamination_fault, pair_fault
 from ray_app.generation.programs.calls import Calls, Made
 
 STRATEGY = "checked_answer"
@@ -76,5 +76,4 @@ class CheckedProgram:
         if wrong is None:
             return "no_wrong_answer"
         fault = pair_fault(instruction, None, right, wrong, [], self.gate)
-        fault = fault or words_fault(self.gate, (instruction, right, wrong))
         return fault or contamination_fault(self.contamination, None, right, wrong)

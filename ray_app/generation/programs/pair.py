@@ -74,13 +74,11 @@ class PairProgram:
         self, instruction: Text, chosen: str, modified: str | None, rejected: str, cut_off: list[str]
     ) -> str | None:
         """What is seen to be wrong with the pair, or with its mirror, where there will be one."""
-        made: list[tuple[Text, str, str]] = [(instruction, chosen, rejected)]
         fault = pair_fault(instruction, modified, chosen, rejected, cut_off, self.gate)
         if fault is None and self.mirror and modified:
             asked = last_turn(instruction)
             fault = pair_fault(modified, asked, rejected, chosen, [], self.gate, written=False)
-            made.append((modified, rejected, chosen))
-        fault = fault or words_fault(self.gate, *made)
+            fault = fault or words_fault(self.gate, (instruction, chosen, rejected), (modified, rejected, chosen))
         return fault or contamination_fault(self.contamination, modified, chosen, rejected)
 
     async def _asked(self, call: Calls, instruction: Text, chosen: str, modified: str, rejected: str) -> str | None:

@@ -161,6 +161,19 @@ def test_rows_are_named_where_a_table_has_them() -> None:
     )
 
 
+def test_fewer_words_of_the_instruction_are_a_shortcut_too() -> None:
+    def found(judge: float, words: float) -> list[str]:
+        beyond = figure(judge - words, judge - words - 0.04)
+        heldout = evaluated("heldout", 2, accuracy=figure(judge), overlap_baseline=figure(words), beyond_overlap=beyond)
+        return [alarm.message for alarm in alarms_of(metrics(heldout), LIMITS) if alarm.name == "shortcut_words"]
+
+    assert ["with fewer of the" in message for message in found(0.9, 0.05)] == [True]
+    assert ["with more of the" in message for message in found(0.9, 0.95)] == [True]
+    assert not found(0.95, 0.15), "surely more than 85 %"
+    assert not found(0.95, 0.85)
+    assert not found(0.9, 0.5)
+
+
 def test_the_best_of_many_sets_does_not_speak_for_the_others() -> None:
     """They weigh by their rows: 40 of 640 are right in 75 %, the others by chance."""
     small, large = (
@@ -171,7 +184,7 @@ def test_the_best_of_many_sets_does_not_speak_for_the_others() -> None:
     heldout = evaluated("heldout", 2, accuracy=figure(0.92))
     (alarm,) = alarms_of(metrics(heldout, *others), LIMITS)
     # 0.516 by the rows; below it √((40 · 0.15)² + 2 · (300 · 0.05)²) / 640 = 0.034
-    assert "on the 3 other sets together hardly more than by chance (52%, at least 48%)" in alarm.message
+    assert "on the 3 other sets together not surely more than by chance (52%, at least 48%)" in alarm.message
     assert names(metrics(heldout, others[0])) == set()
 
 

@@ -145,7 +145,7 @@ def test_the_table_of_judges_has_every_control() -> None:
     (row,) = made["rows"]
     assert row["set"] == "validation (selected on)"
     cells = dict(zip(made["columns"], row["cells"], strict=True))
-    assert cells["changes with the instruction"] == "60 %"
+    assert cells["changes with the instruction"] == "60 % of 40"
     assert cells["above always the longer"] == "+8.0 [-1 – +17]"
     assert (cells["bare verdicts"], cells["tell the responses apart"]) == ("10 %", "50 %")
 

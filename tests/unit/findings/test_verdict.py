@@ -60,7 +60,7 @@ def test_more_words_of_the_instruction_may_be_as_good() -> None:
     first, told = sentences([seed, judged], [])
     assert first == (
         "Not shown: after 1 iteration the judge is on no set with gold labels clearly better than chance and than "
-        "always the longer response, or the one with more of the instruction's words."
+        "always the longer response and than always the one with more of the instruction's words."
     )
     assert told.endswith("; more words of the instruction: 74 %, on the same rows -3.0 points [-9 – +3].")
     judged["extra"]["headline"]["beyond_overlap"] = figure(0.1, 0.05, 0.15)
@@ -77,8 +77,17 @@ def test_only_sets_that_the_seed_was_worse_on_speak_for_learning() -> None:
     """Two sets are better than chance; on one of them the seed was, too."""
     before = [line("easy", 0, 0.8, 0.75, 0.85), line("new", 0, 0.5, 0.45, 0.55)]
     after = [line("easy", 1, 0.8, 0.75, 0.85), line("new", 1, 0.7, 0.65, 0.75)]
-    assert sentences([*before, *after], [])[0].startswith(
-        "In part: after 1 iteration the judge is better than chance on"
+    assert sentences([*before, *after], [])[0] == (
+        "In part: after 1 iteration the judge is better than chance on new (at best 70 %), on easy not clearly more "
+        "than the seed (2 sets were looked at, which is allowed for)."
+    )
+
+
+def test_what_some_sets_have_measured_is_not_said_of_all() -> None:
+    measured, older = line("a", 1, 0.5, 0.45, 0.55, 0.4), line("b", 1, 0.5, 0.45, 0.55)
+    assert (
+        "clearly better than chance and than always the longer response (where that was measured) (2 sets"
+        in (sentences([measured, older], [])[0])
     )
 
 

@@ -83,8 +83,6 @@ def test_without_an_answer_nothing_is_asked(answer: str | None) -> None:
 def test_the_gate_and_the_grader_are_settings() -> None:
     long = "Let me see: " + "one and one and " * 9 + "so 9."
     assert made(["12", long], gate=Gate(max_length_ratio=3))[0].quarantine[0]["reason"] == "lengths_apart"
-    legs = "The six cats have 9 legs"
-    assert made(["12", legs], gate=Gate(beyond_words=True))[0].rows, "more of its words are in the wrong one"
     result, _ = made(["(B)", "A"], {**ROW, "answer": "B"}, grader="exact")
     assert (result.rows[0]["chosen"], result.rows[0]["rejected"]) == ("(B)", "A")
 

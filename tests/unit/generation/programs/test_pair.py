@@ -288,17 +288,14 @@ def test_a_mirror_is_the_other_pair_of_the_same_responses() -> None:
     assert alone["mirror"] is None, "a response that was written worse answers no other instruction"
 
 
-def test_pairs_that_words_tell_are_left_out_where_that_is_asked_for() -> None:
-    """The chosen one has words of its instruction; the mirror's has none of its own, so that one words do not tell."""
-    gate = {"beyond_words": True}
-    answers = {"chosen": "A bird of the night: the nightingale.", "rejected": "Trout."}
-    alone, _ = make(settings=program(gate=gate), **answers)
-    assert [lost["reason"] for lost in alone.quarantine] == ["words_tell"]
-    assert len(make(settings=program(gate=gate, mirror=True), **answers)[0].rows) == 2
-    told = answers | {"rejected": "The fish of a cold lake: the trout."}
-    both, _ = make(settings=program(gate=gate, mirror=True), **told)
-    assert [lost["reason"] for lost in both.quarantine] == ["words_tell"]
-    assert len(make(settings=program(mirror=True), **told)[0].rows) == 2
+def test_pairs_that_words_tell_both_ways_are_left_out_where_that_is_asked_for() -> None:
+    """More words in the better one of both, or fewer: either way counting them is enough."""
+    bird, fish = "A bird of the night: the nightingale.", "The fish of a cold lake: the trout."
+    for chosen, rejected, kept in ((bird, fish, 0), (fish, bird, 0), (bird, "Trout.", 2), ("Owl.", "Trout.", 2)):
+        result, _ = make(settings=program(gate={"beyond_words": True}, mirror=True), chosen=chosen, rejected=rejected)
+        assert [lost["reason"] for lost in result.quarantine] == ["words_tell"] * (not kept)
+        assert len(result.rows) == kept
+    assert len(make(settings=program(mirror=True), chosen=bird, rejected=fish)[0].rows) == 2
 
 
 def test_a_mirror_is_gated_in_its_own_direction() -> None:

@@ -101,7 +101,10 @@ def test_newer_settings_are_covered_where_they_do_something(settings: Callable[.
     assert pairs.settings_of(checking, Inputs(checking))["decontaminate_generated"] is True
     assert "decontaminate_generated" not in pairs.settings_of(asking, Inputs(asking))
     assert covered(max_length_ratio=4)["max_length_ratio"] == 4
-    assert covered(beyond_words=True)["beyond_words"] is True
+    assert covered(beyond_words=True, mirror=True)["beyond_words"] is True
+    for alone in ({}, {"strategy": "worse_response"}, {"from_run": "other", "strategy": "neighbour_instruction"}):
+        with pytest.raises(InputError, match=r"pairs\.beyond_words needs pairs\.strategy neighbour_instruction or"):
+            settings(pairs={"beyond_words": True, **alone})
     near = {"min_similarity": 0.2}
     assert covered(strategy="neighbour_instruction", neighbours=near)["neighbours"]["min_similarity"] == 0.2
     assert covered(neighbours=near) == covered(), "no couples, no matter"
