@@ -22,7 +22,7 @@ watched() {
     sleep 2
   done
 }
-watched >"$OUT/gpu.txt" 2>&1 &
+watched >>"$OUT/gpu.txt" 2>&1 & # a second call, of other parts, goes on with it
 watcher=$!
 trap 'kill $watcher 2>/dev/null' EXIT
 

@@ -1,10 +1,12 @@
 """Words of content: what a text is about, without the grammar that holds it together. Pure.
 
-The list is English and short: what stands in nearly every text. In other languages only the words of judging are left
-out, if they are English; so more words count as content there.
+The lists are English and short: what stands in nearly every text, and what judges say of any. In other languages nearly
+every word counts as content.
 """
 
 from __future__ import annotations
+
+import functools
 
 from ray_app.base.ngrams import words
 
@@ -43,6 +45,7 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(word for word in set(words(text)) - GRAMMAR if _counts(word))
 
 
+@functools.lru_cache(maxsize=512)  # the judgments of a pair come close to each other
 def words_apart(first: str, second: str) -> frozenset[str]:
     """The words of content that only one of two responses has, without those of judging itself."""
     return (content_words(first) ^ content_words(second)) - JUDGING

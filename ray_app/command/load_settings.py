@@ -137,7 +137,7 @@ def _start_logging(level: str) -> None:
 
 
 def _build(cls: type[S], values: dict[str, Any]) -> S:
-    class Only(cls):  # type: ignore[valid-type,misc]
+    class Only(cls):  # type: ignore[valid-type,misc]  # known when it runs
         @classmethod
         def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
             return (init_settings,)

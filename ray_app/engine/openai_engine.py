@@ -42,7 +42,7 @@ class OpenAIEngine:
             async with self.slots:
                 reply = await self.client.chat.completions.create(
                     model=self.settings.model,
-                    messages=prepared.messages,  # type: ignore[arg-type]
+                    messages=prepared.messages,  # type: ignore[arg-type]  # ours are plain dicts
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     **self._options(sampling, seed),

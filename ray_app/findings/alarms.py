@@ -239,22 +239,34 @@ def _shortcut(iteration: int, sets: Mapping[str, Mapping[str, Any]], limits: Ala
         )
     if not _known(right, limits) or right["low"] is None or right["low"] <= limits.synthetic_from:
         return
+    yield from _words(iteration, heldout, right, limits)
+    others = [headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == COIN]
+    yield from _elsewhere(iteration, right, others, limits)
+
+
+def _words(iteration: int, heldout: Line, right: Line, limits: AlarmSettings) -> Iterator[Alarm]:
+    """`right`: the accuracy on held-out pairs."""
     words, beyond = value_of(heldout, "overlap_baseline"), beyond_of(heldout, "beyond_overlap")
-    if words is not None and beyond:
-        many = words >= COIN
-        share, above = (words, (beyond["low"] or 0) > 0) if many else (1 - words, right["low"] > 1 - words)
-        if share > limits.words and not above:
-            yield Alarm(
-                "shortcut_words",
-                iteration,
-                f"always the response with {'more' if many else 'fewer'} of the instruction's words is right in "
-                f"{share:.0%} of held-out pairs, the judge in {right['value']:.0%}: they do not show that it does more "
-                "than count words",
-                "pairs.beyond_words makes pairs that words tell less; sets with gold labels show whether it judges",
-                *(share, limits.words, right["n"]),
-            )
-    pairs = (headline for name, headline in sets.items() if name != HELDOUT and chance_of(headline) == COIN)
-    known = [figure for figure in map(main, pairs) if _known(figure, limits) and figure["low"] is not None]
+    if words is None or beyond is None:
+        return
+    if words >= COIN:
+        which, share, above = "more", words, (beyond["low"] or 0) > 0
+    else:
+        which, share, above = "fewer", 1 - words, right["low"] > 1 - words
+    if share > limits.words and not above:
+        yield Alarm(
+            "shortcut_words",
+            iteration,
+            f"always the response with {which} of the instruction's words is right in {share:.0%} of held-out pairs, "
+            f"the judge in {right['value']:.0%}: they do not show that it does more than count words",
+            "pairs.beyond_words makes pairs that words tell less; sets with gold labels show whether it judges",
+            *(share, limits.words, right["n"]),
+        )
+
+
+def _elsewhere(iteration: int, right: Line, others: Sequence[Line], limits: AlarmSettings) -> Iterator[Alarm]:
+    """`right`: the accuracy on held-out pairs; `others`: the headlines of the other sets of pairs."""
+    known = [figure for figure in map(main, others) if _known(figure, limits) and figure["low"] is not None]
     if not known:
         return
     value, low = pooled(known)

@@ -13,8 +13,20 @@ from ray_app.run.folder import selected_of_several
 
 Line = Mapping[str, Any]
 HELDOUT, VALIDATION = "heldout", "validation"
+BASELINES = {"length_baseline": "beyond_longer", "overlap_baseline": "beyond_overlap"}  # and how far a judge is above
 COIN = 0.5  # what it scores of pairs
 TAIL = 0.025  # chance, over all sets together, that a judge which is no better than the bar is called better on one
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What needs no judgment, on one set: what it scores, and the judge's accuracy less that on the same rows (None: a
+    run of before that difference was measured).
+    """
+
+    name: str  # one of BASELINES
+    score: float
+    beyond: Line | None
 
 
 @dataclass(frozen=True)
@@ -25,31 +37,24 @@ class SetResult:
     iteration: int
     seed: Mapping[str, Any] | None
     last: Mapping[str, Any]
-    longer: float | None  # what always the longer response scores
     selected: bool  # whether the checkpoint was selected on this set
     chance: float  # what a coin scores
     seed_unparsed: float | None = None  # the seed's answers that hold no verdict: each counts as wrong
     unparsed: float | None = None  # the same of the judge that goes on
     first: float | None = None  # its verdicts that are for the response shown first
-    beyond: Mapping[str, Any] | None = None  # accuracy less that of always the longer one, on the same rows
-    overlap: float | None = None  # what always the response with more of the instruction's words scores
-    beyond_overlap: Mapping[str, Any] | None = None  # accuracy less that, on the same rows
+    baselines: tuple[Baseline, ...] = ()  # those that were measured
     phase: str = ""  # of the judge: the second training of its iteration
     others: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # (name, accuracy) of the first judge, other prompts, SFT
 
     @property
     def p_value(self) -> float:
-        """Of a judge that is no better than chance, or no better than what needs no judgment (always the longer one,
-        always the one with more of the instruction's words): how probable such figures are (the largest of the three;
-        normal, with the spread that the intervals tell).
+        """Of a judge that is no better than chance, or no better than what needs no judgment: how probable such figures
+        are (the largest of them; normal, with the spread that the intervals tell).
         """
         found = [_one_sided(self.last, self.chance)]
-        if self.beyond is not None:
-            found.append(_one_sided(self.beyond, 0.0))
-        elif self.longer is not None:  # a run of before the difference was measured
-            found.append(_one_sided(self.last, self.longer))
-        if self.beyond_overlap is not None:
-            found.append(_one_sided(self.beyond_overlap, 0.0))
+        for baseline in self.baselines:
+            figure, bar = (self.last, baseline.score) if baseline.beyond is None else (baseline.beyond, 0.0)
+            found.append(_one_sided(figure, bar))
         return max(found)
 
     @property
@@ -93,17 +98,14 @@ def set_results(metrics: Sequence[Line]) -> list[SetResult]:
     results = []
     for name, headline in found[last].items():
         seed = found.get(0, {}).get(name, {})
-        longer = value_of(headline, "length_baseline")
         if figure := measured(headline):
             results.append(
                 SetResult(
-                    *(name, last, measured(seed), figure, longer, selected and name == VALIDATION, chance_of(headline)),
+                    *(name, last, measured(seed), figure, selected and name == VALIDATION, chance_of(headline)),
                     seed_unparsed=value_of(seed, "unparsed_rate"),
                     unparsed=value_of(headline, "unparsed_rate"),
                     first=value_of(headline, "first_position_rate"),
-                    beyond=beyond_of(headline),
-                    overlap=value_of(headline, "overlap_baseline"),
-                    beyond_overlap=beyond_of(headline, "beyond_overlap"),
+                    baselines=baselines_of(headline),
                     phase=phase,
                     others=_others(metrics, name, last if phase else None),
                 )
@@ -158,8 +160,16 @@ def value_of(headline: Line, name: str) -> float | None:
     return found
 
 
-def beyond_of(headline: Line, name: str = "beyond_longer") -> Line | None:
-    """The accuracy less that of always the longer response, or of another baseline; None where it was not measured."""
+def baselines_of(headline: Line) -> tuple[Baseline, ...]:
+    """Those of `BASELINES` that were measured on a set."""
+    scores = ((name, value_of(headline, name)) for name in BASELINES)
+    return tuple(
+        Baseline(name, score, beyond_of(headline, BASELINES[name])) for name, score in scores if score is not None
+    )
+
+
+def beyond_of(headline: Line, name: str) -> Line | None:
+    """The accuracy less what a baseline scores, by the difference's name; None where it was not measured."""
     found: Line | None = headline.get(name)
     return found if found and found["value"] is not None else None
 

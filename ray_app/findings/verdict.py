@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
 from ray_app.findings.set_results import HELDOUT, Line, SetResult, clearly_better, set_results
 from ray_app.run.folder import DPO, parts_of
@@ -13,6 +13,11 @@ DOUBTS = {"synthetic_only", "shortcut_instruction"}  # alarms that speak against
 LITTLE = 0.1  # an accuracy that is not for sure further than that above chance is little
 CONSTANT = 0.1  # a judge whose verdicts are nearly all of one place
 FEW = 10  # rows with a verdict, below which no share of them is told
+BARS = {  # what needs no judgment, as a sentence and as a line of figures name it
+    "length_baseline": "always the longer response",
+    "overlap_baseline": "always the one with more of the instruction's words",
+}
+SHORT = {"length_baseline": "always the longer", "overlap_baseline": "more words of the instruction"}
 WIDE = 0.05  # an interval that reaches further than that to a side leaves most questions open
 
 
@@ -71,15 +76,11 @@ def _named(results: Sequence[SetResult]) -> str:
 
 def _bar(results: Sequence[SetResult]) -> str:
     """What a judge has to be better than on these sets, as far as it was measured."""
-    told = ["chance"]
-    for name, scores in (
-        ("always the longer response", [result.longer for result in results]),
-        ("always the one with more of the instruction's words", [result.overlap for result in results]),
-    ):
-        known = sum(score is not None for score in scores)
-        if known:
-            told.append(name + " (where that was measured)" * (known < len(scores)))
-    return " and than ".join(told)
+    known = Counter(baseline.name for result in results for baseline in result.baselines)
+    bars = [
+        told + " (where that was measured)" * (known[name] < len(results)) for name, told in BARS.items() if known[name]
+    ]
+    return " and than ".join(["chance", *bars])
 
 
 def _looked_at(gold: Sequence[SetResult]) -> str:
@@ -131,14 +132,11 @@ def _told(result: SetResult) -> str:
         if result.seed_unparsed is not None and result.seed_unparsed >= MOSTLY_UNPARSED:
             text += f", {100 * result.seed_unparsed:.0f} % of its answers without a verdict"
     text += "".join(f"; {other}: {_of_rows(figure)}" for other, figure in result.others)
-    if result.longer is not None:
-        text += f"; always the longer: {100 * result.longer:.0f} %{_apart(result.beyond)}"
-    if result.overlap is not None:
-        text += f"; more words of the instruction: {100 * result.overlap:.0f} %{_apart(result.beyond_overlap)}"
+    text += "".join(f"; {SHORT[one.name]}: {100 * one.score:.0f} %{_apart(one.beyond)}" for one in result.baselines)
     return text + ("; the checkpoint was selected on it, so its figure flatters." if result.selected else ".")
 
 
-def _apart(beyond: Mapping[str, Any] | None) -> str:
+def _apart(beyond: Line | None) -> str:
     """The difference to a baseline, paired by rows."""
     if beyond is None or beyond["low"] is None:
         return ""

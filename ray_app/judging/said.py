@@ -7,7 +7,6 @@ it says of that word may still be nonsense.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import statistics
 from array import array
@@ -36,7 +35,7 @@ class Said:
             self.phrases.append(int.from_bytes(digest))
         if responses is not None:
             self.asked += 1
-            self.telling += not _apart(*responses).isdisjoint(said)
+            self.telling += not words_apart(*responses).isdisjoint(said)
 
     def numbers(self) -> dict[str, Any]:
         """`distinct_explanations` is their share among those that say something, `telling_explanations` the share of
@@ -49,6 +48,3 @@ class Said:
             "distinct_explanations": len(set(self.phrases)) / len(self.phrases) if self.phrases else None,
         }
         return found | ({"telling_explanations": self.telling / self.asked} if self.asked else {})
-
-
-_apart = functools.lru_cache(maxsize=512)(words_apart)  # the judgments of a pair come close to each other

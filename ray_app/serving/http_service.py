@@ -140,6 +140,7 @@ class JudgeService:
         self._require_places(1)  # else what cannot be judged would be read
         with self.bodies.held_until_answered() as body:
             content = await self.bodies.read(body, request.stream(), until)
+            # What is served is a judge's program, which has votes; a `Program` in general does not.
             asked = parse_request(content, self.limits, self.work.program.samples)  # type: ignore[attr-defined]
             self._require_places(len(asked.pairs))
             records = await self._records(asked, until)
@@ -214,6 +215,7 @@ def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings, o
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         ongoing = 2 * settings.max_in_flight + SPARE
+        # Serve's decorator makes a deployment of the class, and says no types of it.
         deployment = JudgeService.options(max_ongoing_requests=ongoing, logging_config=quiet)  # type: ignore[attr-defined]
         engines = Limits.of(pool.settings, patient=True)
         service = deployment.bind(pool.actors, engines, work, judge.mode, settings, owner)

@@ -159,7 +159,7 @@ def python_path(root: Path, given: str, installed: Collection[Path]) -> str:
     return os.pathsep.join(paths if root in installed or str(root) in paths else [str(root), *paths])
 
 
-class _JobOfThisCode(JobConfig):  # type: ignore[misc]
+class _JobOfThisCode(JobConfig):  # type: ignore[misc]  # Ray is untyped
     """A job whose workers search the driver's folders only where this process searches them too.
 
     Ray makes its workers search the working folder before all others. A console command does not search it: one that is

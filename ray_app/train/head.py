@@ -37,7 +37,7 @@ def fuse_head(layer: torch.nn.Linear, *, kernels: str, softcap: float | None = N
     def forward(self: Any, hidden: torch.Tensor, targets: torch.Tensor, summed: bool) -> torch.Tensor:
         return fused(hidden, self.weight, self.bias, targets, summed, softcap)
 
-    layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]
+    layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]  # of this one layer
 
 
 def chunked_nll(

@@ -156,7 +156,7 @@ def reference(config: Any, rows: TokenRows, device: torch.device, dtype: torch.d
         logits = lm(input_ids=ids, use_cache=False).logits[0].float()
         prompt = int(rows.prompts[index])
         total = total + torch.nn.functional.cross_entropy(logits[prompt - 1 : -1], ids[0, prompt:], reduction="sum")
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()  # type: ignore[no-untyped-call]  # PyTorch says no types of it
     return Found(float(total.detach()), _gradients(lm))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from ray_app.base.verdict import Count, count
 from ray_app.benchmarks import load_benchmark
+from ray_app.benchmarks.base import Benchmark
 from ray_app.metrics.outcome import outcomes_of
 from ray_app.metrics.summary import summarise
 
@@ -58,6 +59,14 @@ def test_above_the_baseline_is_measured_on_the_same_rows() -> None:
     assert found["beyond_longer"]["low"] < found["beyond_longer"]["value"] < found["beyond_longer"]["high"]
 
 
+def benchmark_of(folder: Path, rows: list[tuple[Any, Any, Any, str]]) -> Benchmark:
+    """A file of (instruction, response_a, response_b, label), loaded."""
+    keys = ("instruction", "response_a", "response_b", "label")
+    lines = [json.dumps({"id": str(number), **dict(zip(keys, row, strict=True))}) for number, row in enumerate(rows)]
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return load_benchmark(str(folder / "rows.jsonl"))
+
+
 def test_more_of_the_instructions_words_is_what_a_plain_count_says(tmp_path: Path) -> None:
     shown = [  # instruction, response_a, response_b, label
         ("Name the capital of Peru.", "The capital is Lima.", "Paris is in France.", "A"),  # 1 : 0, right
@@ -69,11 +78,7 @@ def test_more_of_the_instructions_words_is_what_a_plain_count_says(tmp_path: Pat
         ("Name it, user.", "The user's name", "No", "A"),
     ]
     points = [1, 0, 0.5, 1, 0.5, 1, 1]
-    file = tmp_path / "rows.jsonl"
-    keys = ("instruction", "response_a", "response_b", "label")
-    rows = [{"id": str(number), **dict(zip(keys, row, strict=True))} for number, row in enumerate(shown)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    benchmark = load_benchmark(str(file))
+    benchmark = benchmark_of(tmp_path, shown)
     tallies = {row.id: {"ab": Count(1), "ba": Count(1)} for row in benchmark.rows}
     found = summarise(benchmark, outcomes_of(benchmark, tallies), seed=0, resamples=50)["overall"]
     assert found["overlap_baseline"]["value"] == pytest.approx(sum(points) / len(points))
@@ -86,15 +91,9 @@ def test_more_of_the_instructions_words_is_what_a_plain_count_says(tmp_path: Pat
 def test_who_matches_words_is_never_right_where_they_mislead(tmp_path: Path) -> None:
     """Ten rows, in three of which the worse response repeats the instruction; a judge by words, and a good one."""
     repeats, answers = "Name the capital of Peru, that is the question", "Lima"
-    shown = [(repeats, answers, "B" if n < 3 else "A") for n in range(10)]
-    file = tmp_path / "rows.jsonl"
-    keys = ("response_a", "response_b", "label")
-    rows = [
-        {"id": str(n), "instruction": "Name the capital of Peru.", **dict(zip(keys, row, strict=True))}
-        for n, row in enumerate(shown)
-    ]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    benchmark, turned = load_benchmark(str(file)), {"A": "B", "B": "A"}
+    labels = ["B" if number < 3 else "A" for number in range(10)]
+    shown = [("Name the capital of Peru.", repeats, answers, label) for label in labels]
+    benchmark, turned = benchmark_of(tmp_path, shown), {"A": "B", "B": "A"}
 
     def judged(verdicts: list[str]) -> dict[str, Any]:
         tallies = {
@@ -103,7 +102,7 @@ def test_who_matches_words_is_never_right_where_they_mislead(tmp_path: Path) -> 
         }
         return summarise(benchmark, outcomes_of(benchmark, tallies), seed=0, resamples=50)["overall"]
 
-    by_words, right = judged(["A"] * 10), judged([label for *_, label in shown])
+    by_words, right = judged(["A"] * 10), judged(labels)
     assert [one["accuracy"]["value"] for one in (by_words, right)] == [0.7, 1]
     assert [one["overlap_baseline"]["value"] for one in (by_words, right)] == [0.7, 0.7]
     assert [one["accuracy_against_overlap"]["value"] for one in (by_words, right)] == [0, 1]
