@@ -3,7 +3,10 @@
 # command where it was stopped. Leaves metrics.jsonl, run.json, alarms.json, every set's summary and the log in $OUT/ARM.
 #
 #   OUT=out MODEL=path/to/smollm2 DATA=path/to/data RUNS=runs scripts/gpu_evidence.sh ARM [option of iterate …]
-#   arms: neighbour, neighbour-words (no couple that the instructions' words tell both ways), modified-mirror, modified
+#   arms: neighbour, modified-mirror, modified
+#         neighbour-words (no couple that the instructions' words tell both ways), neighbour-bare (verdicts alone will do),
+#         neighbour-previous (from the checkpoint before), neighbour-all (all N judgments drawn), neighbour-dpo (SFT, then
+#         DPO); ARM@name runs an arm again, under another name (seeds)
 #   LIMIT_S stops it after so many seconds, to go on in another call
 #
 # DATA holds prompts.jsonl and eval/*.jsonl (docs/results.md says which). Needs no network.
@@ -17,6 +20,10 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 case ${arm%%@*} in # a name behind @ tells runs of one arm apart (seeds)
   neighbour) options=() ;;
   neighbour-words) options=(--pairs.beyond_words true --instructions.heldout_fraction 0.3) ;; # a fifth of the pairs is left
+  neighbour-bare) options=(--judging.min_explanation 0 --judging.must_name false --judging.must_agree false) ;;
+  neighbour-previous) options=(--train.start previous) ;;
+  neighbour-all) options=(--judging.sampling all) ;;
+  neighbour-dpo) options=(--then_dpo.judging.must_name false --then_dpo.judging.must_agree false --then_dpo.train.tokens_per_batch 32768 --then_dpo.train.lr 5.0e-6) ;;
   modified-mirror) options=(--pairs.strategy modified_instruction) ;;
   modified) options=(--pairs.strategy modified_instruction --pairs.mirror false) ;;
   *) echo "unknown arm $arm"; exit 2 ;;

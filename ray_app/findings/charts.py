@@ -143,6 +143,10 @@ def explanations(metrics: Sequence[Line]) -> Chart:
     data = [
         line("bare verdicts", [(i, times(x.get("bare_verdicts"))) for i, x in rows]),
         line("distinct among the explanations", [(i, times(x.get("distinct_explanations"))) for i, x in rows]),
+        line(
+            "name the other than they call better, of those that call one so",
+            [(i, times(x.get("contradicting_explanations"))) for i, x in rows],
+        ),
         line("median words", [(i, x.get("explanation_words_median")) for i, x in rows], yaxis="y2"),
     ]
     made = chart("What trained judgments say besides the verdict", "Words on the right axis.", data, PERCENT)
@@ -153,7 +157,7 @@ def explanations(metrics: Sequence[Line]) -> Chart:
         "rangemode": "tozero",
         "showgrid": False,
         "tickformat": "d",
-        "dtick": max(1, round(max(data[2]["y"], default=0) / 5)),
+        "dtick": max(1, round(max(data[-1]["y"], default=0) / 5)),
     }
     return made
 

@@ -113,7 +113,12 @@ class Pairwise(PairProtocol):
         self, judge: Judge, settings: JudgingSettings, seed: int, iteration: int, stage: str = JUDGMENTS_STAGE
     ) -> JudgeProgram:
         drawn = self.drawn(judge, settings, seed, iteration, stage)
-        return JudgeProgram(**drawn, min_words=settings.min_explanation, must_name=settings.must_name)
+        return JudgeProgram(
+            **drawn,
+            min_words=settings.min_explanation,
+            must_name=settings.must_name,
+            must_agree=settings.must_agree,
+        )
 
     def choice(self, files: Sequence[str], rule: Rule) -> Choice:
         return choose(files, rule)

@@ -29,6 +29,11 @@ class JudgingSettings(Part):
         description="a judgment is kept only if it says a word of content that just one of the two responses has; "
         "drawing goes on without",
     )
+    must_agree: bool = Field(
+        False,
+        description="a judgment is kept only if it does not call the other response better than its verdict names "
+        "(English phrases); drawing goes on without",
+    )
     ask_pairs: bool = Field(
         False,
         description="before it judges a pair, the judge is asked what pairs.ask_generator asks the generator; a pair "
@@ -44,8 +49,9 @@ class JudgingSettings(Part):
 
     @model_validator(mode="after")
     def _names_need_two_responses(self) -> JudgingSettings:
-        if self.must_name and self.mode != "pairwise":
-            raise ValueError("judging.must_name needs judging.mode pairwise: it asks which of two responses has a word")
+        for name, why in (("must_name", "has a word"), ("must_agree", "is called better")):
+            if getattr(self, name) and self.mode != "pairwise":
+                raise ValueError(f"judging.{name} needs judging.mode pairwise: it asks which of two responses {why}")
         return self
 
     @model_validator(mode="after")

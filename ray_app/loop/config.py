@@ -122,16 +122,17 @@ class IterateSettings(CommandSettings):
 
     @model_validator(mode="after")
     def _further_judgments_are_looked_at(self) -> IterateSettings:
-        """A unit's further judgments for DPO are chosen without the pair's texts, so nothing tells what they name."""
+        """A unit's further judgments for DPO are chosen by their verdict and length: nothing else of them is read."""
         parts = {"": (self.judging, self.train)}
         if self.then_dpo:
             parts["then_dpo."] = (self.then_dpo.judging, self.then_dpo.train)
         for at, (judging, train) in parts.items():
-            if judging.must_name and train.recipe == "dpo" and train.dpo.pairs_per_prompt > 1:
-                raise ValueError(
-                    f"{at}judging.must_name looks at one judgment a unit: set {at}train.dpo.pairs_per_prompt 1, or "
-                    f"{at}judging.must_name false"
-                )
+            for name in ("must_name", "must_agree"):
+                if getattr(judging, name) and train.recipe == "dpo" and train.dpo.pairs_per_prompt > 1:
+                    raise ValueError(
+                        f"{at}judging.{name} looks at one judgment a unit: set {at}train.dpo.pairs_per_prompt 1, or "
+                        f"{at}judging.{name} false"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ OF_TRAINING_SET = (
     "explanation_words_median",
     "bare_verdicts",
     "distinct_explanations",
+    "contradicting_explanations",
 )
 
 

@@ -27,6 +27,7 @@ BESIDE = {"position_consistent_accuracy": "both", "unparsed_rate": "unp.", "leng
 # Of pairs with a mirror: right in both orders of both, and how often the winner changes with the instruction (of those
 # that are judged consistently).
 OF_MIRRORS = {"mirrored_accuracy": "right of both", "instruction_sensitivity": "winner changes"}
+SAID = ("bare_verdicts", "distinct_explanations", "telling_explanations", "contradicting_explanations")
 LEAST_TOLD_S = 0.5  # of a cause of idleness in the table
 COIN = 0.5  # what it scores of answers that have a verdict now and had none
 PART = 0.25  # of a change, from which on it is told that so much of it may be form
@@ -126,13 +127,14 @@ def _of_sets(title: str, figures: Sequence[str], caption: str | None = None) -> 
 def _said(rows: list[dict[str, Any]]) -> Table:
     """What a judge says besides its verdict where it is evaluated: of its training set it knows the answers."""
     title = "Judgments of an evaluation (words: median; names: says a word of content of one alone)"
-    table = _of_sets(title, ("words", "bare %", "distinct %", "names %"))
+    caption = "against: of those that call a response better, how many then name the other"
+    table = _of_sets(title, ("words", "bare %", "distinct %", "names %", "against %"), caption)
     for row in rows:
         said: Mapping[str, Any] = row.get("said") or {}
         for chosen in sorted(said, key=lambda one: one != VALIDATION)[:1]:
             found = said[chosen]
-            shares = [found.get(share) for share in ("bare_verdicts", "distinct_explanations", "telling_explanations")]
-            table.add_row(str(row["iteration"]), chosen, _whole(found["explanation_words_median"]), *map(_rate, shares))
+            shares = [_rate(found.get(share)) for share in SAID]
+            table.add_row(str(row["iteration"]), chosen, _whole(found["explanation_words_median"]), *shares)
     return table
 
 

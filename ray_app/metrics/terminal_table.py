@@ -106,6 +106,9 @@ def _said(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     shares.append(
         f"{percent(found['telling_explanations'])} % tell the responses apart (a word of content of one alone)"
     )
+    if found.get("contradicting_explanations") is not None:
+        calling, against = (percent(found[f"{name}_explanations"]) for name in ("calling", "contradicting"))
+        shares.append(f"{calling} % call a response better, and {against} % of these then name the other")
     yield note(f"judgments: {found['explanation_words_median']:g} words (median); {'; '.join(shares)}")
 
 

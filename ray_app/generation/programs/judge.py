@@ -13,6 +13,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ray_app.base.called_better import called_better
 from ray_app.base.content_words import words_apart
 from ray_app.base.ngrams import words
 from ray_app.base.parsers import LAST, PARSERS, ParserName
@@ -47,6 +48,7 @@ class JudgeProgram:
     keep_text: bool = True
     min_words: int = 0  # of a kept judgment, besides its verdict
     must_name: bool = False  # a kept judgment says a word that only one of the two responses has, where there is one
+    must_agree: bool = False  # a kept judgment does not call the other response the better one
     parser: ParserName = LAST
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -94,15 +96,17 @@ class JudgeProgram:
         if self.mode == "votes" or gold is None:
             return None
         for index, (sample, verdict) in enumerate(zip(drawn, verdicts, strict=True)):
-            if verdict == gold and self._says_enough(sample.text, row):
+            if verdict == gold and self._acceptable(sample.text, gold, row):
                 return index
         return None
 
-    def _says_enough(self, text: str, row: dict[str, Any]) -> bool:
-        if not self.min_words and not self.must_name:
+    def _acceptable(self, text: str, verdict: str, row: dict[str, Any]) -> bool:
+        """Whether what a correct judgment says may be taught."""
+        if not (self.min_words or self.must_name or self.must_agree):
             return True
-        said = words(explanation(text))
-        if len(said) < self.min_words:
+        told = explanation(text)
+        said = words(told)
+        if len(said) < self.min_words or (self.must_agree and called_better(told) not in (None, verdict)):
             return False
         apart = words_apart(*(transcript(unpack_text(row[side])) for side in SHOWN)) if self.must_name else ()
         return not apart or not apart.isdisjoint(said)

@@ -24,7 +24,7 @@ from ray_app.loop.stages.inputs import Inputs
 from ray_app.run.shards import column_values, null_count
 
 STAGE = "judgments"
-NEWER = ("min_explanation", "must_name", "ask_pairs")
+NEWER = ("min_explanation", "must_name", "must_agree", "ask_pairs")
 LIGHT = 0.01  # CPUs of a step between two stages
 READERS = 2  # processes that turn pairs into units: light work, and every process costs a second to start
 

@@ -137,6 +137,7 @@ def test_the_table_of_judges_has_every_control() -> None:
         "bare_verdicts": 0.1,
         "distinct_explanations": 0.8,
         "telling_explanations": 0.5,
+        "contradicting_explanations": 0.75,
     }
     headline = {"accuracy": figure, "instruction_sensitivity": figure, "beyond_longer": apart}
     extra = {"set": "validation", "headline": headline, "explanations": said}
@@ -148,6 +149,7 @@ def test_the_table_of_judges_has_every_control() -> None:
     assert cells["changes with the instruction"] == "60 % of 40"
     assert cells["above always the longer"] == "+8.0 [-1 – +17]"
     assert (cells["bare verdicts"], cells["tell the responses apart"]) == ("10 %", "50 %")
+    assert cells["name the other than they call better"] == "75 %"
 
 
 def test_what_a_run_did_not_record_is_said() -> None:

@@ -214,3 +214,5 @@ def test_a_pass_rate_needs_all_judgments() -> None:
     assert JudgingSettings(min_pass_rate=0.2, sampling="all").max_draws is None
     with pytest.raises(ValueError, match=r"judging\.must_name needs judging\.mode pairwise"):
         JudgingSettings(must_name=True, mode="pointwise")
+    with pytest.raises(ValueError, match=r"judging\.must_agree needs judging\.mode pairwise"):
+        JudgingSettings(must_agree=True, mode="pointwise")

@@ -23,6 +23,22 @@ def test_bare_verdicts_phrases_and_names_are_counted() -> None:
     assert found["explanation_words_median"] == 6
 
 
+def test_a_judgment_may_call_the_other_response_better() -> None:
+    said = Said()
+    for text in (
+        "Response A is the better one. [[A]]",
+        "The second response is better. [[A]]",
+        "Response B is worse. [[A]]",
+        "Response B is better.",  # without a verdict it contradicts none
+        "It is shorter. [[B]]",
+    ):
+        said.see(text)
+    found = said.numbers()
+    assert found["calling_explanations"] == 3 / 5
+    assert found["contradicting_explanations"] == 1 / 3
+    assert Said().numbers()["contradicting_explanations"] is None
+
+
 def test_without_responses_nothing_is_said_of_names() -> None:
     said = Said()
     said.see("Because. [[A]]")

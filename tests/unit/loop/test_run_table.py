@@ -158,9 +158,10 @@ def test_what_is_said_in_an_evaluation_has_a_table() -> None:
         "bare_verdicts": 0.1,
         "distinct_explanations": 0.8,
         "telling_explanations": 0.5,
+        "contradicting_explanations": 0.75,
     }
     text = shown([line("evaluation", 1, set="test", headline=HEADLINE, change=None, explanations=said)])
-    assert "1 test 9 10.0 80.0 50.0" in [" ".join(row.split()) for row in text.splitlines()]
+    assert "1 test 9 10.0 80.0 50.0 75.0" in [" ".join(row.split()) for row in text.splitlines()]
 
 
 def test_votes_that_stopped_early_have_no_single_sample_accuracy() -> None:

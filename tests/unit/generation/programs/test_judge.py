@@ -191,6 +191,16 @@ def test_a_kept_judgment_names_a_response(mode: str, packed: Callable[[str], str
     assert short.counters["kept"] == 0
 
 
+@pytest.mark.parametrize("mode", ["until_correct", "all"])
+def test_a_kept_judgment_does_not_call_the_other_response_better(mode: str) -> None:
+    answers = ["Response B is better. [[A]]", "Response B is better. [[B]]", "The first response is better. [[A]]"]
+    (result,) = run(program(mode=mode, samples=3, must_agree=True), Replay(in_turn(answers)), ROW)
+    assert [row["kept"] for row in result.rows] == [False, False, True]
+    assert [row["correct"] for row in result.rows] == [True, False, True], "what is correct does not depend on it"
+    (silent,) = run(program(mode=mode, samples=1, must_agree=True), Replay(in_turn(["A wren. [[A]]"])), ROW)
+    assert silent.rows[0]["kept"], "it calls neither better"
+
+
 def test_votes_are_read_by_the_parser_that_was_named() -> None:
     texts = ["[[A]], no: [[B]]", "[[B]]", "[[B]]"]
     rows = {}

@@ -406,6 +406,7 @@ def test_what_is_inherited_and_what_is_the_releases(settings: Settings) -> None:
             },
             r"judging\.must_name looks at .* set train\.dpo\.pairs_per_prompt 1",
         ),
+        ({"then_dpo": {"judging": {"must_agree": True}}}, r"then_dpo\.judging\.must_agree looks at .*must_agree false"),
         ({"then_dpo": {"train": {"lrr": 1}}}, r"then_dpo\.train\.lrr"),
     ],
 )

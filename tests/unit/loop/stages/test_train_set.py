@@ -141,6 +141,8 @@ def test_rows_are_prompts_and_the_kept_judgment(context: Any) -> None:
         "explanation_words_median": 3,
         "bare_verdicts": 0,
         "distinct_explanations": 1,
+        "calling_explanations": 0,
+        "contradicting_explanations": None,
     }
     assert (result.rows_in, result.rows_out) == (sum(map(len, LETTERS.values())), 6)
 
