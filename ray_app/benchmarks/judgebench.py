@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from ray_app.benchmarks.base import ID, TEXT, Ids, Item, Spec, pairwise_item
 from ray_app.benchmarks.files import Numbered
+from ray_app.errors import InputError
 
 NAME = "judgebench"
 _LABELS = {"A>B": "A", "B>A": "B"}
@@ -23,10 +24,16 @@ _CATEGORIES = {
 
 
 def parse(rows: Iterator[Numbered]) -> Iterator[Item]:
-    """One item a pair; `id` is the pair_id."""
-    ids = Ids()
+    """One item a pair; `id` is the pair_id. Raises InputError where rows of both sets are in one file."""
+    ids, models = Ids(), set[str]()
     for numbered in rows:
         row = numbered.row
+        models |= {str(row["response_model"])} if row.get("response_model") else set()
+        if len(models) > 1:
+            raise InputError(
+                f"{numbered.where}: responses of {' and '.join(sorted(models))} in one file: JudgeBench's two sets share "
+                "questions and are not pooled; give each as a file of its own"
+            )
         label = row.get("label")
         yield pairwise_item(
             ids.own(row.get("pair_id"), numbered.where),

@@ -26,7 +26,7 @@ from ray_app.engine.room import require_room
 from ray_app.engine.settings import EngineSettings
 from ray_app.engine.vllm_engine import environment
 from ray_app.errors import RunError, last_line
-from ray_app.system.claims import Claim, across_nodes, claim, matched, release, wait_for_gpus
+from ray_app.system.claims import Claim, across_nodes, claim, matched, release, wait_for_gpus, what_is_free
 from ray_app.system.stopping import stopped
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,8 @@ class EnginePool:
                 raise RunError(f"{self.role}: {len(waiting)} engine(s) were not ready after {limit:.0f} s")
             if waiting and time.monotonic() - told >= TELL_EVERY_S:
                 told = time.monotonic()
-                log.info("%s: %d of %d engines are ready", self.role, len(self.actors) - len(waiting), len(self.actors))
+                ready = f"{len(self.actors) - len(waiting)} of {len(self.actors)} engines are ready"
+                log.info("%s: %s; %s", self.role, ready, what_is_free())  # some may wait for room
 
     def _check_started(self, index: int, reference: Any) -> Any | None:
         """None where an engine has started, else what to wait for. Raises RunError where it did not start."""

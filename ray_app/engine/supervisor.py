@@ -22,6 +22,7 @@ from ray_app.engine.ending import end_process
 from ray_app.engine.replicas import Replicas
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import RunError, last_line
+from ray_app.system.claims import what_is_free
 
 log = logging.getLogger(__name__)
 PING_EVERY_S, PING_LIMIT_S, SETTLE_S = 15.0, 60.0, 0.1
@@ -226,7 +227,9 @@ class Supervisor:
             while not (await asyncio.wait({pulse}, timeout=wait_s))[0]:
                 waited += wait_s
                 wait_s = TELL_EVERY_S
-                log.warning("engine %d has no process for %.0f s: %s", index, waited, what_is_free())
+                log.warning(
+                    "engine %d has no process for %.0f s: %s, and it waits for its own", index, waited, what_is_free()
+                )
             told: dict[str, Any] = pulse.result()
             return told
         finally:
@@ -281,14 +284,6 @@ class Supervisor:
             elif self.limits.local and now - self.moved[index] >= self.limits.stall_s:
                 # Of an endpoint no token is seen before an answer is whole: `request_timeout_s` alone limits it.
                 self.down(index, life, STALLED, f"for {now - self.moved[index]:.0f} s", end=True)
-
-
-def what_is_free() -> str:
-    """What the cluster has left for an engine, in words."""
-    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-    free = ray.available_resources()
-    cpus, gpus = (free.get(kind, 0.0) for kind in ("CPU", "GPU"))
-    return f"{gpus:g} GPUs and {cpus:g} CPUs are free on {nodes} node(s), and it waits for its own to be"
 
 
 def _last_line(fault: BaseException) -> str:

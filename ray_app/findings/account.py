@@ -40,13 +40,19 @@ def learned_from(metrics: Sequence[Line]) -> list[str]:
 
 
 def thrown_away(metrics: Sequence[Line]) -> list[str]:
-    """What was left out, in sentences: from instructions to pairs, and from judged units to training rows."""
+    """What was left out, in sentences, with the share of what was asked: from instructions (neighbours: couples) to
+    pairs, and from judged units to training rows.
+    """
     told = []
     for line in metrics:
         _, stage = parts_of(line["stage"])
         place = _opening(line)
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out(line)[:REASONS])
         kept, extra = line["rows_out"], line["extra"]
+        asked = extra.get("tried") or line.get("rows_in") or 0
+        reasons = ", ".join(
+            f"{reason} {count:,}" + (f" ({count / asked:.0%})" if asked else "")
+            for reason, count in left_out(line)[:REASONS]
+        )
         if stage == "pairs" and (lost := sum(line["quarantined"].values())):
             made = f"{place}{lost:,} rows gave no pair, and {kept:,} pairs were made"
             told.append(f"{made}. Most were lost as: {reasons}.")

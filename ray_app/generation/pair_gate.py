@@ -6,6 +6,7 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     empty_response             nothing was answered
     cut_off_*                  an answer was longer than its token limit
     equal_responses            both say the same: no better one
+    nearly_equal_responses     nearly all of their words are the same (word trigrams): the label means little
     modified_equals_original   the modified instruction asks for the same (word trigrams), and no sentence was changed
     not_an_instruction         the modified instruction asks for nothing, is an answer, or talks about the task
     another_language           the modified instruction is of another language
@@ -52,6 +53,7 @@ from ray_app.generation.pair_texts import (
     talks_about_task,
 )
 
+NEAR_COPY = 0.9  # word trigrams that two responses share
 CONTAMINATED, CONTAMINATED_RESPONSE = "contaminated_modified", "contaminated_response"
 
 
@@ -90,6 +92,9 @@ def pair_fault(
     if modified is not None and _near_copy(original, modified, gate):
         return "modified_equals_original"
     if gate.heuristics:
+        # Two answers to one question may differ in the figure alone that makes one of them wrong.
+        if modified is not None and similarity(chosen, rejected) >= NEAR_COPY:
+            return "nearly_equal_responses"
         fault = (modified is not None and _instruction_fault(original, modified, written)) or (
             _response_fault(original, original, chosen) or _response_fault(original, modified or original, rejected)
         )

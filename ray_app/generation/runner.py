@@ -18,7 +18,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ray_app.engine.actor import ENGINE_ERROR
+from ray_app.engine.actor import ENGINE_ERROR, TIMEOUT
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
@@ -36,7 +36,9 @@ from ray_app.system.stopping import at_most, stopped
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-RETRIED = frozenset({ENGINE_ERROR})  # faults that are no row's own
+# Faults that may be no row's own, and are asked again by the next attempt: a replica may have erred, or have been too
+# slow for its samples. What has ended engines alone is left.
+RETRIED = frozenset({ENGINE_ERROR, TIMEOUT})
 DEFAULT_SHARDS = ShardSettings()
 STOP_CLOSE_S, CLOSE_S = 3.0, 60.0  # for the open shard, where a run is stopped, and where a stage fails
 DRIVES = 3  # of a stage whose helpers die
@@ -165,14 +167,14 @@ class Runner:
         spent.update(counters)
 
     def reopen(self, job: Job) -> None:
-        """Rows that failed in an engine in an earlier attempt are asked again: a replica may have been at fault."""
+        """Rows that failed or were too slow in an earlier attempt are asked again: engines may have been at fault."""
         if not list_files(job.directory, "quarantine-*.parquet"):
             return
         if self.fence:
             self.fence.check()
         again = reopen(job.directory, RETRIED, job.stage if job.where else None)
         if again:
-            log.info("%s: %d row(s) that failed in an engine before are asked again", job.label, again)
+            log.info("%s: %d row(s) that failed or were too slow before are asked again", job.label, again)
 
     @contextlib.contextmanager
     def writing(self, *jobs: Job, spent: Sequence[Counter[str]] = ()) -> Iterator[Any]:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ray_app.benchmarks import Benchmark
-from ray_app.engine.actor import ENGINE_ERROR
+from ray_app.engine.actor import ENGINE_ERROR, TIMEOUT
+from ray_app.engine.asking import KILLED
 from ray_app.errors import RunError
 from ray_app.generation.runner import WEIGHTS, Job, Runner, StageResult
 from ray_app.generation.together import run_together
@@ -19,6 +20,8 @@ from ray_app.judging.protocol import STAGE, Answers, Questions, Voting
 from ray_app.judging.registry import protocol_for
 from ray_app.judging.sharing import spool
 from ray_app.run.storage import join
+
+FAILED = (ENGINE_ERROR, TIMEOUT, KILLED)  # reasons of rows that no engine answered
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,17 @@ def job_of(runner: Runner, questions: Questions, judge: Judge, voting: Voting, d
 
 
 def require_answers(name: str, result: StageResult, most_errors: float) -> None:
-    """Raises RunError where too many units of a set failed in the engines."""
-    failed = result.quarantined.get(ENGINE_ERROR, 0)
+    """Raises RunError where too many units of a set failed in the engines, whatever the row is told to have done: many
+    slow samples are a slow engine, and many that end engines a broken one.
+    """
+    reasons = {reason: result.quarantined.get(reason, 0) for reason in FAILED}
+    failed = sum(reasons.values())
     if failed > most_errors * result.rows_in:
+        told = ", ".join(f"{reason} {count}" for reason, count in reasons.items() if count)
+        again = "" if reasons[KILLED] == failed else f"; the same command asks those again that are not {KILLED}"
         raise RunError(
-            f"{name}: {failed} of {result.rows_in} questions failed in the engines, more than max_engine_errors "
-            f"{most_errors:g} allows: its figures would not be those of the judge; the same command asks them again"
+            f"{name}: {failed} of {result.rows_in} questions failed in the engines ({told}), more than "
+            f"max_engine_errors {most_errors:g} allows: its figures would not be those of the judge{again}"
         )
 
 

@@ -5,7 +5,7 @@ The front matter of a dataset card names its Parquet files, so `datasets.load_da
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +15,7 @@ from ray_app.base.model_files import is_path
 from ray_app.engine.settings import EngineSettings
 from ray_app.loop.config import IterateSettings
 from ray_app.loop.stages.inputs import VALIDATION
+from ray_app.metrics.similarity import THIRDS
 from ray_app.run.folder import StageRecord, selected_of_several
 
 PAPER = "[Self-Taught Evaluators](https://arxiv.org/abs/2408.02666)"
@@ -32,6 +33,13 @@ SHOWN = {  # rows of the score table, where they were measured
     "accuracy_against_overlap": "accuracy where the worse response has more of them",
     "mirrored_accuracy": "right in both orders, and of the mirror (the same responses, another instruction)",
     "instruction_sensitivity": "winner changes with the instruction, of mirrored pairs",
+    **{f"accuracy_{third}_similar": f"accuracy of the third whose instructions are {third} alike" for third in THIRDS},
+}
+SAID = {  # of the judgments of a set, beside their verdicts
+    "bare_verdicts": "judgments that are a bare verdict",
+    "distinct_explanations": "distinct among what the others say",
+    "telling_explanations": "judgments with a word of content of one response alone",
+    "contradicting_explanations": "of those that call a response better: the verdict names the other",
 }
 
 
@@ -216,9 +224,21 @@ def _scores(evaluations: Sequence[StageRecord], selected: bool) -> list[str]:
     ]
     if not rows:
         return []
+    rows += [
+        (name_of(record), shown, told, None, None)
+        for record in evaluations
+        for shown, told in _said(record.extra.get("explanations") or {})
+    ]
     table = _table(("set", "figure", "value", "95 % interval", "n"), rows)
     flatters = "\n\n*Selected on*: the checkpoint is the best of several on this set, so its figures flatter."
     return ["## Scores\n\n" + table + flatters * any("(selected on)" in row[0] for row in rows)]
+
+
+def _said(found: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """(what is told, its figure) of what a judge says of a set besides its verdicts, where it was counted."""
+    if found.get("explanation_words_median") is not None:
+        yield "words besides the verdict (median)", f"{found['explanation_words_median']:g}"
+    yield from ((shown, _rate(found[name])) for name, shown in SAID.items() if found.get(name) is not None)
 
 
 def _interval(figure: Mapping[str, Any]) -> str | None:

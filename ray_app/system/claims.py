@@ -22,6 +22,7 @@ from ray_app.errors import RunError, first_line
 
 log = logging.getLogger(__name__)
 FREE_S = 60.0
+TOLD_S = 30.0  # of waiting for GPUs: then the log tells what is free
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -56,10 +57,9 @@ def claim(
     deadline = time.monotonic() + timeout_s
     groups = [_group(gpus, cpus, nodes[index] if nodes else None) for index in range(count)]
     try:
+        wanted = f"{count} times {f'{gpus:g} GPU(s)' if gpus else f'{cpus:g} CPU(s)'}"
         for group in groups:
-            if not group.wait(max(0.1, deadline - time.monotonic())):
-                wanted = f"{gpus:g} GPU(s)" if gpus else f"{cpus:g} CPU(s)"
-                raise RunError(f"{count} times {wanted} were not free after {timeout_s:.0f} s")
+            _wait_for(group, deadline, wanted, timeout_s)
         places = ray.get([_asked(group, gpus) for group in groups])
     except BaseException as fault:
         for group in groups:
@@ -68,6 +68,22 @@ def claim(
             raise RunError(f"GPUs could not be claimed: {first_line(fault)}") from fault
         raise
     return [Claim(group, place) for group, place in zip(groups, places, strict=True)]
+
+
+def _wait_for(group: PlacementGroup, deadline: float, wanted: str, timeout_s: float) -> None:
+    """Until it is placed; what is awaited, and what is free, stands in the log twice a minute meanwhile."""
+    while not group.wait(min(TOLD_S, max(0.1, deadline - time.monotonic()))):
+        if time.monotonic() >= deadline:
+            raise RunError(f"{wanted} were not free after {timeout_s:.0f} s")
+        log.warning("waiting for %s: %s", wanted, what_is_free())
+
+
+def what_is_free() -> str:
+    """What the cluster has left for an engine, in words."""
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    free = ray.available_resources()
+    cpus, gpus = (free.get(kind, 0.0) for kind in ("CPU", "GPU"))
+    return f"{gpus:g} GPUs and {cpus:g} CPUs are free on {nodes} node(s)"
 
 
 def _group(gpus: float, cpus: float, node: str | None) -> PlacementGroup:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
 import yaml
@@ -23,7 +24,7 @@ from toy_tokenizers import PLAIN, make
 
 from ray_app.base.schema import CHOSEN_FIRST, HELDOUT, INSTRUCTIONS, REJECTED_FIRST, TRAIN
 from ray_app.command.load_settings import load_settings
-from ray_app.engine.base import Engine, UnitResult
+from ray_app.engine.base import Engine, EngineError, UnitResult
 from ray_app.engine.manager import PoolManager
 from ray_app.errors import RunError
 from ray_app.generation import side_by_side as streaming
@@ -35,7 +36,7 @@ from ray_app.loop.stages.inputs import Inputs
 from ray_app.loop.steps import judging_engine, streamed
 from ray_app.run.folder import RunFolder
 from ray_app.run.shards import ShardWriter, column_values, row_counts
-from ray_app.run.storage import list_files, read_parquet
+from ray_app.run.storage import list_files, read_parquet, write_parquet_atomic
 from ray_app.train.trainable import Trainer
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -232,6 +233,55 @@ def test_a_helper_that_dies_costs_no_row_of_either_table(
     assert table(made.pairs) == table(undisturbed.pairs)
     assert table(made.judgments) == table(undisturbed.judgments)
     assert (pairs.rows_out, judgments.rows_in) == (40, 64)
+
+
+class FailsOn:
+    """Asks like `program`, but engines fail on the rows that have `value` in `column`."""
+
+    def __init__(self, program: Any, column: str, value: str) -> None:
+        self.program, self.column, self.value, self.unit_of = program, column, value, program.unit_of
+
+    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+        if row[self.column] == self.value:
+            raise EngineError("out of order")
+        result: UnitResult = await self.program(engine, row)
+        return result
+
+
+def test_what_failed_in_an_engine_is_asked_again_by_the_next_attempt_of_both(
+    run: Any, with_programs: Any, undisturbed: Run
+) -> None:
+    """One pair, and the judgments of another; the attempt ends before its last shard of pairs is closed."""
+    made, attempts = run(name="errors"), list[int]()
+
+    def failing(first: Any, second: Any) -> Any:
+        attempts.append(1)
+        if len(attempts) > 1:
+            return first, second
+        pairs = FailsOn(first.program, "instruction_id", "i0003")
+        return replace(first, program=pairs), replace(
+            second, program=FailsOn(second.program, "instruction", "Question 5?")
+        )
+
+    with_programs(failing)
+    pairs, judgments = made()
+    assert (pairs.quarantined, judgments.quarantined) == ({"engine_error": 1}, {"engine_error": 2})
+    without_the_last_pairs(made)
+    pairs, judgments = made()
+    assert len(attempts) == 2, "both streamed"
+    assert (pairs.quarantined, judgments.quarantined) == ({}, {})
+    whole(made, 40)
+    assert table(made.pairs) == table(undisturbed.pairs)
+    assert table(made.judgments) == table(undisturbed.judgments)
+
+
+def without_the_last_pairs(made: Run) -> None:
+    """Take the last shard of pairs away, and what was judged of them."""
+    Path(list_files(str(made.pairs), "shard-*.parquet")[-1]).unlink()
+    known = pa.array(sorted(column_values(str(made.pairs), "pair_id")))
+    for file in list_files(str(made.judgments), "shard-*.parquet"):
+        judged = read_parquet(file)
+        write_parquet_atomic(judged.filter(pa.compute.is_in(judged["pair_id"], known)), file)
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,25 @@ def test_an_engine_that_answers_nothing_is_no_fault_of_any_row(runner: Runner, j
     assert not any(list_files(one.directory, "quarantine-*.parquet") for one in jobs)
 
 
+def test_what_failed_in_an_engine_is_asked_again_by_the_next_attempt(runner: Runner, job: Make, scripted: Make) -> None:
+    """Every unit is in a closed shard or quarantined after the first attempt: what is not taken out of the quarantine
+    would never be asked again.
+    """
+    broken = scripted({"p": [0.4], "fail": 0.1}, max_model_len=300)
+    jobs = [job("a", 8, engine=broken), job("b", 8, seed=8, engine=broken)]
+    lost = [result.quarantined["engine_error"] for result in run_together(runner, jobs)]
+    before = [rows_of(one) for one in jobs]
+    assert all(0 < many < 16 for many in lost)
+    assert [len(closed_units(one.directory, one.key)) for one in jobs] == [16, 16]
+    jobs = [job("a", 8), job("b", 8, seed=8)]
+    found = run_together(runner, jobs)
+    assert [result.quarantined for result in found] == [{}, {}]
+    assert [result.extra["resumed_units"] for result in found] == [16 - many for many in lost]
+    for one, kept in zip(jobs, before, strict=True):
+        after = rows_of(one)
+        assert len({(row["pair_id"], row["order"]) for row in after}) == 16
+        assert all(row in after for row in kept), "what was answered is not asked again"
+
+
 def test_seconds_are_shared_by_units() -> None:
     assert shares([30, 10], 8.0) == [6.0, 2.0]

@@ -8,6 +8,7 @@ import pytest
 import ray
 
 from ray_app.errors import RunError
+from ray_app.system import claims
 from ray_app.system.claims import Claim, Place, claim, matched, release
 
 
@@ -65,9 +66,15 @@ def test_a_claim_is_counted_until_it_is_released(gpus: int) -> None:
         release(again)
 
 
-def test_more_than_there_is_is_told_and_leaves_nothing_claimed(gpus: int) -> None:
+def test_more_than_there_is_is_told_and_leaves_nothing_claimed(
+    gpus: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it is waited for, the log says what for, and what is free: others may hold it for long."""
+    monkeypatch.setattr(claims, "TOLD_S", 0.3)
     with pytest.raises(RunError, match=r"2 times 3 GPU\(s\) were not free after 1 s"):
         claim(3.0, 2, 1)
+    assert "waiting for 2 times 3 GPU(s): " in caplog.text
+    assert "CPUs are free on 1 node(s)" in caplog.text
     whole = claim(float(gpus), 1, 30)
     release(whole)
 

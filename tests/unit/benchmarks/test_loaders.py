@@ -11,6 +11,7 @@ from ray_app.base.schema import PairwiseRow, content_id, pair_key
 from ray_app.base.verdict import Count
 from ray_app.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from ray_app.benchmarks.rewardbench2 import shown_order
+from ray_app.errors import InputError
 from ray_app.metrics import outcomes_of, summarise
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "benchmarks"
@@ -133,6 +134,18 @@ def test_judgebench() -> None:
         ("coding", "B"),
     ]
     assert faults(benchmark) == {"0000-6": "bad_label"}
+
+
+def test_judgebenchs_two_sets_are_not_pooled(tmp_path: Path) -> None:
+    row = {"source": "mmlu-pro-law", "question": "Q?", "response_A": "a", "response_B": "b", "label": "A>B"}
+    models = ("gpt-4o-2024-05-13", "claude-3-5-sonnet-20240620")
+    rows = [{**row, "pair_id": str(i), "response_model": model} for i, model in enumerate(models)]
+    file = tmp_path / "both.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    with pytest.raises(InputError, match=r"both.jsonl.* claude-3-5-.* and gpt-4o-.* in one file"):
+        load_benchmark(f"judgebench={file}")
+    file.write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+    assert len(load_benchmark(f"judgebench={file}").rows) == 1
 
 
 def test_llmbar_from_its_folder() -> None:

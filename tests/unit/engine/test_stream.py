@@ -1,15 +1,19 @@
-"""The end of a stage: whose fault it was that units failed, lane by lane."""
+"""A stage: where its client stands, and at its end whose fault it was that units failed, lane by lane."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.engine import stream
 from ray_app.engine.base import UnitResult
-from ray_app.engine.stream import HelperLost, helper_died, settle
+from ray_app.engine.client import PoolClient
+from ray_app.engine.settings import EngineSettings
+from ray_app.engine.stream import HelperLost, helper_died, lanes_stage, program_stage, settle
 from ray_app.errors import RunError
 
 
@@ -84,3 +88,36 @@ def test_a_helper_that_is_lost_in_any_way_is_known_as_lost(fault: Exception) -> 
 def test_a_gpu_without_memory_is_no_lost_helper() -> None:
     assert not helper_died(RuntimeError("torch.OutOfMemoryError: CUDA out of memory"))
     assert not helper_died(RuntimeError("torch.cuda.OutOfMemoryError: CUDA out of memory"))
+
+
+NODE = "ab" * 28  # a node's id, as Ray writes it
+
+
+class Lazy:
+    """Stands for a Ray dataset; `options` are those of its stage."""
+
+    def map_batches(self, stage: Any, **options: Any) -> Lazy:
+        self.stage, self.options = stage, options
+        return self
+
+
+@pytest.mark.parametrize("of_several_tables", [False, True])
+def test_the_client_of_a_stage_stands_on_the_node_of_the_driver_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch, of_several_tables: bool
+) -> None:
+    """Ray places an actor that takes no CPU on any node: on one with engines it would go with that node, and so would
+    the stage. It takes none, because the node of a driver may offer none.
+    """
+    here = SimpleNamespace(get_node_id=lambda: NODE)
+    monkeypatch.setattr(stream.ray, "get_runtime_context", lambda: here)
+    settings = EngineSettings(model="m", kind="scripted").resolved(0)
+    dataset, pool, program = Lazy(), SimpleNamespace(settings=settings, actors=["engine"], model="m"), SimpleNamespace()
+    if of_several_tables:
+        lanes_stage(dataset, pool, [program, program], Writer([]))  # type: ignore[arg-type, list-item]
+    else:
+        program_stage(dataset, pool, program, Writer([]), stage="judgments")  # type: ignore[arg-type]
+    where = dataset.options["scheduling_strategy"]
+    assert dataset.stage is PoolClient
+    assert isinstance(where, NodeAffinitySchedulingStrategy)
+    assert (where.node_id, where.soft) == (NODE, False)
+    assert dataset.options["num_cpus"] == 0

@@ -139,7 +139,8 @@ def test_the_table_of_judges_has_every_control() -> None:
         "telling_explanations": 0.5,
         "contradicting_explanations": 0.75,
     }
-    headline = {"accuracy": figure, "instruction_sensitivity": figure, "beyond_longer": apart}
+    controls = ("instruction_sensitivity", "mirrored_accuracy", "position_consistent_accuracy", "unparsed_rate")
+    headline = {"accuracy": figure, "beyond_longer": apart, **dict.fromkeys((*controls, "length_baseline"), figure)}
     extra = {"set": "validation", "headline": headline, "explanations": said}
     trained = {"stage": "training", "iteration": 1, "extra": {"candidates": [1, 2]}}
     made = judges.table([trained, {"stage": "evaluation", "iteration": 1, "extra": extra}], {})
@@ -147,6 +148,8 @@ def test_the_table_of_judges_has_every_control() -> None:
     assert row["set"] == "validation (selected on)"
     cells = dict(zip(made["columns"], row["cells"], strict=True))
     assert cells["changes with the instruction"] == "60 % of 40"
+    for control in ("mirror too", "right in both orders", "no verdict", "always the longer"):
+        assert cells[control] == "60 %"
     assert cells["above always the longer"] == "+8.0 [-1 – +17]"
     assert (cells["bare verdicts"], cells["tell the responses apart"]) == ("10 %", "50 %")
     assert cells["name the other than they call better"] == "75 %"

@@ -50,6 +50,13 @@ def test_what_is_no_instruction(modified: str) -> None:
     assert pair_fault(QUESTION, modified, GOOD, WORSE, [], ALL) == "not_an_instruction"
 
 
+def test_responses_that_are_nearly_the_same_have_no_better_one() -> None:
+    long = "The nightingale is a small brown bird that sings at night in woods and hedges of the south. " * 3
+    assert pair_fault(QUESTION, OTHER, long, long + "Yes.", [], ALL) == "nearly_equal_responses"
+    assert pair_fault(QUESTION, OTHER, long, long + "Yes.", [], Gate()) is None
+    assert pair_fault(QUESTION, None, long + "It is 12.", long + "It is 13.", [], ALL) is None, "one figure is wrong"
+
+
 def test_an_original_with_something_added_still_asks_for_the_original() -> None:
     assert pair_fault(QUESTION, f"{QUESTION[:-1]}, and say why.", GOOD, WORSE, [], ALL) == "adds_to_original"
     assert adds_to("List three fruits", "List three fruits and three vegetables")

@@ -10,8 +10,10 @@ import pytest
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.settings import EngineSettings
+from ray_app.engine.stream import HelperLost
 from ray_app.errors import RunError
-from ray_app.generation.runner import Job, result_of
+from ray_app.generation import runner
+from ray_app.generation.runner import Job, driven, result_of
 from ray_app.run import storage
 from ray_app.run.lease import Fence
 from ray_app.run.shards import ShardWriter, shard_files
@@ -91,3 +93,46 @@ def test_who_has_lost_the_run_changes_no_quarantine(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"lease\.json is gone"):
         result_of(job(tmp_path, 1), {}, 0.0, {}, lost)
     assert job(tmp_path, 1).tally().superseded == ("a:ab",)
+
+
+class Drives:
+    """Stands for the drives of a stage: those before `succeeds` end with `fault`."""
+
+    def __init__(self, fault: Exception, succeeds: int | None = None) -> None:
+        self.fault, self.succeeds, self.many = fault, succeeds, 0
+
+    def __call__(self) -> str:
+        self.many += 1
+        if self.many == self.succeeds:
+            return "done"
+        raise self.fault
+
+
+def test_a_stage_whose_helpers_die_again_and_again_is_driven_three_times_and_no_more() -> None:
+    """Something is wrong then that another drive does not heal, and it would cost the hours of the engines."""
+    drives = Drives(HelperLost("the client died"))
+    with pytest.raises(HelperLost, match="the client died"):
+        driven("judging", drives)
+    assert drives.many == 3
+
+
+def test_the_last_drive_of_a_stage_may_still_end_it(caplog: pytest.LogCaptureFixture) -> None:
+    drives = Drives(HelperLost("the client died"), succeeds=3)
+    assert driven("judging", drives) == "done"
+    assert caplog.messages == ["the client died; judging goes on from its closed shards"] * 2
+
+
+def test_a_stage_is_not_driven_again_after_a_fault_that_is_no_helpers_death() -> None:
+    drives = Drives(RunError("no request succeeded"))
+    with pytest.raises(RunError, match="no request succeeded"):
+        driven("judging", drives)
+    assert drives.many == 1
+
+
+def test_a_stage_of_a_run_that_is_stopped_is_not_driven_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its helpers die because the command ends."""
+    monkeypatch.setattr(runner, "stopped", lambda: True)
+    drives = Drives(HelperLost("the client died"))
+    with pytest.raises(HelperLost):
+        driven("judging", drives)
+    assert drives.many == 1

@@ -14,7 +14,7 @@ def result(errors: int, **more: int) -> StageResult:
 
 
 def test_a_share_within_the_limit_is_counted_and_told() -> None:
-    require_answers("validation", result(2, timeout=50), 0.01)
+    require_answers("validation", result(2, prompt_too_long=50), 0.01)
     require_answers("validation", result(200), 1.0)
     require_answers("validation", StageResult(), 0.0)
 
@@ -24,3 +24,13 @@ def test_more_than_the_limit_ends_the_run_in_one_line() -> None:
         require_answers("validation", result(3), 0.01)
     assert "\n" not in str(caught.value)
     assert "max_engine_errors 0.01" in str(caught.value)
+
+
+def test_slow_rows_and_rows_that_end_engines_count_too() -> None:
+    """Many of them are a fault of the engines, whatever their rows are told to have done."""
+    with pytest.raises(RunError, match=r"3 of 200 .* \(engine_error 1, timeout 1, killed_engine 1\)") as caught:
+        require_answers("validation", result(1, timeout=1, killed_engine=1), 0.01)
+    assert "the same command asks those again that are not killed_engine" in str(caught.value)
+    with pytest.raises(RunError) as alone:
+        require_answers("validation", result(0, killed_engine=3), 0.01)
+    assert "again" not in str(alone.value), "they would end its engines again"

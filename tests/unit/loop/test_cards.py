@@ -195,6 +195,42 @@ def test_a_set_that_the_checkpoint_was_selected_on_is_marked_in_its_card() -> No
     assert "flatter" not in one
 
 
+def test_a_card_has_every_control_of_a_set() -> None:
+    """What could be right without judging, and what is said besides: a reader of the card alone has to see both."""
+    figure = {"value": 0.8, "n": 99, "low": 0.7, "high": 0.9}
+    controls = {
+        "position_consistent_accuracy": "right in both orders",
+        "unparsed_rate": "unparsed",
+        "first_position_rate": "verdicts for the response shown first",
+        "length_baseline": "always the longer response",
+        "overlap_baseline": "more of the instruction's words",
+        "mirrored_accuracy": "and of the mirror",
+        "instruction_sensitivity": "winner changes with the instruction",
+        "accuracy_least_similar": "whose instructions are least alike",
+        "accuracy_most_similar": "whose instructions are most alike",
+    }
+    said = {
+        "explanation_words_median": 9,
+        "bare_verdicts": 0.25,
+        "distinct_explanations": 0.5,
+        "telling_explanations": 0.625,
+        "contradicting_explanations": None,
+    }
+    evaluated = record("evaluation", set="heldout", headline=dict.fromkeys(controls, figure), explanations=said)
+    card = model_card(settings(), 2, record("training", **TRAINING), None, [evaluated])
+    for told in controls.values():
+        lines = [line for line in card.splitlines() if line.startswith("| heldout |") and told in line]
+        assert lines, told
+        assert all(line.endswith("| 80.0 % | 70.0 to 90.0 % | 99 |") for line in lines)
+    for told, value in (
+        ("words besides the verdict (median)", "9"),
+        ("a bare verdict", "25.0 %"),
+        ("distinct", "50.0 %"),
+    ):
+        assert any(told in line and f"| {value} |" in line for line in card.splitlines())
+    assert "names the other" not in card, "none calls a response better"
+
+
 def test_cards_claim_no_more_than_the_run_knows_of_its_labels() -> None:
     """Pairs made elsewhere may be labelled by people."""
     claim = "without human preference labels"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
+from collections.abc import Sequence
 
 import pytest
 from making import outcome, votes
 
 from ray_app.base.verdict import count
 from ray_app.metrics.calibration import calibration
+from ray_app.metrics.outcome import Outcome
 
 ROWS = [
     outcome("1", "A", "A", "B", votes_ab=votes("AAAA"), votes_ba=votes("BBBA")),
@@ -62,6 +65,47 @@ def test_a_calibrated_judge_has_a_small_error_and_an_overconfident_one_a_large()
     assert ece < min(0.06, by_chance)
     ece, by_chance = judge(confident=True)
     assert ece > max(0.15, by_chance)
+
+
+def mean_if_calibrated(clusters: Sequence[Sequence[float]]) -> float:
+    """The exact mean of the ECE over all ways in which clusters of verdicts, known by their shares, can come out: those
+    of one draw a number between 0 and 1 together, and each is right where it is below its share.
+    """
+    n, mean = sum(map(len, clusters)), 0.0
+    steps = [sorted({0.0, *shares, 1.0}) for shares in clusters]
+    for drawn in itertools.product(*(list(itertools.pairwise(step)) for step in steps)):
+        chance, apart = 1.0, [0.0] * 10
+        for (low, high), shares in zip(drawn, clusters, strict=True):
+            chance *= high - low
+            for share in shares:
+                apart[min(int(share * 10), 9)] += (low < share) - share
+        mean += chance * sum(map(abs, apart)) / n
+    return mean
+
+
+def shared_by(group: str, number: int, *winners: int) -> Outcome:
+    """A row of an instruction whose orders have majorities of so many among 20 votes."""
+    tallies = [votes("A" * winner + "B" * (20 - winner)) for winner in winners]
+    verdicts = [tally.verdict for tally in tallies]
+    return outcome(f"{group}{number}", "A", *verdicts, group=group, votes_ab=tallies[0], votes_ba=tallies[1])
+
+
+def test_what_a_calibrated_judge_would_show_is_the_mean_over_all_ways_in_which_it_can_come_out() -> None:
+    rows = [shared_by("u", 0, 15, 15), shared_by("u", 1, 15, 11), shared_by("v", 0, 17, 15), shared_by("w", 0, 13, 11)]
+    together = mean_if_calibrated([(0.75, 0.75, 0.75, 0.55), (0.85, 0.75), (0.65, 0.55)])
+    apart = mean_if_calibrated([(0.75,)] * 4 + [(0.55,)] * 2 + [(0.85,), (0.65,)])
+    assert together > apart + 0.03, "as independent verdicts they would come out nearer to their shares"
+    found = [calibration(rows, seed) for seed in range(10)]  # 400 draws each
+    means = [one["if_calibrated"]["mean"] for one in found if one is not None]
+    assert sum(means) / 10 == pytest.approx(together, abs=0.01)
+
+
+def test_the_percentile_of_a_calibrated_judge_is_that_of_its_draws() -> None:
+    """Two verdicts of one instruction, both of share 3/4: both right or, once in four times, both wrong."""
+    found = calibration([shared_by("u", 0, 15, 15)], 0)
+    assert found is not None
+    assert found["if_calibrated"]["p95"] == pytest.approx(0.75)
+    assert found["if_calibrated"]["mean"] == pytest.approx(0.75 * 0.25 + 0.25 * 0.75, abs=0.04)
 
 
 def test_few_calibrated_judges_lie_above_what_one_would_show() -> None:

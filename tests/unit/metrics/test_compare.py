@@ -56,6 +56,29 @@ def test_a_few_better_rows_are_not_significant(before: str, after: str) -> None:
     assert not found["significant"]
 
 
+def test_an_interval_alone_is_not_significant() -> None:
+    """Five of five clusters are better: the interval lies above 0, but five coins fall alike once in sixteen times."""
+    found = compare(rows("00000"), rows("11111"))
+    assert found["difference"]["low"] > 0
+    assert found["mcnemar"]["p_value"] == pytest.approx(2 / 2**5)
+    assert not found["significant"]
+    back = compare(rows("11111"), rows("00000"))
+    assert back["difference"]["high"] < 0
+    assert not back["significant"]
+
+
+def test_more_clusters_alone_are_not_significant() -> None:
+    """Nine instructions of one row are better and one of nine is worse: of the rows as many are worse as are better."""
+    groups = [f"g{i}" for i in range(9)] + ["large"] * 9
+    runs = (rows("0" * 9 + "1" * 9), rows("1" * 9 + "0" * 9))
+    before, after = ([dataclasses.replace(r, group=g) for r, g in zip(run, groups, strict=True)] for run in runs)
+    for found in (compare(before, after), compare(after, before)):
+        assert found["mcnemar"]["p_value"] == pytest.approx(2 * stats.binom.cdf(1, 10, 0.5))
+        assert found["mcnemar"]["p_value"] < 0.05
+        assert found["difference"]["low"] < 0 < found["difference"]["high"]
+        assert not found["significant"]
+
+
 def test_rows_of_one_instruction_are_one_case() -> None:
     """Forty rows of two instructions are two coins, not forty."""
     worse, better = rows("0" * 40), rows("1" * 40)

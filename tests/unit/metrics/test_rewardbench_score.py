@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from making import outcome
 
+from ray_app.benchmarks import Benchmark
 from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.rewardbench import (
     OVERALL,
@@ -21,6 +23,7 @@ from ray_app.metrics.rewardbench import (
     section_scores,
     subset_scores,
 )
+from ray_app.metrics.summary import summarise
 
 PUBLISHED = Path(__file__).parents[2] / "fixtures" / "benchmarks" / "published_rewardbench.json"
 MODELS: list[dict[str, Any]] = json.loads(PUBLISHED.read_text())
@@ -78,6 +81,21 @@ def test_unparsed_is_half_in_one_column_and_wrong_in_the_other() -> None:
     assert found["official"]["Chat"]["value"] is None
     assert found["official"][OVERALL]["value"] is None
     assert not found["complete"]
+
+
+def test_a_small_subset_that_is_all_right_leaves_its_section_uncertain() -> None:
+    """Six rows of math-prm, which has six sevenths of the weight: every resample of them is all right too."""
+    rows = [outcome(f"m{i}", "A", "A", "B", subset="math-prm") for i in range(6)]
+    rows += [outcome(f"g{i}", "A", *(("A", "B") if i % 10 else ("B", "A")), subset="hep-go") for i in range(200)]
+    benchmark = Benchmark("rewardbench", [], len(rows), spec="rewardbench")
+    found = summarise(benchmark, rows, seed=0, resamples=200)["rewardbench"]
+    middle = (6 + 1.96**2 / 2) / (6 + 1.96**2)  # Agresti and Coull's, of six of six
+    half = 1.96 * 984 / (984 + 164) * math.sqrt(middle * (1 - middle) / 6)
+    for column in ("official", "unparsed_as_wrong"):
+        section = found[column]["Reasoning"]
+        assert section["value"] == pytest.approx((984 + 0.9 * 164) / (984 + 164))
+        assert section["value"] - section["low"] == pytest.approx(half, rel=0.05)
+        assert section["high"] == 1
 
 
 def test_rows_of_unknown_subsets_are_told() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from making import outcome
 
-from ray_app.benchmarks import load_benchmark
+from ray_app.benchmarks import Benchmark, load_benchmark
 from ray_app.metrics.outcome import Outcome
 from ray_app.metrics.rmbench import rmbench
 from ray_app.metrics.summary import summarise
@@ -80,6 +80,20 @@ def test_a_figure_of_one_instruction_has_no_interval() -> None:
     found = rmbench(outcomes_of(one), seed=0, resamples=50)["figures"]
     assert (found["code"]["low"], found["code"]["high"]) == (None, None)
     assert found["chat"]["low"] is not None
+
+
+def test_a_small_cell_that_is_all_right_leaves_its_figures_uncertain() -> None:
+    """Six rows of a cell: every resample of them is all right too, and a bootstrap would know them for certain."""
+    rows = [outcome(f"h{i}", "A", "A", "B", subset="chat-hard") for i in range(6)]
+    for level in ("normal", "easy"):
+        verdicts = [("A", "B") if i % 10 else ("B", "A") for i in range(400)]
+        rows += [outcome(f"{level}{i}", "A", *given, subset=f"chat-{level}") for i, given in enumerate(verdicts)]
+    benchmark = Benchmark("rmbench", [], len(rows), spec="rmbench")
+    found = summarise(benchmark, rows, seed=0, resamples=200)["rmbench"]["figures"]["chat"]
+    middle = (6 + 1.96**2 / 2) / (6 + 1.96**2)  # Agresti and Coull's, of six of six
+    half = 1.96 / 3 * np.sqrt(middle * (1 - middle) / 6)
+    assert found["value"] == pytest.approx((1 + 0.9 + 0.9) / 3)
+    assert found["value"] - found["low"] == pytest.approx(half, rel=0.05)
 
 
 def test_unparsed_is_wrong_and_one_order_of_two_is_half() -> None:

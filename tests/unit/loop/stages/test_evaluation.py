@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,16 @@ def test_a_set_is_judged_and_written(context: Any) -> None:
     assert [record["id"] for record in verdicts(directory)] == wanted
 
 
+def test_what_the_judge_says_besides_its_verdicts_is_in_the_metrics_too(context: Any) -> None:
+    """Two orders of eight rows, each with twelve words: the numbers that the metrics line of a set gets."""
+    judge = {"script": {"p": [1.0], "words": [12]}}
+    result, directory = judged(context, "validation", f"validation={DEMO / 'validation.jsonl'}", judge=judge)
+    summary = json.loads((directory / "summary.json").read_text())
+    assert result.extra["explanations"] == summary["explanations"]
+    assert result.extra["explanations"]["explanation_words_median"] == 12
+    assert result.extra["explanations"]["bare_verdicts"] == 0
+
+
 def test_a_baseline_is_asked_with_its_own_prompt_and_says_which(context: Any) -> None:
     made: Context = context(evaluation={"baseline_prompts": ["judge_rubric"]}, judge={"script": {"p": [1.0]}})
     run = Context(made.settings, made.folder, InProcess(made.runner.pools), made.inputs)
@@ -305,6 +316,21 @@ def test_the_summary_of_a_set_says_what_it_took(context: Any) -> None:
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["cost"]["verdicts"] == summary["n"] == 8
     assert "price" not in summary["cost"]["per_1000"]
+
+
+def test_the_price_of_the_settings_is_in_the_summary_and_the_metrics(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight verdicts in 28.8 seconds of one GPU, whose hour costs 2: 1,000 of them take that hour, and cost 2."""
+    untimed = InProcess.run
+    monkeypatch.setattr(InProcess, "run", lambda self, job: dataclasses.replace(untimed(self, job), seconds=28.8))
+    on_gpu = {"device": "cuda", "script": {"p": [1.0]}}
+    spec = f"demo={DEMO / 'validation.jsonl'}"
+    result, directory = judged(context, "demo", spec, judge=on_gpu, evaluation={"price": {"gpu_hour": 2}})
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["cost"]["verdicts"] == 8
+    assert summary["cost"]["per_1000"]["price"] == pytest.approx(2)
+    assert result.extra["per_1000"] == summary["cost"]["per_1000"]
 
 
 def test_a_price_counts_for_the_judge_that_it_fits() -> None:

@@ -294,6 +294,37 @@ def test_a_count_is_drawn_after_every_filter(context: Any, tmp_path: Path) -> No
     assert set(column_values(other.folder.stage_dir("instructions"), "text")) != set(texts)
 
 
+def test_a_count_is_drawn_as_evenly_from_the_categories_as_they_have(context: Any, tmp_path: Path) -> None:
+    kinds = ["coding"] * 20 + ["other"] * 3 + ["brainstorming"]
+    rows = [{"id": f"i{i}", "instruction": f"Say {i}.", "category": kind} for i, kind in enumerate(kinds)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def drawn(name: str, **more: Any) -> Counter[str]:
+        run = context(name=name, instructions={"source": str(tmp_path / "in.jsonl"), "count": 8, **more})
+        assert instructions.run(run).extra["not_chosen"] == 16
+        return Counter(column_values(run.folder.stage_dir("instructions"), "category"))
+
+    assert drawn("even", balance_categories=True) == {"coding": 4, "other": 3, "brainstorming": 1}
+    assert drawn("plain")["coding"] > 4, "as the source has them"
+
+
+def test_a_count_is_drawn_of_what_was_classified(context: Any, asked: list[str], tmp_path: Path) -> None:
+    """After the filters of the classifier, evenly from its categories, and with what it said."""
+    source = source_file(tmp_path / "in.jsonl", *(f"Say {i}." for i in range(60)))
+    said = [f"\nCategory: {kind}\nComplexity: 7" for kind in ("coding", "coding", "coding", "other", "brainstorming")]
+    part = {"source": source, "classify": True, "keep_categories": ["coding", "other"], "count": 12}
+    run = context(instructions={**part, "balance_categories": True}, generator={"script": {"answers": said}})
+    for _ in range(2):
+        result = instructions.run(run)
+        assert len(asked) == 60, "every candidate is classified, and none twice"
+        lost = result.quarantined["category_filter"]
+        assert (result.rows_in, result.rows_out, result.extra["not_chosen"]) == (60, 12, 60 - lost - 12)
+        directory = run.folder.stage_dir("instructions")
+        assert Counter(column_values(directory, "category")) == {"coding": 6, "other": 6}
+        assert set(column_values(directory, "complexity")) == {7}
+        assert len(set(column_values(directory, "text"))) == 12
+
+
 def test_newer_settings_are_covered_where_they_change_something(settings: Any) -> None:
     base = covered(settings())
     assert "count" not in base["instructions"]

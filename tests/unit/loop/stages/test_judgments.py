@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ray_app.base.schema import PAIRS
+from ray_app.engine.scripted import ScriptedEngine
 from ray_app.errors import InputError
 from ray_app.generation.runner import StageResult
 from ray_app.loop.config import IterateSettings
@@ -65,6 +67,50 @@ def test_it_is_not_asked_without_the_setting(judged: Callable[..., Any]) -> None
     result, rows = judged(1.0, samples=1)
     assert not result.quarantined
     assert len(rows) == 2
+
+
+def says(*texts: str) -> Callable[[ScriptedEngine, str, int | None], str]:
+    """Answers about `PAIR`, draw by draw of a prompt; `{gold}` is the letter of the better response, `{other}` of the
+    worse one.
+    """
+    drawn: Counter[str] = Counter()
+
+    def answer(_: ScriptedEngine, prompt: str, seed: int | None) -> str:
+        gold, other = "AB" if prompt.index("A wren.") < prompt.index("A trout.") else "BA"
+        text = texts[drawn[prompt]]
+        drawn[prompt] += 1
+        return text.format(gold=gold, other=other)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("setting", "first", "second"),
+    [
+        ({"min_explanation": 4}, "Good bird. [[{gold}]]", "It names a bird. [[{gold}]]"),
+        ({"must_name": True}, "It is the more relevant one. [[{gold}]]", "The wren is a bird. [[{gold}]]"),
+        ({"must_agree": True}, "Response {other} is better. [[{gold}]]", "Response {gold} is better. [[{gold}]]"),
+    ],
+)
+@pytest.mark.parametrize("sampling", ["until_correct", "all"])
+def test_what_a_kept_judgment_must_say_is_a_setting(
+    judged: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    sampling: str,
+    setting: dict[str, Any],
+    first: str,
+    second: str,
+) -> None:
+    """Both draws are right: which of them is kept follows from the setting alone."""
+
+    def kept(pair_id: str, **judging: Any) -> set[tuple[str, int]]:
+        monkeypatch.setattr(ScriptedEngine, "_answer", says(first, second))
+        _, rows = judged(0.0, {**PAIR, "pair_id": pair_id}, sampling=sampling, samples=2, **judging)
+        assert all(row["correct"] for row in rows)
+        return {(row["order"], row["sample"]) for row in rows if row["kept"]}
+
+    assert kept("asked", **setting) == {("chosen_first", 1), ("rejected_first", 1)}
+    assert kept("unasked") == {("chosen_first", 0), ("rejected_first", 0)}
 
 
 def test_what_is_asked_is_covered_where_it_is_asked(settings: Callable[..., IterateSettings]) -> None:

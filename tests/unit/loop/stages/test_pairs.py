@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ray_app.base.schema import INSTRUCTIONS
+from ray_app.engine.scripted import ScriptedEngine
 from ray_app.errors import InputError, RunError
 from ray_app.generation.programs.neighbour import NeighbourProgram
 from ray_app.generation.programs.pair import PairProgram
@@ -153,6 +154,41 @@ def test_the_generator_is_asked_about_its_pairs(context: Callable[..., Context],
     assert result(0.0).quarantined == {"misses_own": 5}
     some = result(0.5)
     assert some.rows_out + sum(some.quarantined.values()) == 5
+
+
+FIRST = (TEXTS[0], TEXTS[2])  # of the two couples
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason", "answer"),
+    [
+        (
+            {"heuristics": True},
+            "refusal",
+            lambda prompt: "I'm sorry, but I can't help with that." if prompt in FIRST else "The common one.",
+        ),
+        (
+            {"max_length_ratio": 4},
+            "lengths_apart",
+            lambda prompt: "The rare one. " * 5 if prompt in FIRST else "The common one.",
+        ),
+        ({"beyond_words": True}, "words_tell", lambda prompt: f"It is about {prompt.split()[-1]}"),
+    ],
+)
+def test_each_part_of_the_gate_is_a_setting(
+    context: Callable[..., Context],
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: dict[str, Any],
+    reason: str,
+    answer: Callable[[str], str],
+) -> None:
+    """The same answers to two couples of neighbours, with the setting and without it."""
+    monkeypatch.setattr(ScriptedEngine, "_answer", lambda _, prompt, seed: answer(prompt))
+    gated = pairs.run(with_instructions(context, name="gated", **setting), None)
+    assert (gated.quarantined, gated.rows_out) == ({reason: 2}, 0)
+    free = pairs.run(with_instructions(context, name="free"), None)
+    assert (free.quarantined, free.rows_out) == ({}, 4)
 
 
 Reasons = Callable[..., dict[str, int]]

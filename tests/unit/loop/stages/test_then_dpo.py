@@ -438,3 +438,23 @@ def test_judgments_until_correct_starve_dpo_and_that_is_said(
     assert "until_correct" not in caplog.text
     check_training(settings(**{**THEN_DPO, "train": fits, "then_dpo": {"judging": {"sampling": "until_correct"}}}))
     assert "DPO with then_dpo.judging.sampling until_correct" in caplog.text
+
+
+def test_judgments_until_correct_starve_a_training_that_is_dpo_itself(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ray_app.train import encoding
+    from ray_app.train.check import ModelFacts
+
+    monkeypatch.setattr(encoding, "model_facts", lambda *_: ModelFacts(8192, 2, 4))
+    given = {**THEN_DPO, "then_dpo": None}
+
+    def checked(recipe: str, sampling: str) -> str:
+        caplog.clear()
+        train = {**THEN_DPO["train"], "tokens_per_batch": 8192, "recipe": recipe}
+        check_training(settings(**{**given, "train": train, "judging": {"samples": SAMPLES, "sampling": sampling}}))
+        return caplog.text
+
+    assert "DPO with judging.sampling until_correct" in checked("dpo", "until_correct")
+    assert "until_correct" not in checked("dpo", "all")
+    assert "until_correct" not in checked("sft", "until_correct")

@@ -156,6 +156,22 @@ def test_the_surplus_letter_is_dropped_unless_told_otherwise(context: Any) -> No
     assert (len(rows), result.extra["dropped_by_balance"]) == (7, 0)
 
 
+def test_units_that_were_seldom_right_are_left_out_where_the_settings_say_so(context: Any) -> None:
+    def trained(name: str, **judging: Any) -> tuple[set[tuple[str, str]], int]:
+        result, rows = made(run_of(context, LETTERS, name=name, judging={"balance": False, **judging}))
+        return {(row["pair_id"], row["order"]) for row in rows}, result.extra.get("dropped_unsure", 0)
+
+    every, none = trained("every")
+    late = {("p1", CHOSEN_FIRST), ("p2", REJECTED_FIRST), ("p3", REJECTED_FIRST)}  # in their order: draw 1, 2 and 2
+    assert (len(every), none) == (6, 0)
+    assert trained("first", max_draws=1) == (every - late, 3)
+    assert trained("second", max_draws=2) == (every - late | {("p1", CHOSEN_FIRST)}, 2)
+    # One of two is right of p1's, one of three of the two others.
+    assert trained("half", sampling="all", min_pass_rate=0.5) == (every - late | {("p1", CHOSEN_FIRST)}, 2)
+    assert trained("most", sampling="all", min_pass_rate=0.6) == (every - late, 3)
+    assert trained("third", sampling="all", min_pass_rate=0.3) == (every, 0)
+
+
 def test_dpo_rows_hold_a_correct_and_a_wrong_judgment(context: Any) -> None:
     result, rows = made(run_of(context, LETTERS, train={"recipe": "dpo"}))
     by_unit = {(row["pair_id"], row["order"]): row for row in rows}

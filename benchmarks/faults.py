@@ -1,0 +1,252 @@
+"""What each fault costs a stage, on the real model: rows asked again, tokens made again, seconds, engine starts.
+
+    PYTHONPATH=. python benchmarks/faults.py --model .cache/models/smollm2-135m-instruct --output faults.json
+
+Two vLLM engines on this machine's processors judge the demo's test pairs in both orders. A stage is run undisturbed
+(twice), then once with each fault: an engine killed, an engine stopped (SIGSTOP), a row that ends every engine, the
+stage's client killed, its shard writer killed. Every asking of a row is noted by the program itself, so what is asked
+again is counted, not computed. The stage is judging; generating and evaluating go through the same client and writer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import ray
+import ray.data
+from report import processor
+
+from ray_app.base.prompts import load_prompt
+from ray_app.base.schema import JUDGMENTS
+from ray_app.benchmarks import load_benchmark
+from ray_app.engine.base import Engine, Sampling, UnitResult
+from ray_app.engine.manager import PoolManager
+from ray_app.engine.settings import EngineSettings
+from ray_app.generation.programs.judge import JudgeProgram
+from ray_app.generation.programs.rows import pairwise_units
+from ray_app.generation.runner import Job, Runner
+from ray_app.run.shard_settings import ShardSettings
+from ray_app.run.shards import row_counts, shard_files
+from ray_app.run.storage import read_parquet
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = ROOT / "tests" / "vllm_plugin"
+POISON = " zyxgob"
+KEY = ("pair_id", "order")
+STALL_S = 20.0
+SHARDS = ShardSettings(max_rows=16, max_seconds=30)  # what a lost helper costs is bounded by these
+CLIENT, WRITER = "ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"  # how Ray titles a stage's helpers
+Fault = Callable[[Any], None]
+
+
+class Noted:
+    """Asks like `program`, and notes every asking in a file before it begins."""
+
+    def __init__(self, program: JudgeProgram, notes: Path) -> None:
+        self.program, self.notes = program, str(notes)
+
+    def unit_of(self, row: dict[str, Any]) -> str:
+        """The unit's name."""
+        return self.program.unit_of(row)
+
+    async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
+        """What the program makes of a row."""
+        note = json.dumps({"unit": self.unit_of(row), "process": os.getpid()}) + "\n"
+        file = os.open(self.notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(file, note.encode())  # in one piece: several processes write
+        finally:
+            os.close(file)
+        return await self.program(engine, row)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The work, the same for every fault."""
+
+    runner: Runner
+    engine: EngineSettings
+    units: list[dict[str, Any]]
+    program: JudgeProgram
+
+    def run(self, folder: Path, fault: Fault | None) -> dict[str, Any]:
+        """Run it, with a fault once an engine has answered a few rows; what it cost."""
+        folder.mkdir(parents=True)
+        blocks = [pa.Table.from_pylist(self.units[i::4]) for i in range(4)]
+        self.runner.pools.get("judge", self.engine)
+        (pool,) = self.runner.pools.pools
+        before = processes(pool)
+        job = Job(
+            "judgments", str(folder / "table"), JUDGMENTS, KEY, ray.data.from_arrow(blocks), len(self.units),
+            Noted(self.program, folder / "notes"), self.engine, "judge",
+        )  # fmt: skip
+        answered = sum(told.get("units", 0) for told in pool.stats())
+        thread = threading.Thread(target=self._disturb, args=(pool, answered, fault), daemon=True)
+        started = time.monotonic()
+        if fault:
+            thread.start()
+        self.runner.run(job)
+        seconds = time.monotonic() - started
+        if fault:
+            thread.join()
+        return {"seconds": round(seconds, 1), **counted(folder), "engines_anew": len(processes(pool) - before)}
+
+    def _disturb(self, pool: Any, answered: int, fault: Fault) -> None:
+        while sum(told.get("units", 0) for told in pool.stats()) < answered + len(self.units) // 4:
+            time.sleep(0.1)
+        fault(pool)
+
+
+def processes(pool: Any) -> set[int]:
+    """The processes of a pool's engines."""
+    return {int(told["pid"]) for told in ray.get([actor.ready.remote() for actor in pool.actors])}
+
+
+def counted(folder: Path) -> dict[str, Any]:
+    """Of a stage that has ended: rows lost, rows asked again, and what these come to in tokens."""
+    asked = Counter(json.loads(line)["unit"] for line in (folder / "notes").read_text(encoding="utf-8").splitlines())
+    _, lost = row_counts(str(folder / "table"))
+    tokens: Counter[str] = Counter()
+    for file in shard_files(str(folder / "table")):
+        for row in read_parquet(file).to_pylist():
+            tokens[":".join(row[name] for name in KEY)] += row["prompt_tokens"] + row["completion_tokens"]
+    again = {unit: times - 1 for unit, times in asked.items() if times > 1}
+    return {
+        "rows": len(asked),
+        "lost": lost,
+        "rows_asked_again": len(again),
+        "askings_again": sum(again.values()),
+        "tokens": sum(tokens.values()),
+        "tokens_again_at_most": sum(tokens[unit] * times for unit, times in again.items()),
+    }
+
+
+def computing(actor: Any) -> int:
+    """The process that vLLM computes in: on GPUs one below the actor, else the actor itself."""
+    pid = int(ray.get(actor.ready.remote())["pid"])
+    below = psutil.Process(pid).children(recursive=True)
+    return next((one.pid for one in below if "EngineCore" in " ".join(one.cmdline())), pid)
+
+
+def signalled(how: signal.Signals) -> Fault:
+    """A fault: one engine's process gets a signal."""
+    return lambda pool: os.kill(computing(pool.actors[0]), how)
+
+
+def helper_killed(title: str) -> Fault:
+    """A fault: a helper of the stage, by how Ray titles it, is killed."""
+
+    def fault(pool: Any) -> None:
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(title in part for part in process.cmdline()[:1]):
+                    found.append(process)
+        max(found, key=lambda process: process.create_time()).kill()
+
+    return fault
+
+
+FAULTS: dict[str, Fault] = {
+    "an engine is killed": signalled(signal.SIGKILL),
+    "an engine stands still (SIGSTOP)": signalled(signal.SIGSTOP),
+    "the client of the stage is killed": helper_killed(CLIENT),
+    "the shard writer is killed": helper_killed(WRITER),
+}
+
+
+@contextlib.contextmanager
+def pools() -> Iterator[PoolManager]:
+    """Engines of one kind, closed at the end."""
+    made = PoolManager("faults", may_grow=False)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def main() -> None:
+    """Measure, and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--max_tokens", type=int, default=48)
+    given = parser.parse_args()
+    rows = load_benchmark(f"demo={ROOT / 'configs/demo/test.jsonl'}", given.pairs).rows
+    units = [{**unit, "pair_id": unit["id"]} for row in rows for unit in pairwise_units("demo", row)]
+    program = JudgeProgram(
+        load_prompt("judge_pairwise_small"), Sampling(temperature=0, top_p=1, max_tokens=given.max_tokens), "all", 1,
+        "smollm2", 1, 1, "judgments", key=KEY,
+    )  # fmt: skip
+    engine = EngineSettings(
+        model=given.model, device="cpu", max_model_len=1024, max_num_seqs=8, cpu_threads=1, replicas=2,
+        stall_timeout_s=STALL_S,
+    )  # fmt: skip
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    ray.init(address="local", num_cpus=4, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    found = measured(Path(tempfile.mkdtemp()), engine, units, program, given.model)
+    usual = statistics.median(found[name]["seconds"] for name in found if name.startswith("undisturbed"))
+    for told in found.values():
+        told["seconds_more"] = round(told["seconds"] - usual, 1)
+    told = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "engines": 2,
+        "stall_timeout_s": STALL_S,
+        "shard_rows": SHARDS.max_rows,
+        "faults": found,
+    }
+    Path(given.output).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(
+    folder: Path, engine: EngineSettings, units: list[dict[str, Any]], program: JudgeProgram, model: str
+) -> dict[str, Any]:
+    """{fault: what it cost}."""
+    found = {}
+    with pools() as manager:
+        stage = Stage(Runner(manager, shards=SHARDS), engine, units, program)
+        stage.run(folder / "warm", None)  # the engines start
+        cases: dict[str, Fault | None] = {"undisturbed": None, **FAULTS, "undisturbed, again": None}
+        for number, (name, fault) in enumerate(cases.items()):
+            found[name] = stage.run(folder / str(number), fault)
+            print(name, found[name], file=sys.stderr, flush=True)
+    with pools() as manager:
+        stage = Stage(Runner(manager, shards=SHARDS), poisoned(engine, model), units, program)
+        stage.run(folder / "warm_too", None)
+        bad = [*units[:5], {**units[5], "instruction": f"{units[5]['instruction']}{POISON}"}, *units[6:]]
+        name = "a row ends every engine"
+        found[name] = Stage(stage.runner, stage.engine, bad, program).run(folder / "poison", None)
+        print(name, found[name], file=sys.stderr, flush=True)
+    return found
+
+
+def poisoned(engine: EngineSettings, model: str) -> EngineSettings:
+    """With the plugin that ends an engine's process for certain tokens."""
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(model).encode(POISON, add_special_tokens=False)
+    paths = os.pathsep.join((str(PLUGIN), os.environ["PYTHONPATH"]))
+    return engine.model_copy(update={"env": {"PYTHONPATH": paths, "STE_POISON": json.dumps(ids)}})
+
+
+if __name__ == "__main__":
+    main()
