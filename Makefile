@@ -1,6 +1,6 @@
 # make demo    the whole loop on this machine's CPU, with a real 135M judge
 # make test    unit tests, then fault, integration and GPU tests, in two processes side by side
-# make faults  every fault in every stage (test has a short form of it): before a release
+# make faults  every fault of docs/reliability.md (test has a short form of it): before a release; 37 min on two cores
 # make long    real parts that test has no time for (further recipes, other ways to the same tables): before a release
 # All of them set everything up first: .venv, pinned packages, the model. Linux x86-64, Python 3.11 or 3.12.
 

@@ -1,15 +1,50 @@
-"""Any OpenAI-compatible server as an engine (a running `vllm serve`, a gateway); its client retries and backs off."""
+"""Any OpenAI-compatible server as an engine (a running `vllm serve`, a gateway); its client retries and backs off.
+
+One deadline is over all tries of a sample. Of an endpoint that answers nothing at all it is the only limit: it is no
+process of ours that could be ended because it stands still.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
+
+import openai
 
 from ray_app.base.schema import Message
 from ray_app.engine.base import Completion, EngineError, Prepared, RequestRefused, Sampling
+from ray_app.engine.sample_limit import SampleTimeout
 from ray_app.engine.settings import EngineSettings
-from ray_app.errors import InputError
+from ray_app.errors import InputError, first_line
+
+
+@dataclass
+class _Tries:
+    """Of one sample: how its last try failed; nothing while it waits for its turn, or for the answer of a try."""
+
+    failed: str = ""
+
+
+_TRIES: ContextVar[_Tries] = ContextVar("tries of the sample that is asked in this task")
+
+
+class _HttpClient(openai.DefaultAsyncHttpxClient):
+    """Notes how each try went. The client above it makes the tries, and tells only how the last one of all went."""
+
+    async def send(self, request: Any, **how: Any) -> Any:
+        tries = _TRIES.get()
+        tries.failed = ""
+        try:
+            response = await super().send(request, **how)
+        except Exception as fault:
+            tries.failed = f"{type(fault).__name__}: {first_line(fault)}"
+            raise
+        if response.is_error:
+            tries.failed = f"{response.status_code} {response.reason_phrase}"
+        return response
 
 
 class OpenAIEngine:
@@ -18,16 +53,16 @@ class OpenAIEngine:
     control: frozenset[str] = frozenset()  # it is sent messages
 
     def __init__(self, settings: EngineSettings) -> None:
-        from openai import AsyncOpenAI
-
         self.settings, part = settings, settings.endpoint
         # Servers without authentication take any key; the client insists on one.
         key = os.environ.get(part.api_key_env) or "none"
-        self.client = AsyncOpenAI(
+        # The client's own limit would be one of each try, and a try that takes too long would be made again and again.
+        self.client = openai.AsyncOpenAI(
             base_url=part.base_url,
             api_key=key,
             max_retries=part.max_retries,
-            timeout=settings.request_timeout_s,
+            timeout=None,
+            http_client=_HttpClient(),
         )
         self.slots = asyncio.Semaphore(part.concurrency)
         self.made = 0
@@ -36,10 +71,11 @@ class OpenAIEngine:
         return Prepared(messages)
 
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
-        import openai
-
+        """One sample. Raises SampleTimeout besides what an engine raises."""
+        limit_s, tries = self.settings.request_timeout_s, _Tries()
+        _TRIES.set(tries)
         try:
-            async with self.slots:
+            async with asyncio.timeout(limit_s), self.slots:
                 reply = await self.client.chat.completions.create(
                     model=self.settings.model,
                     messages=prepared.messages,  # type: ignore[arg-type]  # ours are plain dicts
@@ -51,6 +87,11 @@ class OpenAIEngine:
             raise RequestRefused(f"the endpoint refused the request: {fault.message}") from fault
         except openai.OpenAIError as fault:
             raise EngineError(f"the endpoint failed: {type(fault).__name__}: {fault}") from fault
+        except TimeoutError:
+            # Between two tries the endpoint is what is at fault, and no row is to be blamed for that.
+            if tries.failed:
+                raise EngineError(f"the endpoint still failed after {limit_s:g} s: {tries.failed}") from None
+            raise SampleTimeout(f"a sample was not finished after {limit_s:g} s") from None
         completion = _completion(reply, sampling)
         self.made += completion.completion_tokens
         return completion

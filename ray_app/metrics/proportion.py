@@ -5,7 +5,10 @@ right every resample is all right too, and its interval has no width. Agresti & 
 1998) keep their coverage there. They assume independent rows, so their n is the effective one: the n whose independent
 rows would have the variance that is seen between clusters (Kish, Survey Sampling, 1965), with Student's t for the few
 clusters that this variance is known from (Korn & Graubard, Survey Methodology 24, 1998).
-Coverage is simulated in tests/unit/metrics/test_proportion.py: at least 0.93 from six rows up, clustered or not.
+A variance between clusters misleads where it rests on few of them: near 0 and 1, where few are wrong, and where a few
+are much larger than the rest. So one more cluster, half right and half wrong, is counted in it: see `effective_rows`.
+Coverage is simulated in tests/unit/metrics/test_proportion.py: at least 0.93 from six rows up, with clusters of equal
+and of unequal sizes.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ Share = TypeVar("Share", float, Array)
 
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-SCARCE = 15  # clusters with anything wrong (or anything right) that a variance between clusters needs to be trusted
 VERDICTS = 2  # of a row at most, one an order: its score then varies as that of two rows would
 
 
@@ -91,16 +93,25 @@ def _variance(hits: Array, rows: Array) -> float:
 
 
 def effective_rows(hits: Array, rows: Array, share: float) -> float:
-    """The number of independent rows that tell as much as these clusters do."""
+    """The number of independent rows that tell as much as these clusters do.
+
+    Their variance is that of these clusters and of a prior one: half a cluster that is all right and half a cluster
+    that is all wrong, of the size that weighs in a variance (Σ rows³ / Σ rows²). As Agresti and Coull's added rows do
+    for the share, it pulls the variance towards the cautious one, of clusters whose rows are all alike, and matters
+    less the more clusters there are. The degrees of freedom are those of unequal clusters, (Σ rows)² / Σ rows² less
+    one, with the prior one among them. Of n independent rows about n - 1 are left, as their sample variance has it,
+    and about n where all are right.
+    """
     from scipy.special import stdtrit  # a tenth of a second, which every command would pay at its start
 
-    clusters, total = len(rows), float(rows.sum())
-    by_sizes = total**2 / float((rows**2).sum())  # if the rows of a cluster were all alike
-    variance = float(((hits - share * rows) ** 2).sum()) / total**2 * clusters / (clusters - 1)
-    found = share * (1 - share) / variance if variance > 0 else by_sizes
-    found = min(found, VERDICTS * total)
+    clusters, total, squares = len(rows), float(rows.sum()), float((rows**2).sum())
+    prior = float((rows**3).sum()) / squares
+    padded = total + prior
+    middle = (share * total + prior / 2) / padded
+    spread = float(((hits - middle * rows) ** 2).sum()) * clusters / (clusters - 1)
+    spread += prior**2 * ((1 - middle) ** 2 + middle**2) / 2
+    found = min(middle * (1 - middle) * padded / spread, VERDICTS) * total
     if total > clusters:
-        found *= (Z / float(stdtrit(clusters - 1, (1 + CONFIDENCE) / 2))) ** 2
-    if min(np.count_nonzero(hits > 0), np.count_nonzero(hits < rows)) < SCARCE:
-        found = min(found, by_sizes)
+        freedom = padded**2 / (squares + prior**2) - 1  # at least 1: prior >= squares / total
+        found *= (Z / float(stdtrit(freedom, (1 + CONFIDENCE) / 2))) ** 2
     return found

@@ -1,7 +1,7 @@
 """The shard writer as a Ray actor: engine clients hand it finished units, it makes them durable.
 
-It runs on the driver's node, so it dies with the driver and never alone; rows not in a closed shard are then asked
-for again. One actor writes the tables of all lanes of a stage, each into its own folder.
+It runs on the driver's node, so no other node's end takes it along. Where it dies, rows not in a closed shard are asked
+for again (`generation.runner.driven`). One actor writes the tables of all lanes of a stage, each into its own folder.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import ray
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from ray import serve
+from ray.serve.context import _get_global_client
 
 from ray_app.base.schema import PairwiseRow
 from ray_app.benchmarks import Faulty
@@ -37,6 +38,7 @@ from ray_app.system.stopping import last_act
 PING_S = 5.0
 SPARE = 2048  # requests that Serve hands over beside those that are read and judged: answered at once
 BUCKETS = (0.05, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+log = logging.getLogger(__name__)
 app = FastAPI(title="Self-taught evaluator", docs_url=None, redoc_url=None, openapi_url=None)
 
 
@@ -199,8 +201,7 @@ def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettin
     try:
         with last_act(application.end):
             application.claim()
-            _start(pool, judge, work, settings, application.owner)
-            where = f"http://{settings.host}:{settings.port}"
+            where = _start(pool, judge, work, settings, application.owner)
             print(f"{judge.engine.model} is served at {where}: POST /judge, GET /health, GET /metrics", flush=True)
             while True:
                 time.sleep(1)
@@ -208,12 +209,14 @@ def run_service(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettin
         application.end(wait=True)
 
 
-def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings, owner: Owner) -> None:
+def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings, owner: Owner) -> str:
+    """Deploy the application. Where it is to be found, as a URL."""
     # Serve's own lines speak of replicas and routes; its log files keep them.
     quiet = {"log_level": "WARNING", "enable_access_log": False}
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        where = _where(settings)
         ongoing = 2 * settings.max_in_flight + SPARE
         # Serve's decorator makes a deployment of the class, and says no types of it.
         deployment = JudgeService.options(max_ongoing_requests=ongoing, logging_config=quiet)  # type: ignore[attr-defined]
@@ -223,3 +226,22 @@ def _start(pool: EnginePool, judge: Judge, work: Work, settings: HttpSettings, o
     except (RuntimeError, ray.exceptions.RayError) as fault:
         lines = str(fault).strip().splitlines()
         raise RunError(f"the service did not start: {lines[-1] if lines else fault!r}") from fault
+    return where
+
+
+def _where(settings: HttpSettings) -> str:
+    """The URL of Ray Serve, which has one address for all applications of a cluster.
+
+    One that was there before keeps its own, whatever is asked for. The command says so and serves there: to refuse
+    would help nobody, for no other address can be had while that Serve is up, and the engines are loaded by now.
+    """
+    found = _get_global_client().http_config
+    asked, real = f"{settings.host}:{settings.port}", f"{found.host}:{found.port}"
+    if real != asked:
+        log.warning(
+            "Ray Serve is up on this cluster already, and listens at %s for all applications: http.host and http.port"
+            " (%s) have no effect",
+            real,
+            asked,
+        )
+    return f"{'https' if found.ssl_certfile else 'http'}://{real}"

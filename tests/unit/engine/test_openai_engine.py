@@ -1,4 +1,4 @@
-"""The endpoint engine against a real HTTP server of this process: retries, refusals, usage, concurrency."""
+"""The endpoint engine against a real HTTP server of this process: retries, refusals, usage, concurrency, hangs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from ray_app.engine.base import Completion, EngineError, RequestRefused, Sampling
+from ray_app.engine.actor import EngineActor
+from ray_app.engine.base import Completion, EngineError, RequestRefused, Sampler, Sampling, UnitResult, Work, alone
 from ray_app.engine.openai_engine import OpenAIEngine
+from ray_app.engine.sample_limit import SampleTimeout
 from ray_app.engine.settings import EngineSettings
 
 HI = [{"role": "user", "content": "hi"}]
@@ -167,3 +169,138 @@ def test_the_limit_has_the_name_that_the_server_knows_and_further_fields_go_alon
     (asked,) = endpoint.asked
     assert (asked["max_completion_tokens"], asked["top_k"]) == (9, 5)
     assert "max_tokens" not in asked
+
+
+# Below, a hang is one of a real socket: it is there, takes the request, and says nothing.
+GOOD = (
+    b'{"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0,'
+    b' "finish_reason": "stop", "message": {"role": "assistant", "content": "It is "}}],'
+    b' "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}'
+)
+LIMIT_S = 2.0  # long enough for a first try on a busy machine
+
+
+class Socket:
+    """Answers each request with the next of `replies` (status line and further headers), the last one for ever;
+    nothing at all for one that is empty.
+    """
+
+    def __init__(self, *replies: str) -> None:
+        self.replies, self.asked, self.given_up = list(replies), 0, asyncio.Event()
+
+    async def __aenter__(self) -> Socket:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+        await reader.readexactly(int(length.split(b":")[1]))
+        self.asked += 1
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if reply:
+            status = f"HTTP/1.1 {reply}\r\nContent-Length: {len(GOOD)}\r\nConnection: close\r\n\r\n"
+            writer.write(status.encode() + GOOD)
+            await writer.drain()
+        else:
+            await reader.read()  # until the client hangs up
+            self.given_up.set()
+        writer.close()
+
+    def settings(self, max_retries: int = 6, limit_s: float = LIMIT_S) -> EngineSettings:
+        part = {"base_url": f"http://127.0.0.1:{self.port}/v1", "max_retries": max_retries}
+        return EngineSettings(model="m", kind="openai", endpoint=part, request_timeout_s=limit_s)
+
+
+async def one_sample(settings: EngineSettings) -> Completion:
+    engine = OpenAIEngine(settings)
+    try:
+        return await engine.generate(engine.prepare(HI), Sampling(), None)  # type: ignore[arg-type]
+    finally:
+        await engine.close()
+
+
+class OneSample:
+    """A program of one sample."""
+
+    def unit_of(self, row: dict[str, Any]) -> str:
+        return str(row["id"])
+
+    async def __call__(self, engine: Sampler, row: dict[str, Any]) -> UnitResult:
+        await engine.generate(engine.prepare(HI), Sampling(), None)  # type: ignore[arg-type]
+        return UnitResult(self.unit_of(row))
+
+
+def test_a_row_that_an_endpoint_never_answers_is_quarantined_as_timeout_after_one_try() -> None:
+    async def main() -> list[UnitResult]:
+        async with Socket("") as endpoint:
+            actor = EngineActor(endpoint.settings(), "judge")
+            units = await actor.run([Work(OneSample(), "judgments", 1, "m")], alone([{"id": "r1"}]))
+            await endpoint.given_up.wait()
+            assert endpoint.asked == 1, "the limit is one of the sample, not of each try"
+            await actor.close()
+        return units
+
+    (unit,) = asyncio.run(asyncio.wait_for(main(), 60))
+    detail = "a sample was not finished after 2 s"
+    assert unit.quarantine == [{"id": "r1", "stage": "judgments", "reason": "timeout", "detail": detail}]
+
+
+def test_one_deadline_is_over_all_tries_of_a_sample() -> None:
+    async def main() -> int:
+        async with Socket("503 Busy\r\nretry-after-ms: 10", "") as endpoint:
+            with pytest.raises(SampleTimeout, match="not finished after 2 s"):
+                await one_sample(endpoint.settings())
+            await endpoint.given_up.wait()
+        return endpoint.asked
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 2
+
+
+def test_the_wait_for_a_turn_counts_too() -> None:
+    """Else what waits behind a hang would wait for the time of each before it, and then for its own."""
+
+    async def main() -> int:
+        async with Socket("200 OK") as endpoint:
+            engine = OpenAIEngine(endpoint.settings(limit_s=0.1))
+            for _ in range(engine.settings.endpoint.concurrency):
+                await engine.slots.acquire()  # others are asked, and never answered
+            with pytest.raises(SampleTimeout):
+                await engine.generate(engine.prepare(HI), Sampling(), None)  # type: ignore[arg-type]
+            await engine.close()
+        return endpoint.asked
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 0
+
+
+def test_an_endpoint_that_fails_once_and_then_answers_costs_nothing() -> None:
+    async def main() -> int:
+        async with Socket("503 Busy", "200 OK") as endpoint:
+            assert await one_sample(endpoint.settings(limit_s=60)) == Completion("It is ", "stop", 7, 3)
+        return endpoint.asked
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 2
+
+
+def test_no_row_is_blamed_for_an_endpoint_that_still_fails_when_the_time_is_over() -> None:
+    async def main() -> int:
+        async with Socket("429 Too Many\r\nretry-after: 100") as endpoint:
+            with pytest.raises(EngineError, match=r"^the endpoint still failed after 2 s: 429 Too Many$"):
+                await one_sample(endpoint.settings())
+        return endpoint.asked
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 1
+
+
+def test_no_row_is_blamed_for_an_endpoint_that_takes_no_connection_until_the_time_is_over() -> None:
+    async def main() -> None:
+        async with Socket("") as endpoint:
+            settings = endpoint.settings(max_retries=1000)
+        with pytest.raises(EngineError, match=r"^the endpoint still failed after 2 s: ConnectError: "):
+            await one_sample(settings)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
