@@ -3,13 +3,15 @@
     PYTHONPATH=. python benchmarks/driver_kills.py --model .cache/models/smollm2-135m-instruct --output o.json
 
 A run of one iteration is left in peace; a second one is killed in each stage, some seconds after the stage's first
-shard is closed (a training: after its workers have begun), and the same command goes on. Said of each kill: what closed
-shards held then, and how long the command took until the stage began. Both runs' tables have to hold the same units.
+shard is closed (a training: 12 s after it was announced), and the same command goes on. Said of each kill: how many
+units the next command found in closed shards, how many there are in all, and how long the command took until the stage
+began. Texts that are sampled anew may differ, so the runs' tables need not: each has to hold all that it was asked.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -32,7 +34,7 @@ STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "training": ("training run-iter-01: ", "", ()),
     "evaluation": ("iteration 1: evaluation validation: started", "iter_01/evaluation/validation", ("id", "order")),
 }
-LATER_S = {"pairs": 3.0, "judgments": 3.0, "training": 12.0, "evaluation": 3.0}
+LATER_S = {"pairs": 3.0, "judgments": 3.0, "training": 12.0, "evaluation": 0.5}
 LIMIT_S = 900.0
 
 
@@ -41,6 +43,7 @@ class Run:
 
     def __init__(self, folder: Path, model: str, options: list[str]) -> None:
         self.folder, self.log = folder, folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         self.command = [
             *(sys.executable, "-m", "ray_app.iterate", "--config", "configs/smollm2-135m-cpu.yaml"),
@@ -52,7 +55,14 @@ class Run:
     def start(self) -> subprocess.Popen[bytes]:
         """The command, its log from the beginning."""
         with self.log.open("wb") as log:
-            return subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        return self.process
+
+    def end(self) -> None:
+        """Of the last command, whatever is left."""
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def seconds_until(self, words: str, process: subprocess.Popen[bytes]) -> float:
         """Until the log holds them. Raises RuntimeError where the command ends first, or takes too long."""
@@ -92,10 +102,12 @@ def killed_in(run: Run, stage: str) -> dict[str, Any]:
         if process.poll() is not None or time.monotonic() - began > LIMIT_S:
             raise RuntimeError(f"{stage}: no shard was closed while it was at work")
     time.sleep(LATER_S[stage])
+    if table and (run.folder / "run" / table / "stage.json").exists():
+        raise RuntimeError(f"{stage}: it had ended before it could be killed")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     told = {"seconds_to_the_stage": round(to_stage, 1), "seconds_in_it": round(time.monotonic() - began, 1)}
-    return told | ({"units_closed": run.closed(table, key)} if table else {})
+    return told
 
 
 def main() -> None:
@@ -107,6 +119,17 @@ def main() -> None:
     given = parser.parse_args()
     folder, model = Path(tempfile.mkdtemp()), str(Path(given.model).resolve())
     peace, killed = (Run(folder / name, model, given.options) for name in ("peace", "killed"))
+    try:
+        told = measured(peace, killed)
+    finally:
+        for run in (peace, killed):
+            run.end()
+    known = {"processor": processor(), "cores": os.cpu_count()}
+    Path(given.output).write_text(json.dumps(known | told, indent=1) + "\n")
+
+
+def measured(peace: Run, killed: Run) -> dict[str, Any]:
+    """What an undisturbed run took, and what each kill of the other one cost."""
     undisturbed = peace.whole()
     print(f"undisturbed: {undisturbed:.0f} s", file=sys.stderr, flush=True)
     found = {}
@@ -117,14 +140,11 @@ def main() -> None:
     for stage, told in found.items():
         _, table, key = STAGES[stage]
         if table:
-            told["units"] = killed.closed(table, key)
-            if told["units"] != peace.closed(table, key):
-                raise RuntimeError(f"{stage}: {told['units']} units, undisturbed {peace.closed(table, key)}")
-            told["units_asked_again_at_most"] = told["units"] - told["units_closed"]
-    known = {"processor": processor(), "cores": os.cpu_count(), "undisturbed_s": round(undisturbed, 1)}
-    Path(given.output).write_text(
-        json.dumps({**known, "last_command_s": round(last, 1), "kills": found}, indent=1) + "\n"
-    )
+            record = killed.record(table)
+            told |= {"units": record["rows_in"], "units_found_closed": record["extra"]["resumed_units"]}
+            if killed.closed(table, key) != record["rows_in"]:
+                raise RuntimeError(f"{stage}: {record['rows_in']} units were asked, not all are closed")
+    return {"undisturbed_s": round(undisturbed, 1), "last_command_s": round(last, 1), "kills": found}
 
 
 if __name__ == "__main__":

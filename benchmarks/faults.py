@@ -3,9 +3,10 @@
     PYTHONPATH=. python benchmarks/faults.py --model .cache/models/smollm2-135m-instruct --output faults.json
 
 Two vLLM engines on this machine's processors judge the demo's test pairs in both orders. A stage is run undisturbed
-(twice), then once with each fault: an engine killed, an engine stopped (SIGSTOP), a row that ends every engine, the
-stage's client killed, its shard writer killed. Every asking of a row is noted by the program itself, so what is asked
-again is counted, not computed. The stage is judging; generating and evaluating go through the same client and writer.
+(twice), then once with each fault: an engine killed, an engine stopped (SIGSTOP; its actor, which is the same process
+here, is missed after 60 s of silence), a row that ends every engine, the stage's client killed, its writer killed.
+Every asking of a row is noted by the program itself, so what is asked again is counted, not computed. The stage is
+judging; generating and evaluating go through the same client and writer.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ PLUGIN = ROOT / "tests" / "vllm_plugin"
 POISON = " zyxgob"
 KEY = ("pair_id", "order")
 STALL_S = 20.0
-SHARDS = ShardSettings(max_rows=16, max_seconds=30)  # what a lost helper costs is bounded by these
+SHARDS = ShardSettings(max_rows=16, max_seconds=30)
 CLIENT, WRITER = "ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"  # how Ray titles a stage's helpers
 Fault = Callable[[Any], None]
 
@@ -91,13 +92,16 @@ class Stage:
         blocks = [pa.Table.from_pylist(self.units[i::4]) for i in range(4)]
         self.runner.pools.get("judge", self.engine)
         (pool,) = self.runner.pools.pools
+        # One that the last fault has ended may not be built yet: that is no cost of this one.
+        ray.get([actor.revive.remote(pool.model) for actor in pool.actors])
         before = processes(pool)
         job = Job(
             "judgments", str(folder / "table"), JUDGMENTS, KEY, ray.data.from_arrow(blocks), len(self.units),
             Noted(self.program, folder / "notes"), self.engine, "judge",
         )  # fmt: skip
         answered = sum(told.get("units", 0) for told in pool.stats())
-        thread = threading.Thread(target=self._disturb, args=(pool, answered, fault), daemon=True)
+        faults: list[BaseException] = []
+        thread = threading.Thread(target=self._disturb, args=(pool, answered, fault, faults), daemon=True)
         started = time.monotonic()
         if fault:
             thread.start()
@@ -105,12 +109,17 @@ class Stage:
         seconds = time.monotonic() - started
         if fault:
             thread.join()
+        if faults:
+            raise RuntimeError("the fault could not be made") from faults[0]
         return {"seconds": round(seconds, 1), **counted(folder), "engines_anew": len(processes(pool) - before)}
 
-    def _disturb(self, pool: Any, answered: int, fault: Fault) -> None:
-        while sum(told.get("units", 0) for told in pool.stats()) < answered + len(self.units) // 4:
-            time.sleep(0.1)
-        fault(pool)
+    def _disturb(self, pool: Any, answered: int, fault: Fault, faults: list[BaseException]) -> None:
+        try:
+            while sum(told.get("units", 0) for told in pool.stats()) < answered + len(self.units) // 4:
+                time.sleep(0.1)
+            fault(pool)
+        except BaseException as error:  # the main thread tells of it
+            faults.append(error)
 
 
 def processes(pool: Any) -> set[int]:
@@ -165,7 +174,7 @@ def helper_killed(title: str) -> Fault:
 
 FAULTS: dict[str, Fault] = {
     "an engine is killed": signalled(signal.SIGKILL),
-    "an engine stands still (SIGSTOP)": signalled(signal.SIGSTOP),
+    "an engine's process says nothing any more (SIGSTOP)": signalled(signal.SIGSTOP),
     "the client of the stage is killed": helper_killed(CLIENT),
     "the shard writer is killed": helper_killed(WRITER),
 }
@@ -203,7 +212,10 @@ def main() -> None:
     ray.init(address="local", num_cpus=4, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     found = measured(Path(tempfile.mkdtemp()), engine, units, program, given.model)
-    usual = statistics.median(found[name]["seconds"] for name in found if name.startswith("undisturbed"))
+    usual = statistics.median(told["seconds"] for name, told in found.items() if name.startswith("undisturbed"))
+    for name, told in found.items():
+        if not name.startswith("undisturbed") and not told["rows_asked_again"]:
+            raise RuntimeError(f"{name}: nothing was asked again, so it was not seen")
     for told in found.values():
         told["seconds_more"] = round(told["seconds"] - usual, 1)
     told = {
@@ -231,7 +243,7 @@ def measured(
             print(name, found[name], file=sys.stderr, flush=True)
     with pools() as manager:
         stage = Stage(Runner(manager, shards=SHARDS), poisoned(engine, model), units, program)
-        stage.run(folder / "warm_too", None)
+        found["undisturbed, with the plugin"] = stage.run(folder / "plugin", None)
         bad = [*units[:5], {**units[5], "instruction": f"{units[5]['instruction']}{POISON}"}, *units[6:]]
         name = "a row ends every engine"
         found[name] = Stage(stage.runner, stage.engine, bad, program).run(folder / "poison", None)

@@ -16,8 +16,11 @@ _WHICH = (
 _HOW = r"(?:(?:the|a|an|also|clearly|much|far|slightly|indeed|actually|still|overall|therefore|thus) ){0,3}"
 _BETTER = r"(?P<better>better|best|superior|preferable|preferred|stronger)"
 _WORSE = r"(?:worse|worst|inferior|weaker)"
-# "is not better" and "is no better" match nothing: they call neither response the better one for certain.
-_CALLED = re.compile(rf"\b{_WHICH} (?:is|was|seems|appears) (?:to be )?{_HOW}(?:{_BETTER}|{_WORSE})\b", re.IGNORECASE)
+# "is not better" and "is no better" match nothing: they call neither response the better one for certain. Nor does
+# "neither A nor B is better".
+_CALLED = re.compile(
+    rf"(?<!nor )\b{_WHICH} (?:is|was|seems|appears) (?:to be )?{_HOW}(?:{_BETTER}|{_WORSE})\b", re.IGNORECASE
+)
 
 
 def called_better(text: str) -> str | None:

@@ -31,8 +31,8 @@ def parse(rows: Iterator[Numbered]) -> Iterator[Item]:
         models |= {str(row["response_model"])} if row.get("response_model") else set()
         if len(models) > 1:
             raise InputError(
-                f"{numbered.where}: responses of {' and '.join(sorted(models))} in one file: JudgeBench's two sets share "
-                "questions and are not pooled; give each as a file of its own"
+                f"{numbered.where}: responses of {' and '.join(sorted(models))} in one file: JudgeBench's two sets "
+                "share questions and are not pooled; give each as a file of its own"
             )
         label = row.get("label")
         yield pairwise_item(

@@ -31,6 +31,9 @@ class _Tries:
 _TRIES: ContextVar[_Tries] = ContextVar("tries of the sample that is asked in this task")
 
 
+CONNECT_S = 30.0  # of one try: an endpoint that takes no connection is out, and no row has done it
+
+
 class _HttpClient(openai.DefaultAsyncHttpxClient):
     """Notes how each try went. The client above it makes the tries, and tells only how the last one of all went."""
 
@@ -61,7 +64,7 @@ class OpenAIEngine:
             base_url=part.base_url,
             api_key=key,
             max_retries=part.max_retries,
-            timeout=None,
+            timeout=openai.Timeout(None, connect=CONNECT_S),
             http_client=_HttpClient(),
         )
         self.slots = asyncio.Semaphore(part.concurrency)

@@ -13,12 +13,13 @@ class SampleTimeout(Exception):
 
 
 class LimitedEngine:
-    """What programs ask: `engine`, where a sample takes at most `seconds`, the wait for its turn included.
+    """What programs ask: `engine`, where a sample takes at most `seconds`, the wait for its turn included; None: the
+    engine sees to that itself.
 
     While the whole engine makes nothing, no sample is to blame: then it waits on, and the client ends the engine.
     """
 
-    def __init__(self, engine: Engine, seconds: float) -> None:
+    def __init__(self, engine: Engine, seconds: float | None) -> None:
         self.engine, self.seconds, self.control = engine, seconds, engine.control
         self.finished = 0  # samples
 
@@ -32,6 +33,14 @@ class LimitedEngine:
 
     async def generate(self, prepared: Prepared, sampling: Sampling, seed: int | None) -> Completion:
         """One sample. Raises SampleTimeout besides what the engine raises."""
+        if self.seconds is None:
+            completion = await self.engine.generate(prepared, sampling, seed)
+        else:
+            completion = await self._limited(prepared, sampling, seed, self.seconds)
+        self.finished += 1
+        return completion
+
+    async def _limited(self, prepared: Prepared, sampling: Sampling, seed: int | None, seconds: float) -> Completion:
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout(None)
 
@@ -41,17 +50,15 @@ class LimitedEngine:
             if self.made != before:
                 limit.reschedule(loop.time())
             else:
-                timers.append(loop.call_later(self.seconds, check, before))
+                timers.append(loop.call_later(seconds, check, before))
 
-        timers.append(loop.call_later(self.seconds, check, self.made))
+        timers.append(loop.call_later(seconds, check, self.made))
         try:
             async with limit:
-                completion = await self.engine.generate(prepared, sampling, seed)
+                return await self.engine.generate(prepared, sampling, seed)
         except TimeoutError:
             if limit.expired():
-                raise SampleTimeout(f"a sample was not finished after {self.seconds:g} s") from None
+                raise SampleTimeout(f"a sample was not finished after {seconds:g} s") from None
             raise
         finally:
             timers[-1].cancel()
-        self.finished += 1
-        return completion

@@ -50,7 +50,7 @@ def thrown_away(metrics: Sequence[Line]) -> list[str]:
         kept, extra = line["rows_out"], line["extra"]
         asked = extra.get("tried") or line.get("rows_in") or 0
         reasons = ", ".join(
-            f"{reason} {count:,}" + (f" ({count / asked:.0%})" if asked else "")
+            f"{reason} {count:,}" + (f" ({100 * count / asked:.0f} %)" if asked else "")
             for reason, count in left_out(line)[:REASONS]
         )
         if stage == "pairs" and (lost := sum(line["quarantined"].values())):

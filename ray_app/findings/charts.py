@@ -144,7 +144,7 @@ def explanations(metrics: Sequence[Line]) -> Chart:
         line("bare verdicts", [(i, times(x.get("bare_verdicts"))) for i, x in rows]),
         line("distinct among the explanations", [(i, times(x.get("distinct_explanations"))) for i, x in rows]),
         line(
-            "name the other than they call better, of those that call one so",
+            "verdict against the explanation, of those that call a response better",
             [(i, times(x.get("contradicting_explanations"))) for i, x in rows],
         ),
         line("median words", [(i, x.get("explanation_words_median")) for i, x in rows], yaxis="y2"),

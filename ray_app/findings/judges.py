@@ -34,7 +34,7 @@ SAID = {
     "bare_verdicts": "bare verdicts",
     "distinct_explanations": "distinct",
     "telling_explanations": "tell the responses apart",
-    "contradicting_explanations": "name the other than they call better",
+    "contradicting_explanations": "verdict against the explanation",
 }
 COSTS = {"seconds": "seconds", "prompt_tokens": "prompt tokens", "completion_tokens": "new tokens", "price": "price"}
 

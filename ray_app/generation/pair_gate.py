@@ -6,8 +6,8 @@ Every reason is one of the quarantine's; each costs nothing but the reading of t
     empty_response             nothing was answered
     cut_off_*                  an answer was longer than its token limit
     equal_responses            both say the same: no better one
-    nearly_equal_responses     nearly all of their words are the same (word trigrams): the label means little
     modified_equals_original   the modified instruction asks for the same (word trigrams), and no sentence was changed
+    nearly_equal_responses     nearly all of their words are the same (word trigrams): the label means little
     not_an_instruction         the modified instruction asks for nothing, is an answer, or talks about the task
     another_language           the modified instruction is of another language
                                (neither is asked of a real instruction: it is one, in whatever language)
@@ -62,7 +62,7 @@ class Gate:
     """Thresholds. Those that are None are not asked for."""
 
     max_similarity: float = 0.9  # of original and modified instruction, by word trigrams
-    heuristics: bool = False  # the reasons from `not_an_instruction` to `echoes_instruction`
+    heuristics: bool = False  # the reasons from `nearly_equal_responses` to `echoes_instruction`
     max_length_ratio: float | None = None  # words of the longer response over those of the shorter
     beyond_words: bool = False  # no pair and mirror whose labels the instructions' words tell
 
@@ -92,7 +92,7 @@ def pair_fault(
     if modified is not None and _near_copy(original, modified, gate):
         return "modified_equals_original"
     if gate.heuristics:
-        # Two answers to one question may differ in the figure alone that makes one of them wrong.
+        # Only of two instructions: two answers to one question may differ in just the figure that is wrong.
         if modified is not None and similarity(chosen, rejected) >= NEAR_COPY:
             return "nearly_equal_responses"
         fault = (modified is not None and _instruction_fault(original, modified, written)) or (

@@ -37,7 +37,7 @@ from ray_app.system.stopping import at_most, stopped
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Faults that may be no row's own, and are asked again by the next attempt: a replica may have erred, or have been too
-# slow for its samples. What has ended engines alone is left.
+# slow for its samples, or hung. What has ended engines alone is left.
 RETRIED = frozenset({ENGINE_ERROR, TIMEOUT})
 DEFAULT_SHARDS = ShardSettings()
 STOP_CLOSE_S, CLOSE_S = 3.0, 60.0  # for the open shard, where a run is stopped, and where a stage fails

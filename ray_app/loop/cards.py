@@ -33,7 +33,7 @@ SHOWN = {  # rows of the score table, where they were measured
     "accuracy_against_overlap": "accuracy where the worse response has more of them",
     "mirrored_accuracy": "right in both orders, and of the mirror (the same responses, another instruction)",
     "instruction_sensitivity": "winner changes with the instruction, of mirrored pairs",
-    **{f"accuracy_{third}_similar": f"accuracy of the third whose instructions are {third} alike" for third in THIRDS},
+    **{f"accuracy_{third}_similar": f"accuracy, the {third} similar third of instructions" for third in THIRDS},
 }
 SAID = {  # of the judgments of a set, beside their verdicts
     "bare_verdicts": "judgments that are a bare verdict",

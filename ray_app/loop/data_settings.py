@@ -116,7 +116,9 @@ class PairSettings(Part):
     grader: Literal["numeric", "exact"] = Field(
         "numeric", description="checked_answer: equal as a number or formula (math-verify), or word by word"
     )
-    heuristics: bool = Field(False, description="quarantine meta-talk, refusals, originals with something added")
+    heuristics: bool = Field(
+        False, description="quarantine meta-talk, refusals, nearly equal responses, originals with something added"
+    )
     max_length_ratio: float | None = Field(None, gt=1, description="of the two responses, in words")
     beyond_words: bool = Field(
         False,

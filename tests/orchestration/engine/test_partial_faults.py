@@ -34,6 +34,23 @@ POISON = r"Question 7\?.*<response_a>\s*GOOD"  # one of the two orders of a pair
 POISONED = "p000007:chosen_first"
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(cluster: None) -> Iterator[None]:
+    """Of actors and placement groups: what a fault has ended, or was built anew because of it, gives its room back."""
+    yield
+    deadline = time.monotonic() + 60
+    while left := taken():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def taken() -> dict[str, Any]:
+    """What Ray counts as taken; actors that are told to be small (0.001 CPUs) are none."""
+    cpus = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)
+    groups = [one for one in ray.util.placement_group_table().values() if one["state"] != "REMOVED"]
+    return {name: value for name, value in (("CPU", cpus > 0.05 and cpus), ("placement groups", groups)) if value}
+
+
 def judged(directory: Path, pool: EnginePool, dataset: Any, program: Any, total: int) -> dict[str, float]:
     writer = start_writer([Table(str(directory), JUDGMENTS)])
     return run_program(dataset, pool, program, writer, stage="judgments", label="judging", total=total)

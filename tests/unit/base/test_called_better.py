@@ -34,6 +34,7 @@ def test_a_phrase_that_calls_one_response_better(text: str, side: str) -> None:
         "The second response is more concise.",
         "Response About is better",
         "It is better to answer first.",
+        "Neither response A nor response B is better.",
         "Which response is better?",
         "The first person is better at chess.",
     ],

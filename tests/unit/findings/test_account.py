@@ -63,16 +63,16 @@ def test_what_was_thrown_away_is_said(then_dpo: str) -> None:
     """Of preferences, rows that lack a wrong judgment too: every unit is accounted for."""
     first, second = thrown_away(RunTables(then_dpo).metrics())
     assert first == (
-        "Iteration 1: of 22 judged (pair, order)s, 18 became training rows. Left out: never judged right 2 (9%), "
-        "to balance A and B 2 (9%)."
+        "Iteration 1: of 22 judged (pair, order)s, 18 became training rows. Left out: never judged right 2 (9 %), "
+        "to balance A and B 2 (9 %)."
     )
     assert second == (
         "Iteration 1, DPO: of 22 judged (pair, order)s, 10 became training rows. Left out: no wrong judgment to set "
-        "beside 8 (36%), never judged right 3 (14%), to balance A and B 1 (5%)."
+        "beside 8 (36 %), never judged right 3 (14 %), to balance A and B 1 (5 %)."
     )
     pairs = {"stage": "pairs", "iteration": None, "rows_out": 3, "quarantined": {"too_similar": 7}, "extra": {}}
     assert thrown_away([pairs]) == ["7 rows gave no pair, and 3 pairs were made. Most were lost as: too similar 7."]
-    assert thrown_away([{**pairs, "rows_in": 10}])[0].endswith("Most were lost as: too similar 7 (70%).")
+    assert thrown_away([{**pairs, "rows_in": 10}])[0].endswith("Most were lost as: too similar 7 (70 %).")
 
 
 def test_where_the_time_went_is_said() -> None:

@@ -152,7 +152,7 @@ def test_the_table_of_judges_has_every_control() -> None:
         assert cells[control] == "60 %"
     assert cells["above always the longer"] == "+8.0 [-1 – +17]"
     assert (cells["bare verdicts"], cells["tell the responses apart"]) == ("10 %", "50 %")
-    assert cells["name the other than they call better"] == "75 %"
+    assert cells["verdict against the explanation"] == "75 %"
 
 
 def test_what_a_run_did_not_record_is_said() -> None:

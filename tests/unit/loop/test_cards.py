@@ -206,8 +206,8 @@ def test_a_card_has_every_control_of_a_set() -> None:
         "overlap_baseline": "more of the instruction's words",
         "mirrored_accuracy": "and of the mirror",
         "instruction_sensitivity": "winner changes with the instruction",
-        "accuracy_least_similar": "whose instructions are least alike",
-        "accuracy_most_similar": "whose instructions are most alike",
+        "accuracy_least_similar": "the least similar third",
+        "accuracy_most_similar": "the most similar third",
     }
     said = {
         "explanation_words_median": 9,

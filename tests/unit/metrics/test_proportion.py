@@ -57,7 +57,7 @@ UNEQUAL = [
     *[(geometric, clusters, alike, share) for clusters, alike, share in [(50, 0.3, 0.9), (133, 0.2, 0.97)]],
     *[(geometric, 6, 0.5, share) for share in (0.5, 0.9, 0.97)],
     *[(few_big, 30, 0.5, share) for share in (0.5, 0.9, 0.97)],
-    (few_big, 133, 0.8, 0.5),
+    (few_big, 133, 0.8, 0.9),
     (one_big, 12, 0.5, 0.5),
 ]
 FURTHER = [
