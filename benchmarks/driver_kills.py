@@ -106,8 +106,7 @@ def killed_in(run: Run, stage: str) -> dict[str, Any]:
         raise RuntimeError(f"{stage}: it had ended before it could be killed")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    told = {"seconds_to_the_stage": round(to_stage, 1), "seconds_in_it": round(time.monotonic() - began, 1)}
-    return told
+    return {"seconds_to_the_stage": round(to_stage, 1), "seconds_in_it": round(time.monotonic() - began, 1)}
 
 
 def main() -> None:

@@ -22,15 +22,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import ray
 import ray.data
+from faulting import CLIENT, POISON, ROOT, WRITER, computing, newest_child, poisoned_environment
 from report import processor
 
 from ray_app.base.prompts import load_prompt
@@ -46,13 +46,9 @@ from ray_app.run.shard_settings import ShardSettings
 from ray_app.run.shards import row_counts, shard_files
 from ray_app.run.storage import read_parquet
 
-ROOT = Path(__file__).resolve().parents[1]
-PLUGIN = ROOT / "tests" / "vllm_plugin"
-POISON = " zyxgob"
 KEY = ("pair_id", "order")
 STALL_S = 20.0
 SHARDS = ShardSettings(max_rows=16, max_seconds=30)
-CLIENT, WRITER = "ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"  # how Ray titles a stage's helpers
 Fault = Callable[[Any], None]
 
 
@@ -68,7 +64,7 @@ class Noted:
 
     async def __call__(self, engine: Engine, row: dict[str, Any]) -> UnitResult:
         """What the program makes of a row."""
-        note = json.dumps({"unit": self.unit_of(row), "process": os.getpid()}) + "\n"
+        note = self.unit_of(row) + "\n"
         file = os.open(self.notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(file, note.encode())  # in one piece: several processes write
@@ -129,7 +125,7 @@ def processes(pool: Any) -> set[int]:
 
 def counted(folder: Path) -> dict[str, Any]:
     """Of a stage that has ended: rows lost, rows asked again, and what these come to in tokens."""
-    asked = Counter(json.loads(line)["unit"] for line in (folder / "notes").read_text(encoding="utf-8").splitlines())
+    asked = Counter((folder / "notes").read_text(encoding="utf-8").splitlines())
     _, lost = row_counts(str(folder / "table"))
     tokens: Counter[str] = Counter()
     for file in shard_files(str(folder / "table")):
@@ -146,13 +142,6 @@ def counted(folder: Path) -> dict[str, Any]:
     }
 
 
-def computing(actor: Any) -> int:
-    """The process that vLLM computes in: on GPUs one below the actor, else the actor itself."""
-    pid = int(ray.get(actor.ready.remote())["pid"])
-    below = psutil.Process(pid).children(recursive=True)
-    return next((one.pid for one in below if "EngineCore" in " ".join(one.cmdline())), pid)
-
-
 def signalled(how: signal.Signals) -> Fault:
     """A fault: one engine's process gets a signal."""
     return lambda pool: os.kill(computing(pool.actors[0]), how)
@@ -160,16 +149,7 @@ def signalled(how: signal.Signals) -> Fault:
 
 def helper_killed(title: str) -> Fault:
     """A fault: a helper of the stage, by how Ray titles it, is killed."""
-
-    def fault(pool: Any) -> None:
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if any(title in part for part in process.cmdline()[:1]):
-                    found.append(process)
-        max(found, key=lambda process: process.create_time()).kill()
-
-    return fault
+    return lambda pool: newest_child(title).kill()
 
 
 FAULTS: dict[str, Fault] = {
@@ -178,16 +158,6 @@ FAULTS: dict[str, Fault] = {
     "the client of the stage is killed": helper_killed(CLIENT),
     "the shard writer is killed": helper_killed(WRITER),
 }
-
-
-@contextlib.contextmanager
-def pools() -> Iterator[PoolManager]:
-    """Engines of one kind, closed at the end."""
-    made = PoolManager("faults", may_grow=False)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def main() -> None:
@@ -234,30 +204,22 @@ def measured(
 ) -> dict[str, Any]:
     """{fault: what it cost}."""
     found = {}
-    with pools() as manager:
+    with contextlib.closing(PoolManager("faults", may_grow=False)) as manager:
         stage = Stage(Runner(manager, shards=SHARDS), engine, units, program)
         stage.run(folder / "warm", None)  # the engines start
         cases: dict[str, Fault | None] = {"undisturbed": None, **FAULTS, "undisturbed, again": None}
         for number, (name, fault) in enumerate(cases.items()):
             found[name] = stage.run(folder / str(number), fault)
             print(name, found[name], file=sys.stderr, flush=True)
-    with pools() as manager:
-        stage = Stage(Runner(manager, shards=SHARDS), poisoned(engine, model), units, program)
+    with contextlib.closing(PoolManager("faults", may_grow=False)) as manager:
+        with_plugin = engine.model_copy(update={"env": poisoned_environment(model)})
+        stage = Stage(Runner(manager, shards=SHARDS), with_plugin, units, program)
         found["undisturbed, with the plugin"] = stage.run(folder / "plugin", None)
         bad = [*units[:5], {**units[5], "instruction": f"{units[5]['instruction']}{POISON}"}, *units[6:]]
         name = "a row ends every engine"
         found[name] = Stage(stage.runner, stage.engine, bad, program).run(folder / "poison", None)
         print(name, found[name], file=sys.stderr, flush=True)
     return found
-
-
-def poisoned(engine: EngineSettings, model: str) -> EngineSettings:
-    """With the plugin that ends an engine's process for certain tokens."""
-    from transformers import AutoTokenizer
-
-    ids = AutoTokenizer.from_pretrained(model).encode(POISON, add_special_tokens=False)
-    paths = os.pathsep.join((str(PLUGIN), os.environ["PYTHONPATH"]))
-    return engine.model_copy(update={"env": {"PYTHONPATH": paths, "STE_POISON": json.dumps(ids)}})
 
 
 if __name__ == "__main__":

@@ -159,8 +159,8 @@ part_e() {
   if [[ $DEVICE == cuda ]]; then
     for role in generator judge; do options+=("--$role.replicas" "$AT_ONCE" "--$role.max_num_seqs" 256); done
     # What is shown is the size; the small model's own settings would be in the way of few prompts and of sharding.
-    options+=(--judging.min_explanation 0 --judging.must_name false --train.zero.stage 3 --train.epochs 1)
-    options+=(--train.tokens_per_batch 8192 --evaluation.limit 128)
+    options+=(--judging.min_explanation 0 --judging.must_name false --judging.must_agree false)
+    options+=(--train.zero.stage 3 --train.epochs 1 --evaluation.baseline_prompts "[]" --train.tokens_per_batch 8192 --evaluation.limit 128)
   else
     options+=(--evaluation.limit 6 --train.max_steps 2 --judging.samples 4)
   fi

@@ -130,20 +130,3 @@ def left_of(session: int, limit_s: float = 60, but: Collection[str] = ()) -> lis
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
-
-
-CLIENT, WRITER = "ray::MapWorker(MapBatches(PoolClient", "ray::_WriterActor"  # how Ray titles a stage's helpers
-
-
-def newest_child(title: str) -> psutil.Process:
-    """The youngest process below this one whose title holds `title`: of this test's Ray, and no other's. Raises
-    ValueError where there is none.
-    """
-
-    def titled(process: psutil.Process) -> bool:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return any(title in part for part in process.cmdline()[:1])
-        return False
-
-    found = [process for process in psutil.Process().children(recursive=True) if titled(process)]
-    return max(found, key=lambda process: process.create_time())

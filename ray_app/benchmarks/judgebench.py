@@ -28,7 +28,8 @@ def parse(rows: Iterator[Numbered]) -> Iterator[Item]:
     ids, models = Ids(), set[str]()
     for numbered in rows:
         row = numbered.row
-        models |= {str(row["response_model"])} if row.get("response_model") else set()
+        if model := row.get("response_model"):
+            models.add(str(model))
         if len(models) > 1:
             raise InputError(
                 f"{numbered.where}: responses of {' and '.join(sorted(models))} in one file: JudgeBench's two sets "

@@ -20,6 +20,8 @@ from ray_app.engine.sample_limit import SampleTimeout
 from ray_app.engine.settings import EngineSettings
 from ray_app.errors import InputError, first_line
 
+CONNECT_S = 30.0  # of one try: an endpoint that takes no connection is out, and no row has done it
+
 
 @dataclass
 class _Tries:
@@ -29,9 +31,6 @@ class _Tries:
 
 
 _TRIES: ContextVar[_Tries] = ContextVar("tries of the sample that is asked in this task")
-
-
-CONNECT_S = 30.0  # of one try: an endpoint that takes no connection is out, and no row has done it
 
 
 class _HttpClient(openai.DefaultAsyncHttpxClient):

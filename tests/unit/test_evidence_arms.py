@@ -39,11 +39,22 @@ def settings_of(arm: str, folder: Path) -> dict[str, object]:
     return found
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all arms: paths in their settings are the same."""
+    return tmp_path_factory.mktemp("arms")
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> dict[str, object]:
+    return settings_of("neighbour", folder)
+
+
 @pytest.mark.parametrize("arm", ARMS)
-def test_an_arm_is_a_run_of_its_own(tmp_path: Path, arm: str) -> None:
+def test_an_arm_is_a_run_of_its_own(folder: Path, plain: dict[str, object], arm: str) -> None:
     head = SCRIPT.read_text(encoding="utf-8").split("\nset -euo")[0]
     assert re.search(rf"\b{arm}\b", head), "the script's head names it"
-    found, plain = (settings_of(name, tmp_path) for name in (arm, "neighbour"))
+    found = settings_of(arm, folder)
     assert found["name"] == arm
     differing = {name for name in plain if found[name] != plain[name]} - {"name"}
     assert bool(differing) == (arm != "neighbour")

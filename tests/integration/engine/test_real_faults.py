@@ -5,7 +5,6 @@ is one, where nothing of it may be left in its memory afterwards; else on the pr
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ import ray
 import ray.data
 import torch
 from closed import closed_units
+from faulting import POISON, computing, poisoned_environment
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import Engine, UnitResult
@@ -34,12 +34,9 @@ from ray_app.run.writer_actor import Table, start_writer
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.matrix, pytest.mark.timeout(900)]
 Make = Callable[..., Any]
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # engines do not know this file
-ROOT = Path(__file__).resolve().parents[3]
-PLUGIN = ROOT / "tests" / "vllm_plugin"
 GPU = torch.cuda.is_available()
 # Without graphs: an engine starts four times here, and what is shown does not depend on them.
 ON_GPU = {"device": "cuda", "dtype": "auto", "replicas_per_gpu": 2, "vllm": {"enforce_eager": True}} if GPU else {}
-POISON = " zyxgob"
 ROWS = 24
 
 
@@ -56,13 +53,6 @@ class Held:
         while row["order"] == "rejected_first" and not self.go.exists():
             await asyncio.sleep(0.05)
         return await self.program(engine, row)
-
-
-def computing(actor: Any) -> int:
-    """The process that vLLM computes in: on GPUs one below the actor, else the actor itself."""
-    pid = int(ray.get(actor.ready.remote())["pid"])
-    below = psutil.Process(pid).children(recursive=True)
-    return next((one.pid for one in below if "EngineCore" in " ".join(one.cmdline())), pid)
 
 
 def at_work(pool: EnginePool, go: Path, fault: Callable[[Any], None]) -> threading.Thread:
@@ -130,13 +120,8 @@ def test_an_engine_that_is_killed_or_stopped_at_work_loses_no_row(
 def test_a_row_that_ends_every_engine_is_quarantined_and_costs_no_other(
     tmp_path: Path, engine: Make, units: Make, greedy: JudgeProgram, model: str
 ) -> None:
-    from transformers import AutoTokenizer
-
-    ids = AutoTokenizer.from_pretrained(model).encode(POISON, add_special_tokens=False)
-    paths = [str(PLUGIN), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    env = {"PYTHONPATH": os.pathsep.join(path for path in paths if path), "STE_POISON": json.dumps(ids)}
     rows = units(ROWS)[:ROWS]
     rows[5] = {**rows[5], "instruction": f"{rows[5]['instruction']}{POISON}"}
-    with pool_of(engine, env=env).start() as pool:
+    with pool_of(engine, env=poisoned_environment(model)).start() as pool:
         lost = judged(tmp_path / "table", pool, greedy, rows)
     assert lost == {"killed_engine": 1}

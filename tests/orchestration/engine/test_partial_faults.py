@@ -14,7 +14,7 @@ import pytest
 import ray
 import ray.data
 from closed import closed_units
-from killing import CLIENT, WRITER, newest_child
+from faulting import CLIENT, WRITER, newest_child
 
 from ray_app.base.schema import JUDGMENTS
 from ray_app.engine.base import EngineError, Sampler, UnitResult

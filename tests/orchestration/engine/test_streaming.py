@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 import ray
 import yaml
-from killing import CLIENT, WRITER, newest_child
+from faulting import CLIENT, WRITER, newest_child
 from loop_runs import base_settings, merged, scripted
 from toy_tokenizers import PLAIN, make
 
