@@ -6,7 +6,7 @@
 #   arms: neighbour, modified-mirror, modified
 #         neighbour-words (no couple that the instructions' words tell both ways), neighbour-bare (verdicts alone will do),
 #         neighbour-previous (from the checkpoint before), neighbour-all (all N judgments drawn), neighbour-dpo (SFT, then
-#         DPO); ARM@name runs an arm again, under another name (seeds)
+#         DPO); ARM@name runs an arm again, as ARM-name (seeds)
 #   LIMIT_S stops it after so many seconds, to go on in another call
 #
 # DATA holds prompts.jsonl and eval/*.jsonl (docs/results.md says which). Needs no network.
@@ -15,6 +15,7 @@ cd "$(dirname "$0")/.."
 : "${OUT:?set OUT to a folder}"; : "${DATA:?set DATA to the folder of prompts.jsonl and eval/}"
 : "${MODEL:=.cache/models/smollm2-135m-instruct}"; : "${RUNS:=runs}"; : "${LIMIT_S:=100000}"
 arm=${1:?usage: gpu_evidence.sh ARM [option …]}; shift
+name=${arm//@/-} # of the run and of its folder in OUT
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 VLLM_USE_FLASHINFER_SAMPLER=${VLLM_USE_FLASHINFER_SAMPLER:-0}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 case ${arm%%@*} in # a name behind @ tells runs of one arm apart (seeds)
@@ -28,16 +29,16 @@ case ${arm%%@*} in # a name behind @ tells runs of one arm apart (seeds)
   modified) options=(--pairs.strategy modified_instruction --pairs.mirror false) ;;
   *) echo "unknown arm $arm"; exit 2 ;;
 esac
-tests=$(for file in "$DATA"/eval/*.jsonl; do name=$(basename "$file" .jsonl); [[ $name == llmbar_casestudy ]] || printf '"%s=%s",' "$name" "$file"; done)
-mkdir -p "$OUT/$arm"
+tests=$(for file in "$DATA"/eval/*.jsonl; do set=$(basename "$file" .jsonl); [[ $set == llmbar_casestudy ]] || printf '"%s=%s",' "$set" "$file"; done)
+mkdir -p "$OUT/$name"
 code=0
 timeout --signal=INT --kill-after=60 "$LIMIT_S" "${PYTHON:-python3}" -m ray_app.iterate --config configs/smollm2-135m-evidence.yaml \
-  --name "$arm" --runs "$RUNS" --generator.model "$MODEL" --judge.model "$MODEL" \
+  --name "$name" --runs "$RUNS" --generator.model "$MODEL" --judge.model "$MODEL" \
   --instructions.source "$DATA/prompts.jsonl" --evaluation.validation "validation=$DATA/eval/llmbar_casestudy.jsonl" \
-  --evaluation.test "[${tests%,}]" "${options[@]}" "$@" 2>&1 | tee -a "$OUT/$arm/log.txt" || code=$?
-run=$RUNS/$arm
-for file in metrics.jsonl run.json alarms.json report.html; do [[ ! -e $run/$file ]] || cp "$run/$file" "$OUT/$arm/"; done
+  --evaluation.test "[${tests%,}]" "${options[@]}" "$@" 2>&1 | tee -a "$OUT/$name/log.txt" || code=$?
+run=$RUNS/$name
+for file in metrics.jsonl run.json alarms.json report.html; do [[ ! -e $run/$file ]] || cp "$run/$file" "$OUT/$name/"; done
 for file in "$run"/iter_*/evaluation/*/summary.json; do
-  [[ ! -e $file ]] || { to=$OUT/$arm/${file#"$run/"}; mkdir -p "$(dirname "$to")"; cp "$file" "$to"; }
+  [[ ! -e $file ]] || { to=$OUT/$name/${file#"$run/"}; mkdir -p "$(dirname "$to")"; cp "$file" "$to"; }
 done
 exit "$code"

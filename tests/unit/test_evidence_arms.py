@@ -58,3 +58,7 @@ def test_an_arm_is_a_run_of_its_own(folder: Path, plain: dict[str, object], arm:
     assert found["name"] == arm
     differing = {name for name in plain if found[name] != plain[name]} - {"name"}
     assert bool(differing) == (arm != "neighbour")
+
+
+def test_an_arm_runs_again_under_another_name(folder: Path, plain: dict[str, object]) -> None:
+    assert settings_of("neighbour@7", folder) == {**plain, "name": "neighbour-7"}
