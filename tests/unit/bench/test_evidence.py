@@ -1,4 +1,4 @@
-"""What is recorded of an evidence run (`benchmarks/evidence.py`), and that the page's headline figures are the records'."""
+"""What is recorded of an evidence run (`benchmarks/evidence.py`), and that the figures of the page are the records'."""
 
 from __future__ import annotations
 
