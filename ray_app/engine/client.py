@@ -79,6 +79,7 @@ class PoolClient:
         self.failed_in_a_row = 0
         self.ever_succeeded = False
         self.at_work = 0  # units that are not with the writer yet
+        self.fault: Exception | None = None  # what ended a batch, and ends the stage
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         rows: list[dict[str, Any]] = []
@@ -88,8 +89,7 @@ class PoolClient:
             async with asyncio.TaskGroup() as group, self.turn:
                 for index in range(0, batch.num_rows, self.settings.rows_per_call):
                     asked = self._asked(batch.slice(index, self.settings.rows_per_call))
-                    for _ in asked:
-                        await self.slots.acquire()
+                    await self._take_slots(len(asked))
                     group.create_task(self._units(asked, rows))
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None
@@ -100,6 +100,14 @@ class PoolClient:
         else:
             held, self.held = self.held, []
             yield pa.table({"units": [batch.num_rows], "held": [pickle.dumps(held)]})
+
+    async def _take_slots(self, count: int) -> None:
+        """Raises what ended another batch: the stage ends with it, and what was begun now would be asked again."""
+        for _ in range(count):
+            if self.fault is None:
+                await self.slots.acquire()
+        if self.fault is not None:
+            raise self.fault
 
     def _asked(self, batch: pa.Table) -> list[Asked]:
         if not self.settings.packed:
@@ -120,6 +128,11 @@ class PoolClient:
         self.at_work += len(rows)
         try:
             await self._finish(rows, emitted)
+        except Exception as fault:
+            self.fault = fault
+            for _ in range(self.settings.in_flight):  # whoever waits for slots is to see it
+                self.slots.release()
+            raise
         finally:
             self.at_work -= len(rows)
             for _ in rows:  # only now: what engines make is not to pile up before a writer that is slower than they

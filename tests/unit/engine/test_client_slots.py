@@ -103,6 +103,29 @@ def test_batches_take_their_slots_one_after_the_other(monkeypatch: pytest.Monkey
     assert asyncio.run(asyncio.wait_for(main(), 60)) == list(range(30))
 
 
+class Dead(Stuck):
+    """A writer that has died."""
+
+    async def remote(self, units: list[Any]) -> None:
+        raise RuntimeError("the writer died")
+
+
+def test_once_a_batch_has_failed_no_other_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage is driven again, and would ask their rows a second time."""
+    monkeypatch.setattr(module.ray, "put", lambda value: value)
+    monkeypatch.setattr(module, "Asker", Quick)
+
+    async def main() -> tuple[list[str], int]:
+        client = PoolClient([], [Work()], Dead(), ClientSettings(4, 2, LIMITS))  # type: ignore[list-item]
+        batches = [client(pa.table({"id": list(range(start, start + 10))})) for start in (0, 10, 20)]
+        ended = await asyncio.gather(*(anext(batch) for batch in batches), return_exceptions=True)
+        return [str(one) for one in ended], client.asker.answered  # type: ignore[attr-defined]
+
+    ended, answered = asyncio.run(asyncio.wait_for(main(), 60))
+    assert ended == ["the writer died"] * 3
+    assert answered <= 4
+
+
 def test_a_warning_that_its_writer_does_not_hear_ends_nothing() -> None:
     """Others log in the same process, and the writer may be dead: a client that follows takes the first one's place."""
 
