@@ -35,7 +35,7 @@ from faulting import CLIENT, POISON, ROOT, WRITER, computing, newest_child, pois
 from report import processor
 
 from ray_app.base.prompts import load_prompt
-from ray_app.base.schema import JUDGMENTS, PAIRS
+from ray_app.base.schema import INSTRUCTIONS, JUDGMENTS, PAIRS
 from ray_app.benchmarks import load_benchmark
 from ray_app.engine.actor import ENGINE_ERROR, TIMEOUT
 from ray_app.engine.asking import KILLED
@@ -200,7 +200,8 @@ def judging(pairs: int, max_tokens: int) -> Work:
 def generating(pairs: int, max_tokens: int) -> Work:
     """Pairs of the demo's instructions, by the paper's strategy."""
     lines = (ROOT / "configs/demo/instructions.jsonl").read_text(encoding="utf-8").splitlines()[:pairs]
-    units = [{"instruction_id": told["id"], "text": told["instruction"]} for told in map(json.loads, lines)]
+    given = {**dict.fromkeys(INSTRUCTIONS.names), "split": "train"}
+    units = [{**given, "instruction_id": told["id"], "text": told["instruction"]} for told in map(json.loads, lines)]
     sampling = Sampling(temperature=0, top_p=1, max_tokens=max_tokens)
     prompts = (load_prompt(name) for name in ("modify_instruction", "modify_and_respond", "worse_response"))
     program = PairProgram("modified_instruction", False, *prompts, sampling, sampling, Gate(), "smollm2", 1, 1)
@@ -230,6 +231,8 @@ def main() -> None:
     found = measured(Path(tempfile.mkdtemp()), engine, work, given.model)
     usual = statistics.median(told["seconds"] for name, told in found.items() if name.startswith("undisturbed"))
     for name, told in found.items():
+        if name.startswith("undisturbed") and (told["rows_asked_again"] or told["lost"]):
+            raise RuntimeError(f"{name}: {told}")
         if not name.startswith("undisturbed") and not told["rows_asked_again"]:
             raise RuntimeError(f"{name}: nothing was asked again, so it was not seen")
     for told in found.values():
