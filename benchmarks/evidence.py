@@ -6,13 +6,16 @@
 
 RUN is a run's folder with metrics.jsonl, run.json, alarms.json, the training sets and the held-out evaluations. Written
 are `evidence-NAME-LABEL.jsonl` (metrics.jsonl, paths shortened), `evidence-LABEL-settings.json` (settings, alarms,
-versions) and `evidence-LABEL-read.json`: what is counted in judgments, whose texts are not committed.
+versions) and `evidence-LABEL-read.json`: what is counted in judgments, whose texts are not committed. Recording further
+runs under a label adds to the latter two. An iteration's second training is named by its phase ("2 dpo").
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ import pyarrow.parquet as pq
 from ray_app.base.ngrams import words
 from ray_app.base.verdict import explanation
 from ray_app.judging.said import Said
+from ray_app.run.folder import DPO, parts_of
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = ("seed", "iterations", "instructions", "pairs", "judging", "then_dpo", "train", "evaluation", "prompts")
@@ -54,10 +58,10 @@ BEGINNING_WORDS = 9
 
 
 def shortened(text: str, short: list[str]) -> str:
-    """A text without the machine's paths."""
-    for rule in short:
+    """A text without the machine's paths: the longest first, and whole names of folders alone."""
+    for rule in sorted(short, key=len, reverse=True):
         path, _, name = rule.partition("=")
-        text = text.replace(path, name)
+        text = re.sub(rf"{re.escape(path)}(?![\w.-])", name, text)
     return text
 
 
@@ -96,33 +100,67 @@ def counted(judgments: Iterator[tuple[str, str | None, str | None]]) -> dict[str
 def read(run: Path) -> dict[str, Any]:
     """By table and iteration: what is counted in a run's judgments."""
     found: dict[str, Any] = {"heldout": {}, "training_set": {}}
-    for folder in sorted(run.glob("iter_*")):
-        number = str(int(folder.name.removeprefix("iter_")))
+    for folder in sorted([*run.glob("iter_*"), *run.glob(f"iter_*/{DPO}")]):
+        name = name_of(int(folder.relative_to(run).parts[0].removeprefix("iter_")), DPO if folder.name == DPO else "")
         heldout = rows_of(folder / "evaluation" / "heldout")
         if numbers := counted((row["text"], row["verdict"], row["finish_reason"]) for row in heldout):
-            found["heldout"][number] = numbers
+            found["heldout"][name] = numbers
         trained = rows_of(folder / "train_set")
-        if numbers := counted((row["completion"][-1]["content"], "kept", None) for row in trained):
-            found["training_set"][number] = numbers
+        # Of a preference the judgment that is chosen.
+        texts = ((row.get("completion") or row["chosen"])[-1]["content"] for row in trained)
+        if numbers := counted((text, "kept", None) for text in texts):
+            found["training_set"][name] = numbers
+    return found
+
+
+def name_of(iteration: int, phase: str) -> str:
+    """An iteration's name in tables and records."""
+    return f"{iteration} {phase}" if phase else str(iteration)
+
+
+def evaluations(metrics: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """{(iteration, set): what its evaluation says} of a metrics.jsonl."""
+    found = {}
+    for row in map(json.loads, metrics.splitlines()):
+        phase, stage = parts_of(row["stage"])
+        if stage == "evaluation":
+            found[name_of(row["iteration"], phase), row["extra"]["set"]] = row["extra"]
     return found
 
 
 def record(args: argparse.Namespace) -> None:
-    """Write the three files of the runs."""
-    settings: dict[str, Any] = {"revision": args.revision, "machine": args.machine, "runs": {}}
-    judgments: dict[str, Any] = {"runs": f"evidence-{{{','.join(run.name for run in args.runs)}}}-{args.label}.jsonl"}
+    """Write the files of the runs. Exits where a run's tables are not there, or it had other versions."""
+    settings_file, read_file = (args.results / f"evidence-{args.label}-{name}.json" for name in ("settings", "read"))
+    settings = earlier(settings_file) or {
+        "revision": args.revision,
+        "machine": args.machine,
+        "packages": {},
+        "runs": {},
+    }
+    judgments = earlier(read_file) or {}
+    metrics = {run: shortened((run / "metrics.jsonl").read_text(encoding="utf-8"), args.short) for run in args.runs}
     for run in args.runs:
-        metrics = shortened((run / "metrics.jsonl").read_text(encoding="utf-8"), args.short)
-        (args.results / f"evidence-{run.name}-{args.label}.jsonl").write_text(metrics, encoding="utf-8")
         told = json.loads(shortened((run / "run.json").read_text(encoding="utf-8"), args.short))
-        alarms = json.loads((run / "alarms.json").read_text(encoding="utf-8"))
-        kept = {name: told["settings"][name] for name in SETTINGS if name in told["settings"]}
+        alarms = json.loads((run / "alarms.json").read_text(encoding="utf-8"))["alarms"]
+        if settings["packages"] not in ({}, told["packages"]):
+            sys.exit(f"{run}: other versions of packages than the runs before it")
         settings["packages"] = told["packages"]
-        settings["runs"][run.name] = {"settings": kept, "alarms": alarms["alarms"]}
+        kept = {name: told["settings"][name] for name in SETTINGS if name in told["settings"]}
+        settings["runs"][run.name] = {"settings": kept, "alarms": alarms}
         judgments[run.name] = read(run)
-    for name, value in (("settings", settings), ("read", judgments)):
-        path = args.results / f"evidence-{args.label}-{name}.json"
+        asked = {iteration for iteration, name in evaluations(metrics[run]) if name == "heldout"}
+        if missing := asked - judgments[run.name]["heldout"].keys():
+            sys.exit(f"{run}: no shards of the held-out evaluation of iteration {', '.join(sorted(missing))}")
+    for run, text in metrics.items():
+        (args.results / f"evidence-{run.name}-{args.label}.jsonl").write_text(text, encoding="utf-8")
+    for path, value in ((settings_file, settings), (read_file, judgments)):
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def earlier(path: Path) -> dict[str, Any] | None:
+    """What was recorded under the same label before."""
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found
 
 
 def percent(found: dict[str, Any] | None, n: int) -> str:
@@ -134,28 +172,31 @@ def percent(found: dict[str, Any] | None, n: int) -> str:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Markdown of each record: held-out pairs by iteration, then every set of the last whole evaluation."""
+    """Markdown of each record: held-out pairs by iteration, then every set of the last evaluation."""
     for path in args.records:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        tables = {(row["iteration"], row["extra"]["set"]): row["extra"] for row in rows if row["stage"] == "evaluation"}
-        iterations = sorted({iteration for iteration, name in tables if name == "heldout"})
-        heldout = [tables[iteration, "heldout"] for iteration in iterations]
-        n = heldout[0]["headline"]["accuracy"]["n"]
-        print(f"\n{path.name}\n\n| held-out pairs ({n}) | {' | '.join(map(str, iterations))} |")
-        print("| --- |" + " --- |" * len(iterations))
-        for name, words_of in HELDOUT.items():
-            print(f"| {words_of} | {' | '.join(percent(x['headline'].get(name), n) for x in heldout)} |")
-        for name, words_of in SAID.items():
-            shares = (x["explanations"].get(name) for x in heldout)
-            scale = 1 if name == "explanation_words_median" else 100
-            print(f"| {words_of} | {' | '.join('' if x is None else f'{scale * x:.4g}' for x in shares)} |")
-        print(
-            f"\n| set (n), iteration {iterations[-1]} | {' | '.join(SETS.values())} |\n| --- |" + " --- |" * len(SETS)
-        )
-        for (iteration, name), extra in tables.items():
-            if iteration == iterations[-1] and name != "heldout":
+        found = evaluations(path.read_text(encoding="utf-8"))
+        heldout = {iteration: extra for (iteration, name), extra in found.items() if name == "heldout"}
+        print(f"\n{path.name}")
+        if heldout:
+            print_heldout(heldout)
+        last = next(reversed(found), ("",))[0]
+        print(f"\n| set (n), iteration {last} | {' | '.join(SETS.values())} |\n| --- |" + " --- |" * len(SETS))
+        for (iteration, name), extra in found.items():
+            if iteration == last and name != "heldout":
                 n = extra["headline"]["accuracy"]["n"]
                 print(f"| {name} ({n}) | {' | '.join(percent(extra['headline'].get(x), n) for x in SETS)} |")
+
+
+def print_heldout(heldout: dict[str, dict[str, Any]]) -> None:
+    """A column for each iteration."""
+    n = next(iter(heldout.values()))["headline"]["accuracy"]["n"]
+    print(f"\n| held-out pairs ({n}) | {' | '.join(heldout)} |\n| --- |" + " --- |" * len(heldout))
+    for name, label in HELDOUT.items():
+        print(f"| {label} | {' | '.join(percent(x['headline'].get(name), n) for x in heldout.values())} |")
+    for name, label in SAID.items():
+        values = (x.get("explanations", {}).get(name) for x in heldout.values())
+        scale = 1 if name == "explanation_words_median" else 100
+        print(f"| {label} | {' | '.join('' if x is None else f'{scale * x:.4g}' for x in values)} |")
 
 
 def main() -> None:

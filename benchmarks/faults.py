@@ -50,7 +50,9 @@ from ray_app.generation.runner import Job, Runner
 from ray_app.run.shard_settings import ShardSettings
 from ray_app.run.shards import row_counts
 
-FAULTY = {KILLED, TIMEOUT, ENGINE_ERROR}  # why rows are lost to faults; a gate's reasons are none of these
+UNDISTURBED, PLUGIN = ("undisturbed", "undisturbed, again"), "undisturbed, with the plugin"
+POISONED = "a row ends every engine"
+FAULTY = {KILLED, TIMEOUT, ENGINE_ERROR}  # why rows are lost to faults: not a gate's reasons, nor a refusal
 STALL_S = 20.0
 SHARDS = ShardSettings(max_rows=16, max_seconds=30)
 Fault = Callable[[Any], None]
@@ -229,14 +231,15 @@ def main() -> None:
     ray.init(address="local", num_cpus=4, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     found = measured(Path(tempfile.mkdtemp()), engine, work, given.model)
-    usual = statistics.median(told["seconds"] for name, told in found.items() if name.startswith("undisturbed"))
     for name, told in found.items():
         if name.startswith("undisturbed") and (told["rows_asked_again"] or told["lost"]):
             raise RuntimeError(f"{name}: {told}")
         if not name.startswith("undisturbed") and not told["rows_asked_again"]:
             raise RuntimeError(f"{name}: nothing was asked again, so it was not seen")
-    for told in found.values():
-        told["seconds_more"] = round(told["seconds"] - usual, 1)
+    usual = statistics.median(found[name]["seconds"] for name in UNDISTURBED)
+    for name, told in found.items():
+        beside = found[PLUGIN]["seconds"] if name == POISONED else usual
+        told["seconds_more"] = round(told["seconds"] - beside, 1)
     told = {
         "stage": work.stage,
         "processor": processor(),
@@ -255,19 +258,18 @@ def measured(folder: Path, engine: EngineSettings, work: Work, model: str) -> di
     with contextlib.closing(PoolManager("faults", may_grow=False)) as manager:
         stage = Stage(Runner(manager, shards=SHARDS), engine, work)
         stage.run(folder / "warm", None)  # the engines start
-        cases: dict[str, Fault | None] = {"undisturbed": None, **FAULTS, "undisturbed, again": None}
+        cases: dict[str, Fault | None] = {UNDISTURBED[0]: None, **FAULTS, UNDISTURBED[1]: None}
         for number, (name, fault) in enumerate(cases.items()):
             found[name] = stage.run(folder / str(number), fault)
             print(name, found[name], file=sys.stderr, flush=True)
     with contextlib.closing(PoolManager("faults", may_grow=False)) as manager:
         with_plugin = engine.model_copy(update={"env": poisoned_environment(model)})
         stage = Stage(Runner(manager, shards=SHARDS), with_plugin, work)
-        found["undisturbed, with the plugin"] = stage.run(folder / "plugin", None)
+        found[PLUGIN] = stage.run(folder / "plugin", None)
         units = list(work.units)
         units[5] = {**units[5], work.text: f"{units[5][work.text]}{POISON}"}
-        name = "a row ends every engine"
-        found[name] = Stage(stage.runner, stage.engine, replace(work, units=units)).run(folder / "poison", None)
-        print(name, found[name], file=sys.stderr, flush=True)
+        found[POISONED] = Stage(stage.runner, stage.engine, replace(work, units=units)).run(folder / "poison", None)
+        print(POISONED, found[POISONED], file=sys.stderr, flush=True)
     return found
 
 

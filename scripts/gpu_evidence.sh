@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # One arm of the evidence in docs/results.md, on one GPU: the whole loop from the committed config, continued by the same
-# command where it was stopped. Leaves metrics.jsonl, run.json, alarms.json, every set's summary and the log in $OUT/ARM.
+# command where it was stopped. Leaves metrics.jsonl, run.json, alarms.json, every set's summary and the log in $OUT/NAME.
 #
 #   OUT=out MODEL=path/to/smollm2 DATA=path/to/data RUNS=runs scripts/gpu_evidence.sh ARM [option of iterate …]
 #   arms: neighbour, modified-mirror, modified
 #         neighbour-words (no couple that the instructions' words tell both ways), neighbour-bare (verdicts alone will do),
 #         neighbour-previous (from the checkpoint before), neighbour-all (all N judgments drawn), neighbour-dpo (SFT, then
-#         DPO); ARM@name runs an arm again, as ARM-name (seeds)
+#         DPO); ARM@name runs an arm again, as ARM.name (seeds)
 #   LIMIT_S stops it after so many seconds, to go on in another call
 #
 # DATA holds prompts.jsonl and eval/*.jsonl (docs/results.md says which). Needs no network.
@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 : "${OUT:?set OUT to a folder}"; : "${DATA:?set DATA to the folder of prompts.jsonl and eval/}"
 : "${MODEL:=.cache/models/smollm2-135m-instruct}"; : "${RUNS:=runs}"; : "${LIMIT_S:=100000}"
 arm=${1:?usage: gpu_evidence.sh ARM [option …]}; shift
-name=${arm//@/-} # of the run and of its folder in OUT
+name=${arm/@/.} # of the run and of its folder in OUT: with a dot, for other arms have none
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 VLLM_USE_FLASHINFER_SAMPLER=${VLLM_USE_FLASHINFER_SAMPLER:-0}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 case ${arm%%@*} in # a name behind @ tells runs of one arm apart (seeds)
@@ -29,7 +29,7 @@ case ${arm%%@*} in # a name behind @ tells runs of one arm apart (seeds)
   modified) options=(--pairs.strategy modified_instruction --pairs.mirror false) ;;
   *) echo "unknown arm $arm"; exit 2 ;;
 esac
-tests=$(for file in "$DATA"/eval/*.jsonl; do set=$(basename "$file" .jsonl); [[ $set == llmbar_casestudy ]] || printf '"%s=%s",' "$set" "$file"; done)
+tests=$(for file in "$DATA"/eval/*.jsonl; do test_set=$(basename "$file" .jsonl); [[ $test_set == llmbar_casestudy ]] || printf '"%s=%s",' "$test_set" "$file"; done)
 mkdir -p "$OUT/$name"
 code=0
 timeout --signal=INT --kill-after=60 "$LIMIT_S" "${PYTHON:-python3}" -m ray_app.iterate --config configs/smollm2-135m-evidence.yaml \

@@ -84,30 +84,40 @@ class PoolClient:
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         rows: list[dict[str, Any]] = []
         try:
-            # One batch after the other takes its slots, though many wait: what is made of a shard then lies in few
-            # shards of the next table, and whoever joins the two reads them seldom more than once.
-            async with asyncio.TaskGroup() as group, self.turn:
-                for index in range(0, batch.num_rows, self.settings.rows_per_call):
-                    asked = self._asked(batch.slice(index, self.settings.rows_per_call))
-                    await self._take_slots(len(asked))
-                    group.create_task(self._units(asked, rows))
-        except ExceptionGroup as faults:
-            raise faults.exceptions[0] from None
-        await self.asker.settled()  # the client ends with its last batch, and with it whoever would end the process
+            await self._ask(batch, rows)
+        except Exception as fault:
+            first = fault.exceptions[0] if isinstance(fault, ExceptionGroup) else fault
+            self.fault = self.fault or first
+            self.slots.release()  # one batch may wait for slots of tasks that were never begun: it is to see the fault
+            raise first from None
         if self.settings.emit is not None:
-            await self._make_durable()
             yield pa.Table.from_pylist(rows, schema=self.settings.emit)
         else:
             held, self.held = self.held, []
             yield pa.table({"units": [batch.num_rows], "held": [pickle.dumps(held)]})
 
+    async def _ask(self, batch: pa.Table, rows: list[dict[str, Any]]) -> None:
+        """Raises what ended this batch, or another one."""
+        # One batch after the other takes its slots, though many wait: what is made of a shard then lies in few
+        # shards of the next table, and whoever joins the two reads them seldom more than once.
+        async with asyncio.TaskGroup() as group, self.turn:
+            for index in range(0, batch.num_rows, self.settings.rows_per_call):
+                asked = self._asked(batch.slice(index, self.settings.rows_per_call))
+                await self._take_slots(len(asked))
+                group.create_task(self._units(asked, rows))
+        await self.asker.settled()  # the client ends with its last batch, and with it whoever would end the process
+        if self.settings.emit is not None:
+            await self._make_durable()
+
     async def _take_slots(self, count: int) -> None:
-        """Raises what ended another batch: the stage ends with it, and what was begun now would be asked again."""
+        """Raises what ended another batch: the stage ends with it, and what was begun now would be asked again. What
+        this batch has begun is given up, too.
+        """
         for _ in range(count):
             if self.fault is None:
                 await self.slots.acquire()
         if self.fault is not None:
-            raise self.fault
+            raise self.fault.with_traceback(None)  # else it grows with every batch that raises it
 
     def _asked(self, batch: pa.Table) -> list[Asked]:
         if not self.settings.packed:
@@ -129,9 +139,7 @@ class PoolClient:
         try:
             await self._finish(rows, emitted)
         except Exception as fault:
-            self.fault = fault
-            for _ in range(self.settings.in_flight):  # whoever waits for slots is to see it
-                self.slots.release()
+            self.fault = self.fault or fault  # before its slots are free: who waits for them is to see it
             raise
         finally:
             self.at_work -= len(rows)

@@ -61,4 +61,5 @@ def test_an_arm_is_a_run_of_its_own(folder: Path, plain: dict[str, object], arm:
 
 
 def test_an_arm_runs_again_under_another_name(folder: Path, plain: dict[str, object]) -> None:
-    assert settings_of("neighbour@7", folder) == {**plain, "name": "neighbour-7"}
+    """A name of its own, whatever it is: no other arm's run is gone on with."""
+    assert settings_of("neighbour@bare", folder) == {**plain, "name": "neighbour.bare"}

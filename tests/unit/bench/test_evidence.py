@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evidence import counted, main, percent, read  # type: ignore[import-not-found]
+from evidence import HELDOUT, counted, main, percent, read, shortened  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def test_what_judgments_say_is_counted() -> None:
@@ -31,15 +33,17 @@ def test_what_judgments_say_is_counted() -> None:
 
 def test_tables_are_read_by_iteration(tmp_path: Path) -> None:
     heldout = tmp_path / "iter_02" / "evaluation" / "heldout"
-    trained = tmp_path / "iter_02" / "train_set"
+    trained, preferred = tmp_path / "iter_02" / "train_set", tmp_path / "iter_02" / "dpo" / "train_set"
     for folder, row in (
         (heldout, {"text": "[[A]]", "verdict": "A", "finish_reason": "stop"}),
         (trained, {"completion": [{"role": "assistant", "content": "Because. [[A]]"}]}),
+        (preferred, {"chosen": [{"role": "assistant", "content": "As A is. [[A]]"}]}),
     ):
         folder.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist([row]), folder / "shard-00000.parquet")
     found = read(tmp_path)
     assert (found["heldout"]["2"]["bare_verdicts"], found["training_set"]["2"]["bare_verdicts"]) == (1.0, 0.0)
+    assert found["training_set"]["2 dpo"]["explanation_words_median"] == 3
 
 
 def test_an_estimate_tells_its_n_where_it_is_another() -> None:
@@ -53,7 +57,8 @@ def test_runs_are_recorded_without_the_machines_paths(tmp_path: Path, monkeypatc
     run, results = tmp_path / "arm", tmp_path / "results"
     run.mkdir()
     results.mkdir()
-    (run / "metrics.jsonl").write_text('{"extra": {"source": "/opt/data/eval/x.jsonl"}}\n', encoding="utf-8")
+    line = {"stage": "pairs", "extra": {"source": "/opt/data/eval/x.jsonl"}}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     told = {
         "settings": {"seed": 0, "runs": "/opt/runs", "pairs": {"from_run": "/opt/runs/a"}},
         "packages": {"ray": "2"},
@@ -70,16 +75,51 @@ def test_runs_are_recorded_without_the_machines_paths(tmp_path: Path, monkeypatc
     assert settings["runs"]["arm"]["settings"] == {"seed": 0, "pairs": {"from_run": "RUNS/a"}}
 
 
-@pytest.mark.parametrize("arm", ["neighbour-bare", "neighbour-agree"])
-def test_the_pages_figures_are_the_records(
-    arm: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = ROOT / "benchmarks" / "results" / f"evidence-{arm}-h200-rules.jsonl"
-    monkeypatch.setattr("sys.argv", ["evidence.py", "table", str(record)])
+def test_a_run_without_its_tables_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.json").write_text('{"settings": {}, "packages": {}}', encoding="utf-8")
+    (tmp_path / "alarms.json").write_text('{"alarms": []}', encoding="utf-8")
+    told = {"stage": "dpo_evaluation", "iteration": 1, "extra": {"set": "heldout"}}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    options = ["--label", "x", "--revision", "r", "--machine", "m", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["evidence.py", "record", str(tmp_path), *options])
+    with pytest.raises(SystemExit, match="no shards of the held-out evaluation of iteration 1 dpo"):
+        main()
+    assert not list(tmp_path.glob("evidence-*"))
+
+
+def test_paths_are_whole_names_of_folders() -> None:
+    short = ["/opt/runs=RUNS", "/opt/runs-2=OTHER"]
+    assert shortened('"/opt/runs/a" "/opt/runs-2/b" "/opt/runs-3/c"', short) == '"RUNS/a" "OTHER/b" "/opt/runs-3/c"'
+
+
+def printed(record: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
+    """The first table of a record: {row: its columns}."""
+    monkeypatch.setattr("sys.argv", ["evidence.py", "table", str(RESULTS / record)])
     main()
-    printed = {line.split(" | ")[0]: line for line in capsys.readouterr().out.splitlines()}
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    last = printed["| right of pair and mirror, both orders"].removesuffix(" |").split(" | ")[-1]
-    estimate = last.removesuffix(" (n = 129)")
-    assert estimate in page
-    assert f"| {printed['| accuracy'].removesuffix(' |').split(' | ')[-1]} |" in page
+    text = capsys.readouterr().out
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return {name: columns for name, *columns in reversed(lines)}
+
+
+def test_the_figures_of_the_page_are_the_records(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every estimate of the page's table of held-out pairs, column by column."""
+    arms = ("neighbour-bare-h200-rules", "neighbour-agree-h200-rules", "neighbour-h200")
+    bare, agree, neighbour = (printed(f"evidence-{arm}.jsonl", monkeypatch, capsys) for arm in arms)
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("## SmolLM2-135M on H200s: four arms")[0]
+    rows = {line.split(" | ")[0].strip("| *"): line for line in page.splitlines() if line.startswith("| ")}
+    compared = 0
+    for label in HELDOUT.values():
+        line = next((line for name, line in rows.items() if name.startswith(label)), None)
+        if line is None:
+            continue
+        columns = [cell.strip(" *") for cell in line.strip("| ").split(" | ")[1:]]
+        found = [*bare[label][1:], *agree[label][1:], neighbour[label][2], neighbour[label][4]]
+        for cell, recorded in zip(columns, found, strict=True):
+            if number := re.match(r"[+-]?\d+\.\d", cell):
+                assert float(number[0]) == float(recorded.split()[0]), (label, cell, recorded)
+                compared += 1
+            if bounds := re.search(r"\[.+?\]", cell):
+                assert bounds[0].replace("100]", "100.0]") in recorded, (label, cell, recorded)
+    assert compared > 40

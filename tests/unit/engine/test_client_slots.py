@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from typing import Any
 
 import pyarrow as pa
@@ -110,20 +111,50 @@ class Dead(Stuck):
         raise RuntimeError("the writer died")
 
 
-def test_once_a_batch_has_failed_no_other_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+class Late(Quick):
+    """Answers after a moment, in which others may wait for slots."""
+
+    async def ask(self, lanes: Any, rows: list[Any]) -> list[UnitResult]:
+        await asyncio.sleep(0)
+        return await super().ask(lanes, rows)
+
+
+@pytest.mark.parametrize("asker", [Quick, Late])
+@pytest.mark.parametrize("sizes", [(10, 10, 10), (4, 10, 10), (2, 2, 2)])
+def test_once_a_batch_has_failed_no_other_is_begun(
+    monkeypatch: pytest.MonkeyPatch, asker: type[Quick], sizes: tuple[int, ...]
+) -> None:
     """The stage is driven again, and would ask their rows a second time."""
     monkeypatch.setattr(module.ray, "put", lambda value: value)
-    monkeypatch.setattr(module, "Asker", Quick)
+    monkeypatch.setattr(module, "Asker", asker)
 
     async def main() -> tuple[list[str], int]:
         client = PoolClient([], [Work()], Dead(), ClientSettings(4, 2, LIMITS))  # type: ignore[list-item]
-        batches = [client(pa.table({"id": list(range(start, start + 10))})) for start in (0, 10, 20)]
+        batches = [client(pa.table({"id": list(range(size))})) for size in sizes]
         ended = await asyncio.gather(*(anext(batch) for batch in batches), return_exceptions=True)
         return [str(one) for one in ended], client.asker.answered  # type: ignore[attr-defined]
 
     ended, answered = asyncio.run(asyncio.wait_for(main(), 60))
     assert ended == ["the writer died"] * 3
     assert answered <= 4
+
+
+def test_a_batch_that_cannot_be_read_ends_the_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tasks end before they begin, so their slots are free for nobody."""
+    monkeypatch.setattr(module.ray, "put", lambda value: value)
+    monkeypatch.setattr(module, "Asker", Late)
+
+    async def main() -> list[type]:
+        writer = Stuck()
+        writer.go.set()
+        client = PoolClient([], [Work()], writer, ClientSettings(2, 2, LIMITS, packed=True))  # type: ignore[list-item]
+        good = pickle.dumps({"id": 1})
+        lanes = {"lane": [0] * 4}
+        batches = [client(pa.table({**lanes, "row": rows})) for rows in ([good, good, good, b"?"], [good] * 4)]
+        ended = await asyncio.gather(*(anext(batch) for batch in batches), return_exceptions=True)
+        return [type(one) for one in ended]
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == [pickle.UnpicklingError] * 2
 
 
 def test_a_warning_that_its_writer_does_not_hear_ends_nothing() -> None:
