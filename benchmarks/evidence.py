@@ -1,13 +1,13 @@
 """Records runs of scripts/gpu_evidence.sh for docs/results.md, and makes the page's tables from the records.
 
     PYTHONPATH=. python benchmarks/evidence.py record RUN … --label h200 --revision COMMIT --machine "2 NVIDIA H200" \
-        --short /opt/data=DATA --short /opt/runs=RUNS --short /opt/e/smollm2=MODEL     into benchmarks/results/
+        --short path/of/data=DATA --short path/of/runs=RUNS                            into benchmarks/results/
     PYTHONPATH=. python benchmarks/evidence.py table benchmarks/results/evidence-neighbour-h200.jsonl …   markdown
 
 RUN is a run's folder with metrics.jsonl, run.json, alarms.json, the training sets and the held-out evaluations. Written
 are `evidence-NAME-LABEL.jsonl` (metrics.jsonl, paths shortened), `evidence-LABEL-settings.json` (settings, alarms,
 versions) and `evidence-LABEL-read.json`: what is counted in judgments, whose texts are not committed. Recording further
-runs under a label adds to the latter two. An iteration's second training is named by its phase ("2 dpo").
+runs under a label adds to the latter two. An iteration's second training is named by its phase ("2 DPO").
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from ray_app.base.ngrams import words
 from ray_app.base.verdict import explanation
+from ray_app.findings.judges import SAID
+from ray_app.findings.naming import at, where
+from ray_app.findings.run_tables import RunTables
 from ray_app.judging.said import Said
-from ray_app.run.folder import DPO, parts_of
+from ray_app.run.folder import parts_of
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = ("seed", "iterations", "instructions", "pairs", "judging", "then_dpo", "train", "evaluation", "prompts")
@@ -39,13 +40,6 @@ HELDOUT = {
     "overlap_baseline": "always more of the instruction's words",
     "beyond_overlap": "the judge, beyond that",
     "accuracy_against_overlap": "accuracy where these words mislead",
-}
-SAID = {
-    "explanation_words_median": "words said (median)",
-    "bare_verdicts": "… nothing but a verdict",
-    "distinct_explanations": "… distinct",
-    "telling_explanations": "… telling the responses apart",
-    "contradicting_explanations": "… of those that call a response better, name the other",
 }
 SETS = {
     "accuracy": "accuracy",
@@ -65,24 +59,18 @@ def shortened(text: str, short: list[str]) -> str:
     return text
 
 
-def rows_of(table: Path) -> Iterator[dict[str, Any]]:
-    for shard in sorted(table.glob("shard-*.parquet")):
-        yield from pq.read_table(shard).to_pylist()
-
-
 def counted(judgments: Iterator[tuple[str, str | None, str | None]]) -> dict[str, Any] | None:
     """Of (text, verdict, finish_reason): what the texts say. None where there are none."""
-    said, beginnings, cut, without, count = Said(), Counter[str](), 0, 0, 0
+    said, beginnings, cut, without = Said(), Counter[str](), 0, 0
     for text, verdict, reason in judgments:
         said.see(text)
-        count += 1
         told = words(explanation(text))
         if told:
             beginnings[" ".join(told[:BEGINNING_WORDS])] += 1
         if verdict is None:
             without += 1
             cut += reason == "length"
-    if not count:
+    if not (count := said.lengths.total()):
         return None
     ((beginning, times),) = beginnings.most_common(1) or (("", 0),)
     return {
@@ -97,70 +85,57 @@ def counted(judgments: Iterator[tuple[str, str | None, str | None]]) -> dict[str
     }
 
 
-def read(run: Path) -> dict[str, Any]:
-    """By table and iteration: what is counted in a run's judgments."""
+def read(run: RunTables) -> dict[str, Any]:
+    """By table and iteration: what is counted in a run's judgments. Exits where a table is not there."""
     found: dict[str, Any] = {"heldout": {}, "training_set": {}}
-    for folder in sorted([*run.glob("iter_*"), *run.glob(f"iter_*/{DPO}")]):
-        name = name_of(int(folder.relative_to(run).parts[0].removeprefix("iter_")), DPO if folder.name == DPO else "")
-        heldout = rows_of(folder / "evaluation" / "heldout")
-        if numbers := counted((row["text"], row["verdict"], row["finish_reason"]) for row in heldout):
-            found["heldout"][name] = numbers
-        trained = rows_of(folder / "train_set")
-        # Of a preference the judgment that is chosen.
-        texts = ((row.get("completion") or row["chosen"])[-1]["content"] for row in trained)
-        if numbers := counted((text, "kept", None) for text in texts):
-            found["training_set"][name] = numbers
+    phases = {tables.folder.phase: tables for tables in run.phases()}
+    for line in run.metrics():
+        phase, stage = parts_of(line["stage"])
+        if stage == "evaluation" and line["extra"]["set"] == "heldout":
+            votes = phases[phase].votes(line["iteration"], "heldout")
+            name, judgments = "heldout", ((row["text"], row["verdict"], row["finish_reason"]) for row in votes)
+        elif stage == "train_set":
+            trained = phases[phase].train_set(line["iteration"])
+            # Of a preference the judgment that is chosen.
+            texts = ((row.get("completion") or row["chosen"])[-1]["content"] for row in trained)
+            name, judgments = "training_set", ((text, "kept", None) for text in texts)
+        else:
+            continue
+        if not (numbers := counted(judgments)) and line["rows_out"]:
+            sys.exit(f"{run.name}: the shards of {where(line['iteration'], phase)}, {name}, are not there")
+        found[name][str(at(line))] = numbers
     return found
-
-
-def name_of(iteration: int, phase: str) -> str:
-    """An iteration's name in tables and records."""
-    return f"{iteration} {phase}" if phase else str(iteration)
 
 
 def evaluations(metrics: str) -> dict[tuple[str, str], dict[str, Any]]:
     """{(iteration, set): what its evaluation says} of a metrics.jsonl."""
-    found = {}
-    for row in map(json.loads, metrics.splitlines()):
-        phase, stage = parts_of(row["stage"])
-        if stage == "evaluation":
-            found[name_of(row["iteration"], phase), row["extra"]["set"]] = row["extra"]
-    return found
+    lines = [json.loads(line) for line in metrics.splitlines()]
+    return {
+        (str(at(line)), line["extra"]["set"]): line["extra"]
+        for line in lines
+        if parts_of(line["stage"])[1] == "evaluation"
+    }
 
 
 def record(args: argparse.Namespace) -> None:
     """Write the files of the runs. Exits where a run's tables are not there, or it had other versions."""
     settings_file, read_file = (args.results / f"evidence-{args.label}-{name}.json" for name in ("settings", "read"))
-    settings = earlier(settings_file) or {
-        "revision": args.revision,
-        "machine": args.machine,
-        "packages": {},
-        "runs": {},
-    }
-    judgments = earlier(read_file) or {}
+    new = {"revision": args.revision, "machine": args.machine, "packages": {}, "runs": {}}
+    settings, judgments = RunTables.json(str(settings_file)) or new, RunTables.json(str(read_file))
     metrics = {run: shortened((run / "metrics.jsonl").read_text(encoding="utf-8"), args.short) for run in args.runs}
     for run in args.runs:
-        told = json.loads(shortened((run / "run.json").read_text(encoding="utf-8"), args.short))
-        alarms = json.loads((run / "alarms.json").read_text(encoding="utf-8"))["alarms"]
-        if settings["packages"] not in ({}, told["packages"]):
+        tables = RunTables(str(run))
+        if settings["packages"] not in ({}, tables.described["packages"]):
             sys.exit(f"{run}: other versions of packages than the runs before it")
-        settings["packages"] = told["packages"]
-        kept = {name: told["settings"][name] for name in SETTINGS if name in told["settings"]}
-        settings["runs"][run.name] = {"settings": kept, "alarms": alarms}
-        judgments[run.name] = read(run)
-        asked = {iteration for iteration, name in evaluations(metrics[run]) if name == "heldout"}
-        if missing := asked - judgments[run.name]["heldout"].keys():
-            sys.exit(f"{run}: no shards of the held-out evaluation of iteration {', '.join(sorted(missing))}")
+        settings["packages"] = tables.described["packages"]
+        kept = {name: tables.settings[name] for name in SETTINGS if name in tables.settings}
+        kept = json.loads(shortened(json.dumps(kept), args.short))
+        settings["runs"][run.name] = {"settings": kept, "alarms": tables.alarms()}
+        judgments[run.name] = read(tables)
     for run, text in metrics.items():
         (args.results / f"evidence-{run.name}-{args.label}.jsonl").write_text(text, encoding="utf-8")
     for path, value in ((settings_file, settings), (read_file, judgments)):
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def earlier(path: Path) -> dict[str, Any] | None:
-    """What was recorded under the same label before."""
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return found
 
 
 def percent(found: dict[str, Any] | None, n: int) -> str:

@@ -26,7 +26,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as parquet
 import ray
 from judge_bench import held
 
@@ -34,6 +33,8 @@ from ray_app.engine.base import Engine, UnitResult, Work, alone
 from ray_app.engine.manager import PoolManager
 from ray_app.engine.pool import EnginePool
 from ray_app.engine.settings import EngineSettings
+from ray_app.run.shards import shard_files
+from ray_app.run.storage import read_parquet
 from ray_app.system.cluster import connected
 from ray_app.system.cluster_settings import RaySettings
 from ray_app.system.device_time import idle_share, summed
@@ -201,7 +202,7 @@ def of_set(one: Path, other: Path) -> dict[str, Any]:
 
 def trained_on(folder: Path) -> dict[tuple[Any, ...], str]:
     """The texts of a training set, by pair, order and sample."""
-    rows = [row for file in sorted(folder.glob("shard-*.parquet")) for row in parquet.read_table(file).to_pylist()]
+    rows = [row for file in shard_files(str(folder)) for row in read_parquet(file).to_pylist()]
     return {(row["pair_id"], row["order"], row["sample"]): row["completion"][0]["content"] for row in rows}
 
 

@@ -84,7 +84,7 @@ class PoolClient:
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         rows: list[dict[str, Any]] = []
         try:
-            await self._ask(batch, rows)
+            await self._all_units(batch, rows)
         except Exception as fault:
             first = fault.exceptions[0] if isinstance(fault, ExceptionGroup) else fault
             self.fault = self.fault or first
@@ -96,7 +96,7 @@ class PoolClient:
             held, self.held = self.held, []
             yield pa.table({"units": [batch.num_rows], "held": [pickle.dumps(held)]})
 
-    async def _ask(self, batch: pa.Table, rows: list[dict[str, Any]]) -> None:
+    async def _all_units(self, batch: pa.Table, rows: list[dict[str, Any]]) -> None:
         """Raises what ended this batch, or another one."""
         # One batch after the other takes its slots, though many wait: what is made of a shard then lies in few
         # shards of the next table, and whoever joins the two reads them seldom more than once.

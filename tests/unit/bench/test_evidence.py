@@ -11,8 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 from evidence import HELDOUT, counted, main, percent, read, shortened  # type: ignore[import-not-found]
 
+from ray_app.findings.run_tables import RunTables
+
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+def write_run(folder: Path, *stages: tuple[str, int, str | None]) -> None:
+    """A run with two phases that has recorded (stage, iteration, set)."""
+    described = {"settings": {"then_dpo": {"train": {}}}, "packages": {}}
+    (folder / "run.json").write_text(json.dumps(described), encoding="utf-8")
+    lines = [
+        {"stage": stage, "iteration": iteration, "rows_out": 1, "extra": {"set": name}}
+        for stage, iteration, name in stages
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def test_what_judgments_say_is_counted() -> None:
@@ -34,6 +47,7 @@ def test_what_judgments_say_is_counted() -> None:
 def test_tables_are_read_by_iteration(tmp_path: Path) -> None:
     heldout = tmp_path / "iter_02" / "evaluation" / "heldout"
     trained, preferred = tmp_path / "iter_02" / "train_set", tmp_path / "iter_02" / "dpo" / "train_set"
+    write_run(tmp_path, ("evaluation", 2, "heldout"), ("train_set", 2, None), ("dpo_train_set", 2, None))
     for folder, row in (
         (heldout, {"text": "[[A]]", "verdict": "A", "finish_reason": "stop"}),
         (trained, {"completion": [{"role": "assistant", "content": "Because. [[A]]"}]}),
@@ -41,9 +55,9 @@ def test_tables_are_read_by_iteration(tmp_path: Path) -> None:
     ):
         folder.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist([row]), folder / "shard-00000.parquet")
-    found = read(tmp_path)
+    found = read(RunTables(str(tmp_path)))
     assert (found["heldout"]["2"]["bare_verdicts"], found["training_set"]["2"]["bare_verdicts"]) == (1.0, 0.0)
-    assert found["training_set"]["2 dpo"]["explanation_words_median"] == 3
+    assert found["training_set"]["2 DPO"]["explanation_words_median"] == 3
 
 
 def test_an_estimate_tells_its_n_where_it_is_another() -> None:
@@ -57,39 +71,36 @@ def test_runs_are_recorded_without_the_machines_paths(tmp_path: Path, monkeypatc
     run, results = tmp_path / "arm", tmp_path / "results"
     run.mkdir()
     results.mkdir()
-    line = {"stage": "pairs", "extra": {"source": "/opt/data/eval/x.jsonl"}}
+    line = {"stage": "pairs", "extra": {"source": "/m/data/eval/x.jsonl"}}
     (run / "metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     told = {
-        "settings": {"seed": 0, "runs": "/opt/runs", "pairs": {"from_run": "/opt/runs/a"}},
+        "settings": {"seed": 0, "runs": "/m/runs", "pairs": {"from_run": "/m/runs/a"}},
         "packages": {"ray": "2"},
     }
     (run / "run.json").write_text(json.dumps(told), encoding="utf-8")
     (run / "alarms.json").write_text('{"alarms": []}', encoding="utf-8")
-    options = "--label x --revision abc --machine m --short /opt/data=DATA --short /opt/runs=RUNS"
+    options = "--label x --revision abc --machine m --short /m/data=DATA --short /m/runs=RUNS"
     monkeypatch.setattr("sys.argv", ["evidence.py", "record", str(run), *options.split(), "--results", str(results)])
     main()
     written = {path.name: path.read_text(encoding="utf-8") for path in results.iterdir()}
     assert sorted(written) == ["evidence-arm-x.jsonl", "evidence-x-read.json", "evidence-x-settings.json"]
-    assert not any("/opt" in text for text in written.values())
+    assert not any("/m/" in text for text in written.values())
     settings = json.loads(written["evidence-x-settings.json"])
     assert settings["runs"]["arm"]["settings"] == {"seed": 0, "pairs": {"from_run": "RUNS/a"}}
 
 
 def test_a_run_without_its_tables_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run.json").write_text('{"settings": {}, "packages": {}}', encoding="utf-8")
-    (tmp_path / "alarms.json").write_text('{"alarms": []}', encoding="utf-8")
-    told = {"stage": "dpo_evaluation", "iteration": 1, "extra": {"set": "heldout"}}
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    write_run(tmp_path, ("dpo_evaluation", 1, "heldout"))
     options = ["--label", "x", "--revision", "r", "--machine", "m", "--results", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["evidence.py", "record", str(tmp_path), *options])
-    with pytest.raises(SystemExit, match="no shards of the held-out evaluation of iteration 1 dpo"):
+    with pytest.raises(SystemExit, match="the shards of iteration 1, DPO, heldout"):
         main()
     assert not list(tmp_path.glob("evidence-*"))
 
 
 def test_paths_are_whole_names_of_folders() -> None:
-    short = ["/opt/runs=RUNS", "/opt/runs-2=OTHER"]
-    assert shortened('"/opt/runs/a" "/opt/runs-2/b" "/opt/runs-3/c"', short) == '"RUNS/a" "OTHER/b" "/opt/runs-3/c"'
+    short = ["/m/runs=RUNS", "/m/runs-2=OTHER"]
+    assert shortened('"/m/runs/a" "/m/runs-2/b" "/m/runs-3/c"', short) == '"RUNS/a" "OTHER/b" "/m/runs-3/c"'
 
 
 def printed(record: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
