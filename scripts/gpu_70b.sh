@@ -12,7 +12,8 @@
 #   OUT=out MODEL=… DATA=… SIZE=tiny scripts/gpu_70b.sh                          a rehearsal, all parts: any GPUs, or none
 #
 # DATA holds eval/*.jsonl (pairwise files) and prompts.jsonl. What parts share lies in WORK: models, runs, 150 GB at size.
-# d and e go on where an earlier call was stopped. GPUS: how many to use, 0 for processors. Needs no network.
+# d and e go on where an earlier call was stopped; EXPORT_ONLY=1 ends d with its export, where a call has no more time.
+# GPUS: how many to use, 0 for processors. Needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/gpu_steps.sh
@@ -148,6 +149,7 @@ part_d() {
   if [[ ! -e $WORK/export/config.json ]]; then
     train_with d-export 540 "$judge" "$large_set" --steps 3 --warmup 1 --export "$WORK/large" "$WORK/export" || return
   fi
+  [[ -z ${EXPORT_ONLY:-} ]] || return 0
   judge_with d-handover 540 handover "model=$WORK/export" && rm -rf "${WORK:?}/export"
 }
 
