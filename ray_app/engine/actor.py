@@ -78,7 +78,8 @@ class EngineActor:
         try:
             self.engine = build_engine(settings, self.start)
             # An endpoint's engine has that limit itself, and knows what its tries came to.
-            self.limited = LimitedEngine(self.engine, None if settings.kind == "openai" else settings.request_timeout_s)
+            limit = None if settings.kind == "openai" else settings.request_timeout_s
+            self.limited = LimitedEngine(self.engine, limit, settings.in_flight)
             self.model = "" if self.start.without_weights else settings.model
         except Exception as fault:  # kept and told by `ready`: raised here, Ray would start the actor again and again
             log.exception("%s: the engine did not start", self.role)

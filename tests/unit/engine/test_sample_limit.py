@@ -32,7 +32,7 @@ class Held:
 
 
 def asked(engine: Held, seconds: float) -> Any:
-    return LimitedEngine(engine, seconds).generate(Prepared([]), Sampling(), None)  # type: ignore[arg-type]
+    return LimitedEngine(engine, seconds, 8).generate(Prepared([]), Sampling(), None)  # type: ignore[arg-type]
 
 
 async def working(engine: Held) -> None:
@@ -70,9 +70,51 @@ def test_the_limit_is_of_each_sample() -> None:
     async def main() -> int:
         engine = Held()
         engine.go.set()
-        limited = LimitedEngine(engine, 30.0)  # type: ignore[arg-type]
+        limited = LimitedEngine(engine, 30.0, 8)  # type: ignore[arg-type]
         for _ in range(5):
             await limited.generate(Prepared([]), Sampling(), None)
         return limited.finished
 
     assert asyncio.run(main()) == 5
+
+
+class Counted(Held):
+    """Tells how often its tokens were counted, and how many samples it had at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = self.here = self.most = 0
+
+    def generated(self) -> int:
+        self.counts += 1
+        return super().generated()
+
+    async def generate(self, *_: Any) -> Completion:
+        self.here += 1
+        self.most = max(self.most, self.here)
+        try:
+            return await super().generate()
+        finally:
+            self.here -= 1
+
+
+async def asked_many(engine: Counted, samples: int, at_once: int) -> list[Completion]:
+    limited = LimitedEngine(engine, 30.0, at_once)  # type: ignore[arg-type]
+    tasks = []
+    for _ in range(samples):
+        tasks.append(asyncio.create_task(limited.generate(Prepared([]), Sampling(), None)))
+        await asyncio.sleep(0)  # they come one after the other, as rows do
+    engine.go.set()
+    return list(await asyncio.gather(*tasks))
+
+
+def test_tokens_are_not_counted_for_every_sample() -> None:
+    engine = Counted()
+    assert len(asyncio.run(asked_many(engine, 500, at_once=500))) == 500
+    assert engine.counts <= 5  # one for all samples of a second; on a slow machine a few more
+
+
+def test_an_engine_is_given_so_many_samples_at_once_and_the_others_in_their_turn() -> None:
+    engine = Counted()
+    assert len(asyncio.run(asked_many(engine, 100, at_once=7))) == 100
+    assert engine.most == 7
