@@ -162,6 +162,8 @@ part_e() {
     for role in generator judge; do options+=("--$role.replicas" "$AT_ONCE" "--$role.max_num_seqs" 256); done
     # What is shown is the size; the small model's own settings would be in the way of few prompts and of sharding.
     options+=(--judging.min_explanation 0 --judging.must_name false --judging.must_agree false)
+    # Few rows at the small model's rate left a judge that named no verdict, and so nothing for a second training.
+    options+=(--train.lr 1.0e-4 --train.lr_min 1.0e-5)
     options+=(--train.zero.stage 3 --train.epochs 1 --evaluation.baseline_prompts "[]" --train.tokens_per_batch 8192 --evaluation.limit 128)
   else
     options+=(--evaluation.limit 6 --train.max_steps 2 --judging.samples 4)

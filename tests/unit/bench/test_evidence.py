@@ -112,21 +112,39 @@ def printed(record: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return {name: columns for name, *columns in reversed(lines)}
 
 
+RULES = "## Verdicts alone, and explanations that must agree"
+SEEDS = "## Three seeds, the judge before, all N"
+COLUMNS = {  # of each section's table: (record, iteration)
+    RULES: [
+        *(("neighbour-bare-h200-rules", iteration) for iteration in (1, 2, 3)),
+        *(("neighbour-agree-h200-rules", iteration) for iteration in (1, 2)),
+        *(("neighbour-h200", iteration) for iteration in (2, 4)),
+    ],
+    SEEDS: [
+        *(("neighbour-bare.seed1-h200-seeds", iteration) for iteration in (1, 2, 3)),
+        *(("neighbour-bare.seed2-h200-seeds", iteration) for iteration in (1, 2, 3)),
+        *(("neighbour-bare.previous-h200-seeds", iteration) for iteration in (1, 2)),
+        ("neighbour-bare.all-h200-seeds", 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("heading", COLUMNS)
 def test_the_figures_of_the_page_are_the_records(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    heading: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every estimate of the page's table of held-out pairs, column by column."""
-    arms = ("neighbour-bare-h200-rules", "neighbour-agree-h200-rules", "neighbour-h200")
-    bare, agree, neighbour = (printed(f"evidence-{arm}.jsonl", monkeypatch, capsys) for arm in arms)
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("## SmolLM2-135M on H200s: four arms")[0]
-    rows = {line.split(" | ")[0].strip("| *"): line for line in page.splitlines() if line.startswith("| ")}
+    """Every estimate of the page's tables of held-out pairs, column by column."""
+    records = {name: printed(f"evidence-{name}.jsonl", monkeypatch, capsys) for name, _ in COLUMNS[heading]}
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    section = page.split(heading)[1].split("\n## ")[0]
+    rows = {line.split(" | ")[0].strip("| *"): line for line in section.splitlines() if line.startswith("| ")}
     compared = 0
     for label in HELDOUT.values():
         line = next((line for name, line in rows.items() if name.startswith(label)), None)
         if line is None:
             continue
         columns = [cell.strip(" *") for cell in line.strip("| ").split(" | ")[1:]]
-        found = [*bare[label][1:], *agree[label][1:], neighbour[label][2], neighbour[label][4]]
+        found = [records[name][label][iteration] for name, iteration in COLUMNS[heading]]
         for cell, recorded in zip(columns, found, strict=True):
             if number := re.match(r"[+-]?\d+\.\d", cell):
                 assert float(number[0]) == float(recorded.split()[0]), (label, cell, recorded)
@@ -134,3 +152,17 @@ def test_the_figures_of_the_page_are_the_records(
             if bounds := re.search(r"\[.+?\]", cell):
                 assert bounds[0].replace("100]", "100.0]") in recorded, (label, cell, recorded)
     assert compared > 40
+
+
+def test_what_was_drawn_and_trained_on_stands_in_the_page() -> None:
+    section = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split(SEEDS)[1].split("\n## ")[0]
+    drawn, tokens, trained = [], [], []
+    for name, iteration in COLUMNS[SEEDS]:
+        lines = [json.loads(line) for line in (RESULTS / f"evidence-{name}.jsonl").read_text().splitlines()]
+        of = {line["stage"]: line for line in lines if line["iteration"] == iteration}
+        drawn.append(f"{of['judgments']['rows_out'] / 1000:.1f}")
+        tokens.append(f"{of['judgments']['completion_tokens'] / 1000:,.0f}")
+        trained.append(f"{of['train_set']['rows_out']:,}")
+    assert f"| judgments drawn, thousands | {' | '.join(drawn)} |" in section
+    assert f"| new tokens, thousands | {' | '.join(tokens)} |" in section
+    assert f"| rows trained on | {' | '.join(trained)} |" in section
