@@ -296,7 +296,8 @@ class EnginePool:
 
     def _wait_for_their_end(self) -> None:
         """Ray gives claimed GPUs to others as soon as they are released, whoever still sits on them."""
-        ends = [actor.ready.remote() for actor in self.actors]
+        # Asked once: of an actor that has ended Ray would say that it asks again, at the end of every run.
+        ends = [actor.ready.options(max_task_retries=0).remote() for actor in self.actors]
         ray.wait(ends, num_returns=len(ends), timeout=CLOSE_S)
 
     def __enter__(self) -> EnginePool:

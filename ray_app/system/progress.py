@@ -139,9 +139,13 @@ def _measure(part: Part, units: int, tokens: int | None) -> None:
 
 
 def left(units: int, total: int, seconds: float) -> str:
-    """How long the rest will take, by what `units` of `total` took; nothing while they are too few to tell. Pure."""
+    """How long the rest will take, by what `units` of `total` took; nothing while they are too few to tell, or none are
+    left: a stage that runs beside another ends with it. Pure.
+    """
     if not units:
         return "no row is finished yet"
+    if units >= total:
+        return ""
     return f"about {seconds * (total - units) / units:,.0f} s left" if units >= FEW * total else ""
 
 

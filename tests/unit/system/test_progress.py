@@ -25,3 +25,4 @@ def test_how_long_it_takes_is_told_once_enough_is_done() -> None:
     assert left(0, 78, 30.0) == "no row is finished yet"
     assert left(2, 78, 30.0) == ""
     assert left(39, 78, 30.0) == "about 30 s left"
+    assert left(78, 78, 30.0) == ""
