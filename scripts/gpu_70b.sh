@@ -12,7 +12,7 @@
 #   OUT=out MODEL=… DATA=… SIZE=tiny scripts/gpu_70b.sh                          a rehearsal, all parts: any GPUs, or none
 #
 # DATA holds eval/*.jsonl (pairwise files) and prompts.jsonl. What parts share lies in WORK: models, runs, 150 GB at size.
-# d and e go on where an earlier call was stopped; EXPORT_ONLY=1 ends d with its export, where a call has no more time.
+# d and e go on where an earlier call was stopped. With EXPORT_ONLY=1 d ends with its export; a later call goes on from there.
 # GPUS: how many to use, 0 for processors. Needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -162,7 +162,7 @@ part_e() {
     for role in generator judge; do options+=("--$role.replicas" "$AT_ONCE" "--$role.max_num_seqs" 256); done
     # What is shown is the size; the small model's own settings would be in the way of few prompts and of sharding.
     options+=(--judging.min_explanation 0 --judging.must_name false --judging.must_agree false)
-    # Few rows at the small model's rate left a judge that named no verdict, and so nothing for a second training.
+    # Few rows leave few steps to warm up in: the first one at 5e-4 took the loss from 1.6 to 7, and every verdict.
     options+=(--train.lr 1.0e-4 --train.lr_min 1.0e-5)
     options+=(--train.zero.stage 3 --train.epochs 1 --evaluation.baseline_prompts "[]" --train.tokens_per_batch 8192 --evaluation.limit 128)
   else

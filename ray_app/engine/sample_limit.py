@@ -25,9 +25,9 @@ class _Mark:
 
 
 class LimitedEngine:
-    """What programs ask: `engine`, where a sample takes at most `seconds`, the wait for its turn included; None: the
-    engine sees to that itself. At most `at_once` samples are with the engine, the others wait here: a program may draw
-    all N of a row at once, and its process would be busy with queues that vLLM does not need to see.
+    """What programs ask: `engine`, where a sample takes at most `seconds`, the wait for its turn included, and at most
+    `at_once` samples are with the engine. The others wait here: a program may draw all N of a row at once, and the
+    process would be busy with a queue that vLLM need not see. `seconds` None: the engine sees to both itself.
 
     While the whole engine makes nothing, no sample is to blame: then it waits on, and the client ends the engine.
     """
@@ -79,8 +79,8 @@ class LimitedEngine:
             timers[-1].cancel()
 
     def _marked(self, soon_s: float) -> _Mark:
-        """What will have been made soon, one mark for all samples of that time: to count looks at every sample there
-        is, and once for each of thousands it kept an engine's process from answering for a minute.
+        """What will have been made soon, one mark for all samples that come until then: to count looks at every sample
+        there is, and once for each of thousands it kept an engine's process from answering for a minute.
         """
         if self.mark is None:
             self.mark = _Mark()

@@ -113,19 +113,17 @@ def printed(record: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 RULES = "## Verdicts alone, and explanations that must agree"
-SEEDS = "## Three seeds, the judge before, all N"
+SEEDS, COMPARED = "## Three seeds", "### The judge before, and all N"
+BARE = "neighbour-bare-h200-rules"
+SEED_1, SEED_2, PREVIOUS, ALL = (f"neighbour-bare.{name}-h200-seeds" for name in ("seed1", "seed2", "previous", "all"))
 COLUMNS = {  # of each section's table: (record, iteration)
     RULES: [
-        *(("neighbour-bare-h200-rules", iteration) for iteration in (1, 2, 3)),
+        *((BARE, iteration) for iteration in (1, 2, 3)),
         *(("neighbour-agree-h200-rules", iteration) for iteration in (1, 2)),
         *(("neighbour-h200", iteration) for iteration in (2, 4)),
     ],
-    SEEDS: [
-        *(("neighbour-bare.seed1-h200-seeds", iteration) for iteration in (1, 2, 3)),
-        *(("neighbour-bare.seed2-h200-seeds", iteration) for iteration in (1, 2, 3)),
-        *(("neighbour-bare.previous-h200-seeds", iteration) for iteration in (1, 2)),
-        ("neighbour-bare.all-h200-seeds", 1),
-    ],
+    SEEDS: [(name, iteration) for name in (BARE, SEED_1, SEED_2) for iteration in (2, 3)],
+    COMPARED: [(SEED_1, 1), (SEED_1, 2), (PREVIOUS, 1), (PREVIOUS, 2), (SEED_2, 1), (ALL, 1)],
 }
 
 
@@ -133,10 +131,10 @@ COLUMNS = {  # of each section's table: (record, iteration)
 def test_the_figures_of_the_page_are_the_records(
     heading: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every estimate of the page's tables of held-out pairs, column by column."""
+    """Every estimate with a decimal in the page's tables of held-out pairs, its bounds and its n, column by column."""
     records = {name: printed(f"evidence-{name}.jsonl", monkeypatch, capsys) for name, _ in COLUMNS[heading]}
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    section = page.split(heading)[1].split("\n## ")[0]
+    section = page.split(heading)[1].split("\n##")[0]
     rows = {line.split(" | ")[0].strip("| *"): line for line in section.splitlines() if line.startswith("| ")}
     compared = 0
     for label in HELDOUT.values():
@@ -151,13 +149,16 @@ def test_the_figures_of_the_page_are_the_records(
                 compared += 1
             if bounds := re.search(r"\[.+?\]", cell):
                 assert bounds[0].replace("100]", "100.0]") in recorded, (label, cell, recorded)
+            if of := re.search(r"\(n = \d+\)", cell):
+                assert of[0] in recorded, (label, cell, recorded)
     assert compared > 40
 
 
-def test_what_was_drawn_and_trained_on_stands_in_the_page() -> None:
-    section = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split(SEEDS)[1].split("\n## ")[0]
+@pytest.mark.parametrize("heading", [SEEDS, COMPARED])
+def test_what_was_drawn_and_trained_on_stands_in_the_page(heading: str) -> None:
+    section = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split(heading)[1].split("\n##")[0]
     drawn, tokens, trained = [], [], []
-    for name, iteration in COLUMNS[SEEDS]:
+    for name, iteration in COLUMNS[heading]:
         lines = [json.loads(line) for line in (RESULTS / f"evidence-{name}.jsonl").read_text().splitlines()]
         of = {line["stage"]: line for line in lines if line["iteration"] == iteration}
         drawn.append(f"{of['judgments']['rows_out'] / 1000:.1f}")

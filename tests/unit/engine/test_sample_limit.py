@@ -114,6 +114,21 @@ def test_tokens_are_not_counted_for_every_sample() -> None:
     assert engine.counts <= 5  # one for all samples of a second; on a slow machine a few more
 
 
+def test_a_sample_that_waits_for_a_seat_is_limited_too_and_seats_come_back() -> None:
+    async def main() -> str:
+        engine = Held()
+        limited = LimitedEngine(engine, 0.05, 2)  # type: ignore[arg-type]
+        others = asyncio.create_task(working(engine))
+        ask = (limited.generate(Prepared([]), Sampling(), None) for _ in range(6))  # four find no seat
+        outcomes = await asyncio.gather(*ask, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [SampleTimeout] * 6
+        others.cancel()
+        engine.go.set()
+        return str((await limited.generate(Prepared([]), Sampling(), None)).text)
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == "done"
+
+
 def test_an_engine_is_given_so_many_samples_at_once_and_the_others_in_their_turn() -> None:
     engine = Counted()
     assert len(asyncio.run(asked_many(engine, 100, at_once=7))) == 100
