@@ -85,7 +85,7 @@ def _drive(
         judged = _graph(first, second, units, done, pools, writers)
         expected = max(0, second.total - len(done[1]))
         parts = [
-            Part(job.label, many, writer, tuple(pool.actors), pool.run_id)
+            Part(job.label, many, writer, tuple(pool.actors), pool.run_id, at_most=job is second)
             for job, many, writer, pool in zip((first, second), (left, expected), writers, pools, strict=True)
         ]
         with Progress(*parts):

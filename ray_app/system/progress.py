@@ -41,6 +41,7 @@ class Part:
     writer: Any
     engines: tuple[Any, ...] = ()
     run: str = ""
+    at_most: bool = False  # `total` is what there would be if the stage before it lost nothing
 
 
 class Progress:
@@ -112,9 +113,9 @@ class Progress:
         part, seconds = self.parts[index], time.monotonic() - self.started
         of_all = sum(other.engines == part.engines for other in self.parts) > 1
         rate = line_of_tokens(tokens, self.before[part.engines], seconds, of_all)
-        told = ", ".join(
-            text for text in (f"{units} of {part.total} rows", rate, left(units, part.total, seconds)) if text
-        )
+        rows = f"{units} of {'at most ' if part.at_most else ''}{part.total} rows"
+        rest = left(units, part.total, seconds) if not (part.at_most and units) else ""
+        told = ", ".join(text for text in (rows, rate, rest) if text)
         self.lines[index] = f"{part.label}: {told}"
         job_line.tell(" | ".join(line for line in self.lines if line))
         if self.bar:
