@@ -19,15 +19,17 @@ import subprocess
 import time
 from pathlib import Path
 
+from report import processor
+
 from ray_app.engine import vllm_engine
 from ray_app.engine.base import Sampling
 from ray_app.engine.sample_limit import LimitedEngine
 from ray_app.engine.settings import EngineSettings
-from ray_app.system.precision import processor
 
 PORTION, PAUSE_S, LOOK_S = 120, 0.005, 0.05
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=96, stop=("[[A]]",), include_stop=True)
 PROMPT = "Which response is better? " * 80
+SEATS = "at_once" in inspect.signature(LimitedEngine).parameters
 
 
 async def take(model: str, samples: int, at_once: int) -> dict[str, float]:
@@ -36,8 +38,7 @@ async def take(model: str, samples: int, at_once: int) -> dict[str, float]:
     engine = vllm_engine.VllmEngine(
         EngineSettings(kind="vllm", model=model, device="cpu", max_model_len=2048, max_num_seqs=64)
     )
-    limits = [at_once] if "at_once" in inspect.signature(LimitedEngine).parameters else []
-    limited = LimitedEngine(engine, 3600.0, *limits)
+    limited = LimitedEngine(engine, 3600.0, *([at_once] if SEATS else []))
     prepared = engine.prepare([{"role": "user", "content": PROMPT}])
     gaps = [0.0]
 
@@ -76,10 +77,10 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     row = {
         "revision": commit.stdout.strip(),
-        "processor": processor(Path("/proc/cpuinfo").read_text(encoding="utf-8"), os.environ).name,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "samples": args.samples,
-        "at_once": args.at_once if "at_once" in inspect.signature(LimitedEngine).parameters else None,
+        "at_once": args.at_once if SEATS else None,
         **asyncio.run(take(args.model, args.samples, args.at_once)),
     }
     print(json.dumps(row))

@@ -84,10 +84,8 @@ class LimitedEngine:
         """
         if self.mark is None:
             self.mark = _Mark()
-            asyncio.get_running_loop().call_later(soon_s, self._set)
+            asyncio.get_running_loop().call_later(soon_s, self._set, self.mark)
         return self.mark
 
-    def _set(self) -> None:
-        mark, self.mark = self.mark, None
-        assert mark is not None, "`_marked` has made it"
-        mark.made = self.made
+    def _set(self, mark: _Mark) -> None:
+        self.mark, mark.made = None, self.made

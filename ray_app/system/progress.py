@@ -114,8 +114,7 @@ class Progress:
         of_all = sum(other.engines == part.engines for other in self.parts) > 1
         rate = line_of_tokens(tokens, self.before[part.engines], seconds, of_all)
         rows = f"{units} of {'at most ' if part.at_most else ''}{part.total} rows"
-        rest = left(units, part.total, seconds) if not (part.at_most and units) else ""
-        told = ", ".join(text for text in (rows, rate, rest) if text)
+        told = ", ".join(text for text in (rows, rate, left(units, part.total, seconds, part.at_most)) if text)
         self.lines[index] = f"{part.label}: {told}"
         job_line.tell(" | ".join(line for line in self.lines if line))
         if self.bar:
@@ -139,13 +138,13 @@ def _measure(part: Part, units: int, tokens: int | None) -> None:
         set_gauge("ste_tokens_made", tokens, tags)
 
 
-def left(units: int, total: int, seconds: float) -> str:
-    """How long the rest will take, by what `units` of `total` took; nothing while they are too few to tell, or none are
-    left: a stage that runs beside another ends with it. Pure.
+def left(units: int, total: int, seconds: float, at_most: bool = False) -> str:
+    """How long the rest will take, by what `units` of `total` took; nothing while they are too few to tell, where the
+    total is not known yet (`at_most`), or none are left: a stage that runs beside another ends with it. Pure.
     """
     if not units:
         return "no row is finished yet"
-    if units >= total:
+    if at_most or units >= total:
         return ""
     return f"about {seconds * (total - units) / units:,.0f} s left" if units >= FEW * total else ""
 

@@ -127,15 +127,19 @@ COLUMNS = {  # of each section's table: (record, iteration)
 }
 
 
+def section_of(heading: str) -> str:
+    """What stands in docs/results.md below a heading."""
+    return (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split(heading)[1].split("\n##")[0]
+
+
 @pytest.mark.parametrize("heading", COLUMNS)
 def test_the_figures_of_the_page_are_the_records(
     heading: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every estimate with a decimal in the page's tables of held-out pairs, its bounds and its n, column by column."""
     records = {name: printed(f"evidence-{name}.jsonl", monkeypatch, capsys) for name, _ in COLUMNS[heading]}
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    section = page.split(heading)[1].split("\n##")[0]
-    rows = {line.split(" | ")[0].strip("| *"): line for line in section.splitlines() if line.startswith("| ")}
+    lines = section_of(heading).splitlines()
+    rows = {line.split(" | ")[0].strip("| *"): line for line in lines if line.startswith("| ")}
     compared = 0
     for label in HELDOUT.values():
         line = next((line for name, line in rows.items() if name.startswith(label)), None)
@@ -156,7 +160,7 @@ def test_the_figures_of_the_page_are_the_records(
 
 @pytest.mark.parametrize("heading", [SEEDS, COMPARED])
 def test_what_was_drawn_and_trained_on_stands_in_the_page(heading: str) -> None:
-    section = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split(heading)[1].split("\n##")[0]
+    section = section_of(heading)
     drawn, tokens, trained = [], [], []
     for name, iteration in COLUMNS[heading]:
         lines = [json.loads(line) for line in (RESULTS / f"evidence-{name}.jsonl").read_text().splitlines()]

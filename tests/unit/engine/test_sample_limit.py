@@ -31,8 +31,13 @@ class Held:
         return Completion("done", "stop", 1, 1)
 
 
+def limited_to(engine: Any, seconds: float, at_once: int = 8) -> LimitedEngine:
+    """`engine` need not be a whole one."""
+    return LimitedEngine(engine, seconds, at_once)
+
+
 def asked(engine: Held, seconds: float) -> Any:
-    return LimitedEngine(engine, seconds, 8).generate(Prepared([]), Sampling(), None)  # type: ignore[arg-type]
+    return limited_to(engine, seconds).generate(Prepared([]), Sampling(), None)
 
 
 async def working(engine: Held) -> None:
@@ -70,7 +75,7 @@ def test_the_limit_is_of_each_sample() -> None:
     async def main() -> int:
         engine = Held()
         engine.go.set()
-        limited = LimitedEngine(engine, 30.0, 8)  # type: ignore[arg-type]
+        limited = limited_to(engine, 30.0)
         for _ in range(5):
             await limited.generate(Prepared([]), Sampling(), None)
         return limited.finished
@@ -99,7 +104,7 @@ class Counted(Held):
 
 
 async def asked_many(engine: Counted, samples: int, at_once: int) -> list[Completion]:
-    limited = LimitedEngine(engine, 30.0, at_once)  # type: ignore[arg-type]
+    limited = limited_to(engine, 30.0, at_once)
     tasks = []
     for _ in range(samples):
         tasks.append(asyncio.create_task(limited.generate(Prepared([]), Sampling(), None)))
@@ -117,7 +122,7 @@ def test_tokens_are_not_counted_for_every_sample() -> None:
 def test_a_sample_that_waits_for_a_seat_is_limited_too_and_seats_come_back() -> None:
     async def main() -> str:
         engine = Held()
-        limited = LimitedEngine(engine, 0.05, 2)  # type: ignore[arg-type]
+        limited = limited_to(engine, 0.05, 2)
         others = asyncio.create_task(working(engine))
         ask = (limited.generate(Prepared([]), Sampling(), None) for _ in range(6))  # four find no seat
         outcomes = await asyncio.gather(*ask, return_exceptions=True)

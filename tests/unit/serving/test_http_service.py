@@ -65,7 +65,7 @@ def served(monkeypatch: pytest.MonkeyPatch, fake: Serve, **http: Any) -> None:
     engine = EngineSettings(model="m", kind="scripted")
     pool: Any = SimpleNamespace(actors=[object()], settings=engine)
     judge: Any = SimpleNamespace(engine=engine, mode="pairwise")
-    work = Work(Program(), "serve", None, "m")  # type: ignore[arg-type]
+    work = Work(Program(), "serve", None, "m")
     with pytest.raises(KeyboardInterrupt):
         http_service.run_service(pool, judge, work, HttpSettings(**http))
 
